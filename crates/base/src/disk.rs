@@ -1,0 +1,62 @@
+//! A disk reduced to what the log and the store need: one flat directory of files with positional reads and
+//! writes. Implemented by the real file system in `quorate` and by the simulated disk in `quorate-sim`, so that both run the
+//! same log and store code.
+
+use std::fmt::Debug;
+use std::io;
+use std::sync::Arc;
+
+/// One flat directory. Names are plain file names without separators.
+///
+/// All methods take `&self`: a disk is shared by the log, the store and the snapshot stager, each on files of its own.
+pub trait Disk: Send + Sync + Debug + 'static {
+    /// Opens `name` for reading and writing. With `create`, an absent file is made empty; without it, an absent file
+    /// is [`io::ErrorKind::NotFound`].
+    fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>>;
+
+    /// The names of all files, sorted.
+    fn list(&self) -> io::Result<Vec<String>>;
+
+    /// Renames `from` to `to`, replacing `to` atomically. Durable only after [`sync_dir`](Disk::sync_dir).
+    fn rename(&self, from: &str, to: &str) -> io::Result<()>;
+
+    /// Removes `name`. Durable only after [`sync_dir`](Disk::sync_dir).
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Makes creations, renames and removals durable.
+    fn sync_dir(&self) -> io::Result<()>;
+}
+
+/// An open file. Dropping it closes it and syncs nothing.
+pub trait DiskFile: Send + Sync + Debug + 'static {
+    /// Length in bytes.
+    fn len(&self) -> io::Result<u64>;
+
+    /// Whether the file is empty.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+
+    /// Fills `buf` from `offset`; [`io::ErrorKind::UnexpectedEof`] if the file ends before.
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()>;
+
+    /// Writes all of `data` at `offset`, growing the file if needed. Durable only after [`sync`](DiskFile::sync).
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+
+    /// Writes the parts one after the other from `offset` on, in one system call where there is one.
+    fn write_vectored_at(&self, offset: u64, parts: &[io::IoSlice<'_>]) -> io::Result<()> {
+        let mut at = offset;
+        for part in parts {
+            self.write_at(at, part)?;
+            at += part.len() as u64;
+        }
+        Ok(())
+    }
+
+    /// Makes everything written so far durable (`fdatasync`). After an error nothing is known about what is durable,
+    /// and the file must not be used any more.
+    fn sync(&self) -> io::Result<()>;
+
+    /// Cuts or extends (with zeros) the file to `len`.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+}

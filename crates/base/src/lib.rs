@@ -1,0 +1,13 @@
+//! The words that all Quorate crates share. Types and traits only; no logic and no I/O.
+//!
+//! - [`ids`]: [`Term`], [`Index`], [`NodeId`], [`LogId`], the vocabulary of the Raft paper as newtypes.
+//! - [`disk`]: [`Disk`] and [`DiskFile`], the few disk operations the log and the store are built on.
+//! - [`machine`]: [`StateMachine`], what an application implements to be replicated.
+
+pub mod disk;
+pub mod ids;
+pub mod machine;
+
+pub use disk::{Disk, DiskFile};
+pub use ids::{Index, LogId, NodeId, Term};
+pub use machine::{Job, SnapshotReader, StateMachine};
