@@ -1,1 +1,22 @@
-//! Not built yet.
+//! The etcd v3 key-value state machine: deterministic, clock-fed, and free of I/O but for [`quorate_base::Disk`].
+//!
+//! - [`command`], [`types`], [`error`]: what is asked and answered; [`check`]: what can be refused without the state.
+//! - [`kv`]: [`Kv`], the state machine.
+//! - [`watch`]: [`Hub`](watch::Hub), which events go to which watcher; [`lease`]: [`Lessor`](lease::Lessor), when leases expire.
+//!
+//! Nothing here knows Raft, sockets, protobuf or the time.
+
+pub mod check;
+pub mod codec;
+pub mod command;
+pub mod error;
+mod interval;
+pub mod kv;
+pub mod lease;
+pub mod types;
+pub mod watch;
+
+pub use command::{Applied, Command, Response};
+pub use error::{Code, Error};
+pub use kv::{EventBatch, HashKv, History, Kv, Options, Size};
+pub use types::*;

@@ -1,0 +1,209 @@
+//! The leader's side of leases: when they expire. Clock-fed and sans-I/O: every call brings the time, in nanoseconds of
+//! one monotonic clock. Renewals live here and are lost with the leader; a new leader starts every lease at its
+//! full TTL (thesis §6.3 has the idea, etcd the rules). That a lease exists, its TTL and its keys are replicated state, in [`Kv`](crate::Kv).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::error::Error;
+use crate::types::Lease;
+
+/// No lease lives longer, in seconds (etcd's limit).
+pub const MAX_TTL: i64 = 9_000_000_000;
+const SECOND: u64 = 1_000_000_000;
+
+/// The TTL to propose in a grant: raised to `min` seconds, an error above [`MAX_TTL`].
+pub fn granted_ttl(asked: i64, min: i64) -> Result<i64, Error> {
+    if asked > MAX_TTL {
+        return Err(Error::LeaseTtlTooLarge);
+    }
+    Ok(asked.max(min))
+}
+
+/// The deadlines of all leases, on the leader. A demoted one holds nothing and answers `None`.
+#[derive(Clone, Debug, Default)]
+pub struct Lessor {
+    leading: bool,
+    leases: BTreeMap<i64, Deadline>,
+    /// The same, by time.
+    due: BTreeSet<(u64, i64)>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    ttl: i64,
+    /// When it expires.
+    expiry: u64,
+    /// When it is next to be reported by `expired`: the expiry, or later if it was reported already.
+    due: u64,
+}
+
+impl Lessor {
+    /// One that does not lead.
+    pub fn new() -> Lessor {
+        Lessor::default()
+    }
+
+    /// Takes office: every lease starts at its full TTL, since renewals acknowledged by earlier leaders are unknown here.
+    pub fn promote(&mut self, leases: impl IntoIterator<Item = Lease>, now: u64) {
+        self.demote();
+        self.leading = true;
+        for lease in leases {
+            self.grant(lease, now);
+        }
+    }
+
+    /// Leaves office.
+    pub fn demote(&mut self) {
+        *self = Lessor::new();
+    }
+
+    /// Whether this is the leader's.
+    pub fn is_leading(&self) -> bool {
+        self.leading
+    }
+
+    /// A grant was applied. Without effect when not leading.
+    pub fn grant(&mut self, lease: Lease, now: u64) {
+        if self.leading {
+            self.revoke(lease.id);
+            self.schedule(lease.id, lease.ttl, now);
+        }
+    }
+
+    /// Renews; the TTL in seconds, `None` if the lease is not there or has expired: an expired lease is on its way out
+    /// and cannot be saved. The answer may go out only after leadership was confirmed by a round begun after this call.
+    pub fn renew(&mut self, id: i64, now: u64) -> Option<i64> {
+        let deadline = *self.leases.get(&id)?;
+        if deadline.expiry <= now {
+            return None;
+        }
+        self.revoke(id);
+        self.schedule(id, deadline.ttl, now);
+        Some(deadline.ttl)
+    }
+
+    /// A revocation was applied.
+    pub fn revoke(&mut self, id: i64) {
+        if let Some(deadline) = self.leases.remove(&id) {
+            self.due.remove(&(deadline.due, id));
+        }
+    }
+
+    /// Up to `limit` leases that have expired, to be revoked by a proposal that carries the term. Each is reported again after
+    /// `retry` nanoseconds, should the proposal have been lost.
+    pub fn expired(&mut self, now: u64, limit: usize, retry: u64) -> Vec<i64> {
+        let due: Vec<(u64, i64)> = self
+            .due
+            .iter()
+            .take(limit)
+            .take_while(|(at, _)| *at <= now)
+            .copied()
+            .collect();
+        for (at, id) in &due {
+            let again = now.saturating_add(retry.max(1));
+            self.due.remove(&(*at, *id));
+            self.due.insert((again, *id));
+            if let Some(deadline) = self.leases.get_mut(id) {
+                deadline.due = again;
+            }
+        }
+        due.into_iter().map(|(_, id)| id).collect()
+    }
+
+    /// When [`expired`](Lessor::expired) next has something to report.
+    pub fn next_due(&self) -> Option<u64> {
+        self.due.first().map(|(at, _)| *at)
+    }
+
+    /// Remaining and granted seconds; `None` if the lease is not there. An expired one not yet revoked remains 0.
+    pub fn time_to_live(&self, id: i64, now: u64) -> Option<(i64, i64)> {
+        let deadline = self.leases.get(&id)?;
+        let left = deadline.expiry.saturating_sub(now) / SECOND;
+        Some((i64::try_from(left).unwrap_or(i64::MAX), deadline.ttl))
+    }
+
+    fn schedule(&mut self, id: i64, ttl: i64, now: u64) {
+        let ttl_ns = u64::try_from(ttl).unwrap_or(0).saturating_mul(SECOND);
+        let expiry = now.saturating_add(ttl_ns);
+        self.leases.insert(
+            id,
+            Deadline {
+                ttl,
+                expiry,
+                due: expiry,
+            },
+        );
+        self.due.insert((expiry, id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(id: i64, ttl: i64) -> Lease {
+        Lease { id, ttl }
+    }
+
+    #[test]
+    fn ttl_is_bounded_on_both_sides() {
+        assert_eq!(granted_ttl(0, 2), Ok(2));
+        assert_eq!(granted_ttl(-5, 2), Ok(2));
+        assert_eq!(granted_ttl(60, 2), Ok(60));
+        assert_eq!(granted_ttl(MAX_TTL, 2), Ok(MAX_TTL));
+        assert_eq!(granted_ttl(MAX_TTL + 1, 2), Err(Error::LeaseTtlTooLarge));
+    }
+
+    #[test]
+    fn expires_at_its_ttl_not_before_and_is_reported_again_if_nothing_happens() {
+        let mut lessor = Lessor::new();
+        lessor.promote([lease(7, 5)], 100);
+        assert_eq!(lessor.next_due(), Some(100 + 5 * SECOND));
+        assert!(lessor.expired(100 + 5 * SECOND - 1, 10, SECOND).is_empty());
+        assert_eq!(lessor.expired(100 + 5 * SECOND, 10, SECOND), [7]);
+        assert!(
+            lessor.expired(100 + 5 * SECOND, 10, SECOND).is_empty(),
+            "reported a moment ago"
+        );
+        assert_eq!(
+            lessor.expired(100 + 6 * SECOND, 10, SECOND),
+            [7],
+            "the proposal may have been lost"
+        );
+        lessor.revoke(7);
+        assert!(lessor.expired(u64::MAX, 10, SECOND).is_empty());
+    }
+
+    #[test]
+    fn renewal_starts_the_full_ttl_again_and_cannot_save_an_expired_lease() {
+        let mut lessor = Lessor::new();
+        lessor.promote([lease(7, 5)], 0);
+        assert_eq!(lessor.renew(7, 4 * SECOND), Some(5));
+        assert_eq!(lessor.time_to_live(7, 4 * SECOND), Some((5, 5)));
+        assert!(lessor.expired(8 * SECOND, 10, SECOND).is_empty());
+        assert_eq!(lessor.renew(7, 9 * SECOND), None);
+        assert_eq!(lessor.time_to_live(7, 10 * SECOND), Some((0, 5)));
+        assert_eq!(lessor.renew(8, 0), None);
+    }
+
+    #[test]
+    fn a_new_leader_extends_every_lease_and_a_demoted_one_knows_nothing() {
+        let mut lessor = Lessor::new();
+        lessor.grant(lease(1, 5), 0);
+        assert_eq!(lessor.time_to_live(1, 0), None, "not leading");
+        lessor.promote([lease(1, 5), lease(2, 9)], 1_000 * SECOND);
+        assert_eq!(lessor.expired(1_005 * SECOND, 10, SECOND), [1]);
+        lessor.demote();
+        assert_eq!(lessor.next_due(), None);
+        assert_eq!(lessor.renew(2, 0), None);
+    }
+
+    #[test]
+    fn expiry_is_handed_out_in_portions() {
+        let mut lessor = Lessor::new();
+        lessor.promote((1..=5).map(|id| lease(id, id)), 0);
+        assert_eq!(lessor.expired(10 * SECOND, 2, SECOND), [1, 2]);
+        assert_eq!(lessor.expired(10 * SECOND, 2, SECOND), [3, 4]);
+        assert_eq!(lessor.expired(10 * SECOND, 2, SECOND), [5]);
+    }
+}

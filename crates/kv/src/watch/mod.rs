@@ -1,0 +1,164 @@
+//! Watch fan-out, sans-I/O: which events go to which watcher.
+//!
+//! The [`Hub`] is fed with every [`EventBatch`] and hands out [`WatchResponse`]s stream by stream. A watcher is *synced* while it gets
+//! events as they are published; one that starts in the past, or whose queue is full, is *unsynced* and catches up from history
+//! ([`Hub::wants_history`], [`Hub::history`]). So nothing is lost and memory is bounded. The hub reads no clock: the caller says when it is
+//! time for progress notifications.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::kv::{EventBatch, History};
+use crate::types::Event;
+
+/// One client's watch stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StreamId(pub u64);
+
+/// Sizes that bound the memory of watch.
+#[derive(Clone, Debug)]
+pub struct HubOptions {
+    /// Events queued for one watcher, in bytes, above which it becomes unsynced.
+    pub queue_bytes: usize,
+    /// Size above which a response to a watcher with `fragment` is split.
+    pub fragment_bytes: usize,
+    /// How much history to read at once, in bytes.
+    pub history_bytes: usize,
+}
+
+impl Default for HubOptions {
+    fn default() -> HubOptions {
+        HubOptions {
+            queue_bytes: 4 << 20,
+            fragment_bytes: 1_572_864,
+            history_bytes: 1 << 20,
+        }
+    }
+}
+
+/// A watcher to create.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WatchRequest {
+    /// The first key; empty means `"\0"`.
+    pub key: Bytes,
+    /// The end, as in [`RangeRequest`](crate::RangeRequest).
+    pub range_end: Bytes,
+    /// The first revision wanted; ≤ 0: from now on.
+    pub start_revision: i64,
+    /// Wants progress notifications.
+    pub progress_notify: bool,
+    /// Leave puts out.
+    pub no_put: bool,
+    /// Leave deletions out.
+    pub no_delete: bool,
+    /// Wants the version before with each event.
+    pub prev_kv: bool,
+    /// The client's choice of id; 0: the stream's next free one.
+    pub watch_id: i64,
+    /// Large responses may be split within a revision.
+    pub fragment: bool,
+}
+
+/// What to send on a stream.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WatchResponse {
+    /// The revision for the header.
+    pub revision: i64,
+    /// The watcher; −1 for the answer to a progress request and for a failed create.
+    pub watch_id: i64,
+    /// Answers a create.
+    pub created: bool,
+    /// The watcher is gone (or never came to be).
+    pub canceled: bool,
+    /// Above 0 if it is gone because what it wanted is compacted up to here.
+    pub compact_revision: i64,
+    /// Why it is gone; empty after a client's cancel and after a compaction.
+    pub cancel_reason: &'static str,
+    /// More fragments of this response follow.
+    pub fragment: bool,
+    /// Whether the client wants `prev_kv` of the events (they may carry it though it does not).
+    pub prev_kv: bool,
+    /// The events, none in control and progress messages.
+    pub events: Vec<Arc<Event>>,
+}
+
+/// A stretch of history the hub wants for watchers that are behind: answer with
+/// `kv.history(from, max_bytes, prev_kv)` through [`Hub::history`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HistoryWanted {
+    /// The first revision.
+    pub from: i64,
+    /// About how much.
+    pub max_bytes: usize,
+    /// Whether some watcher wants the versions before.
+    pub prev_kv: bool,
+}
+
+/// All watchers of a node.
+#[derive(Debug)]
+pub struct Hub {}
+
+#[allow(unused_variables)]
+impl Hub {
+    /// A hub without watchers, at the store's present revisions. From then on it must see every batch.
+    pub fn new(options: HubOptions, revision: i64, compacted: i64) -> Hub {
+        unimplemented!("published for its signature")
+    }
+
+    /// Opens a stream.
+    pub fn open(&mut self) -> StreamId {
+        unimplemented!("published for its signature")
+    }
+
+    /// Closes a stream with all its watchers.
+    pub fn close(&mut self, stream: StreamId) {
+        unimplemented!("published for its signature")
+    }
+
+    /// Creates a watcher; the answer (created, or refused) is queued on the stream.
+    pub fn create(&mut self, stream: StreamId, request: WatchRequest) {
+        unimplemented!("published for its signature")
+    }
+
+    /// Cancels a watcher; the answer is queued. Unknown ids are ignored, as in etcd.
+    pub fn cancel(&mut self, stream: StreamId, watch_id: i64) {
+        unimplemented!("published for its signature")
+    }
+
+    /// A client's progress request: answered once all watchers of the stream are synced.
+    pub fn request_progress(&mut self, stream: StreamId) {
+        unimplemented!("published for its signature")
+    }
+
+    /// The progress interval is over: every synced watcher that asked for notifications and had no event since the last call is
+    /// told the revision.
+    pub fn notify_progress(&mut self) {
+        unimplemented!("published for its signature")
+    }
+
+    /// Takes in what was applied.
+    pub fn publish(&mut self, batch: &EventBatch) {
+        unimplemented!("published for its signature")
+    }
+
+    /// What to read for watchers that are behind and have room. One at a time.
+    pub fn wants_history(&self) -> Option<HistoryWanted> {
+        unimplemented!("published for its signature")
+    }
+
+    /// Takes in what was read.
+    pub fn history(&mut self, history: &History) {
+        unimplemented!("published for its signature")
+    }
+
+    /// The streams with something to send, since the last call.
+    pub fn take_ready(&mut self) -> Vec<StreamId> {
+        unimplemented!("published for its signature")
+    }
+
+    /// The next response of a stream. Taking it makes room for more.
+    pub fn next(&mut self, stream: StreamId) -> Option<WatchResponse> {
+        unimplemented!("published for its signature")
+    }
+}
