@@ -1,1 +1,3 @@
-//! Not built yet.
+//! Deterministic simulation of whole clusters. Being built.
+pub mod disk;
+pub mod rng;

@@ -1,0 +1,184 @@
+//! One file of the simulated disk: what programs see now, what a crash would leave, and the sectors between the two.
+//! Names and directories are in the parent module.
+
+use std::collections::BTreeMap;
+
+use crate::rng::Rng;
+
+/// What the medium writes as a whole: a crash keeps a sector or loses it.
+pub const SECTOR: usize = 512;
+
+type Sector = [u8; SECTOR];
+
+/// How many overwritten versions of an unsynced sector are remembered as possible outcomes of a crash.
+const VERSIONS: usize = 2;
+
+/// Contents of a file.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Contents {
+    /// What reads see.
+    pub now: Vec<u8>,
+    /// What is certain to survive.
+    durable: Vec<u8>,
+    /// Sectors that differ or may differ, with older unsynced versions that may have reached the medium.
+    dirty: BTreeMap<usize, Vec<Box<Sector>>>,
+}
+
+/// How a crash treats what was not synced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// Nothing unsynced survives.
+    Nothing,
+    /// Everything does.
+    Everything,
+    /// Each sector on its own, so often in a million.
+    Some(u32),
+}
+
+impl Keep {
+    pub fn draw(self, rng: &mut Rng) -> bool {
+        match self {
+            Keep::Nothing => false,
+            Keep::Everything => true,
+            Keep::Some(chance) => rng.chance(chance),
+        }
+    }
+}
+
+/// How many unsynced sectors a crash kept and lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub kept: u64,
+    pub lost: u64,
+}
+
+fn sector_at(bytes: &[u8], number: usize) -> Sector {
+    let mut sector = [0; SECTOR];
+    let start = number * SECTOR;
+    if start < bytes.len() {
+        let end = bytes.len().min(start + SECTOR);
+        sector[..end - start].copy_from_slice(&bytes[start..end]);
+    }
+    sector
+}
+
+impl Contents {
+    /// The file as a crash that loses everything unsynced would leave it.
+    pub fn durable_only(&self) -> Contents {
+        Contents {
+            now: self.durable.clone(),
+            durable: self.durable.clone(),
+            dirty: BTreeMap::new(),
+        }
+    }
+
+    /// Whether anything is not synced.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty() || self.now.len() != self.durable.len()
+    }
+
+    pub fn write(&mut self, offset: usize, data: &[u8]) {
+        if data.is_empty() {
+            return;
+        }
+        let end = offset + data.len();
+        if end > self.now.len() {
+            self.set_len(end);
+        }
+        for number in offset / SECTOR..=(end - 1) / SECTOR {
+            match self.dirty.get_mut(&number) {
+                Some(versions) if versions.len() < VERSIONS => {
+                    versions.push(Box::new(sector_at(&self.now, number)))
+                }
+                Some(_) => {}
+                None => drop(self.dirty.insert(number, Vec::new())),
+            }
+        }
+        self.now[offset..end].copy_from_slice(data);
+    }
+
+    pub fn set_len(&mut self, len: usize) {
+        let before = self.now.len();
+        self.now.resize(len, 0);
+        if len < before {
+            self.dirty.split_off(&len.div_ceil(SECTOR));
+        }
+        // Old durable bytes above the shorter length must not shine through when the file has grown again.
+        let from = before.min(len) / SECTOR;
+        for number in from..self.durable.len().min(len).div_ceil(SECTOR) {
+            self.dirty.entry(number).or_default();
+        }
+    }
+
+    /// Makes everything durable.
+    pub fn sync(&mut self) {
+        let dirty = std::mem::take(&mut self.dirty);
+        self.durable.resize(self.now.len(), 0);
+        for number in dirty.into_keys() {
+            let start = number * SECTOR;
+            let end = self.now.len().min(start + SECTOR);
+            if start < end {
+                self.durable[start..end].copy_from_slice(&self.now[start..end]);
+            }
+        }
+    }
+
+    /// A failed sync: some sectors reached the medium, and the others are no longer known to be dirty, so that no later sync
+    /// writes them. Reads still show them.
+    pub fn fail_sync(&mut self, rng: &mut Rng) {
+        let dirty = std::mem::take(&mut self.dirty);
+        self.durable.resize(self.now.len(), 0);
+        for number in dirty.into_keys() {
+            if rng.coin() {
+                self.persist(number, &sector_at(&self.now, number));
+            }
+        }
+    }
+
+    /// The power fails: what was not synced survives or not, sector by sector.
+    pub fn crash(&mut self, keep: Keep, rng: &mut Rng) -> Tally {
+        let mut tally = Tally::default();
+        let length = self.length_after_crash(keep, rng);
+        let dirty = std::mem::take(&mut self.dirty);
+        let full = self.durable.len().max(self.now.len());
+        self.durable.resize(full, 0);
+        for (number, versions) in dirty {
+            if keep.draw(rng) {
+                tally.kept += 1;
+                let version = rng.below(versions.len() + 1);
+                let sector = match versions.get(version) {
+                    Some(older) if keep != Keep::Everything => **older,
+                    _ => sector_at(&self.now, number),
+                };
+                self.persist(number, &sector);
+            } else {
+                tally.lost += 1;
+            }
+        }
+        self.durable.resize(length, 0);
+        self.now.clone_from(&self.durable);
+        tally
+    }
+
+    fn length_after_crash(&self, keep: Keep, rng: &mut Rng) -> usize {
+        let (old, new) = (self.durable.len(), self.now.len());
+        match keep {
+            Keep::Nothing => old,
+            Keep::Everything => new,
+            Keep::Some(_) => match rng.below(3) {
+                0 => old,
+                1 => new,
+                _ if new > old => old + (rng.below(new - old) / SECTOR * SECTOR),
+                _ => new,
+            },
+        }
+    }
+
+    fn persist(&mut self, number: usize, sector: &Sector) {
+        let start = number * SECTOR;
+        let end = self.durable.len().min(start + SECTOR);
+        if start < end {
+            self.durable[start..end].copy_from_slice(&sector[..end - start]);
+        }
+    }
+}

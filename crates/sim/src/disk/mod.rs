@@ -1,0 +1,413 @@
+//! A disk that forgets: files and a directory held in memory, of which a crash keeps what was synced and a random part of
+//! the rest. It can lose power in the middle of any operation, fail a sync, run full, and, for the simulator's own
+//! tests, lie about syncing. The bytes of one file are in [`file`].
+
+mod file;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use quorate_base::{Disk, DiskFile};
+
+use crate::rng::Rng;
+use file::{Contents, Keep, Tally};
+
+pub use file::SECTOR;
+
+type FileId = u64;
+
+/// The medium of one simulated machine. It outlives the machine's runs; [`mount`](SimDisk::mount) gives each run its own
+/// view, which a crash makes useless for ever.
+#[derive(Clone, Debug)]
+pub struct SimDisk {
+    shared: Arc<Mutex<Medium>>,
+}
+
+/// What a fuse does when it has burned down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Blow {
+    /// Power fails in the middle of the operation.
+    PowerLoss,
+    /// The next sync fails, and the machine runs on.
+    SyncError,
+}
+
+/// What a crash did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CrashReport {
+    /// Unsynced sectors that survived.
+    pub kept: u64,
+    /// Unsynced sectors that did not.
+    pub lost: u64,
+    /// Directory operations that did not.
+    pub lost_names: u64,
+}
+
+impl CrashReport {
+    /// Whether one part of what was being written survived and another did not.
+    pub fn is_torn(&self) -> bool {
+        self.kept > 0 && self.lost > 0
+    }
+}
+
+/// A change of one name that is not synced. A rename is one change of two names.
+#[derive(Clone, Debug)]
+struct NameChange {
+    set: Option<(String, FileId)>,
+    unset: Option<String>,
+}
+
+#[derive(Debug)]
+struct Medium {
+    rng: Rng,
+    run: u64,
+    dead: bool,
+    fuse: Option<(u64, Blow)>,
+    lies: bool,
+    capacity: Option<u64>,
+    files: BTreeMap<FileId, Contents>,
+    names: BTreeMap<String, FileId>,
+    durable_names: BTreeMap<String, FileId>,
+    changes: Vec<NameChange>,
+    next_id: FileId,
+    operations: u64,
+}
+
+impl SimDisk {
+    /// An empty disk whose crashes are decided by `rng`.
+    pub fn new(rng: Rng) -> SimDisk {
+        SimDisk {
+            shared: Arc::new(Mutex::new(Medium {
+                rng,
+                run: 0,
+                dead: false,
+                fuse: None,
+                lies: false,
+                capacity: None,
+                files: BTreeMap::new(),
+                names: BTreeMap::new(),
+                durable_names: BTreeMap::new(),
+                changes: Vec::new(),
+                next_id: 0,
+                operations: 0,
+            })),
+        }
+    }
+
+    fn medium(&self) -> MutexGuard<'_, Medium> {
+        // A panic of the code under test while it holds the lock is caught by the world and ends that run; the medium is
+        // consistent at every point where it can panic.
+        self.shared
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// The view of the machine's current run.
+    pub fn mount(&self) -> Arc<dyn Disk> {
+        let run = self.medium().run;
+        Arc::new(Mounted {
+            disk: self.clone(),
+            run,
+        })
+    }
+
+    /// Lets the operation after the next `operations` changing ones go wrong.
+    pub fn arm(&self, operations: u64, blow: Blow) {
+        self.medium().fuse = Some((operations, blow));
+    }
+
+    /// Takes the fuse out again.
+    pub fn disarm(&self) {
+        self.medium().fuse = None;
+    }
+
+    /// Whether power failed inside an operation. The run is over; [`crash`](SimDisk::crash) has to follow.
+    pub fn is_dead(&self) -> bool {
+        self.medium().dead
+    }
+
+    /// From now on a sync makes only a part of the data durable and says nothing. Only to show that the checkers notice.
+    pub fn lie(&self) {
+        self.medium().lies = true;
+    }
+
+    /// At most so many bytes in all files from now on; `None` for no bound.
+    pub fn limit(&self, capacity: Option<u64>) {
+        self.medium().capacity = capacity;
+    }
+
+    /// Changing operations so far.
+    pub fn operations(&self) -> u64 {
+        self.medium().operations
+    }
+
+    /// Bytes in all files.
+    pub fn used(&self) -> u64 {
+        self.medium().used()
+    }
+
+    /// Power fails (if it has not yet): decides what survives, and ends the run.
+    pub fn crash(&self) -> CrashReport {
+        let medium = &mut *self.medium();
+        let keep = match medium.rng.below(4) {
+            0 => Keep::Nothing,
+            1 => Keep::Everything,
+            _ => Keep::Some(medium.rng.within(50_000..950_000) as u32),
+        };
+        medium.crash(keep)
+    }
+
+    /// A disk of its own that holds what is certain to survive: the worst that a crash at this moment could leave.
+    pub fn durable_copy(&self) -> SimDisk {
+        let medium = self.medium();
+        let copy = SimDisk::new(Rng::new(0));
+        {
+            let mut new = copy.medium();
+            new.files = medium
+                .files
+                .iter()
+                .map(|(id, file)| (*id, file.durable_only()))
+                .collect();
+            new.names = medium.durable_names.clone();
+            new.durable_names = medium.durable_names.clone();
+            new.next_id = medium.next_id;
+        }
+        copy
+    }
+}
+
+impl Medium {
+    fn used(&self) -> u64 {
+        self.names
+            .values()
+            .map(|id| self.files[id].now.len() as u64)
+            .sum()
+    }
+
+    fn crash(&mut self, keep: Keep) -> CrashReport {
+        let mut report = CrashReport::default();
+        for change in std::mem::take(&mut self.changes) {
+            if keep.draw(&mut self.rng) {
+                change.carry_out(&mut self.durable_names);
+            } else {
+                report.lost_names += 1;
+            }
+        }
+        self.names = self.durable_names.clone();
+        let linked: Vec<FileId> = self.names.values().copied().collect();
+        self.files.retain(|id, _| linked.contains(id));
+        for file in self.files.values_mut() {
+            let Tally { kept, lost } = file.crash(keep, &mut self.rng);
+            report.kept += kept;
+            report.lost += lost;
+        }
+        self.run += 1;
+        self.dead = false;
+        self.fuse = None;
+        report
+    }
+
+    /// Whether this run may still use the disk.
+    fn alive(&self, run: u64) -> io::Result<()> {
+        if self.dead || run != self.run {
+            return Err(io::Error::other("the simulated machine has no power"));
+        }
+        Ok(())
+    }
+
+    /// Counts a changing operation. Returns whether power fails inside it.
+    fn burn(&mut self) -> bool {
+        self.operations += 1;
+        match &mut self.fuse {
+            Some((0, Blow::PowerLoss)) => {
+                self.dead = true;
+                true
+            }
+            Some((left, _)) => {
+                *left = left.saturating_sub(1);
+                false
+            }
+            None => false,
+        }
+    }
+
+    /// Ends a changing operation whose effect is in place but not durable.
+    fn finish(&mut self) -> io::Result<()> {
+        match self.burn() {
+            true => Err(io::Error::other("power failed inside a disk operation")),
+            false => Ok(()),
+        }
+    }
+
+    fn change_name(&mut self, set: Option<(String, FileId)>, unset: Option<String>) -> io::Result<()> {
+        let change = NameChange { set, unset };
+        change.carry_out(&mut self.names);
+        self.changes.push(change);
+        self.finish()
+    }
+
+    fn make_room(&self, file: FileId, end: u64) -> io::Result<()> {
+        let Some(capacity) = self.capacity else {
+            return Ok(());
+        };
+        let growth = end.saturating_sub(self.files[&file].now.len() as u64);
+        if growth > 0 && self.used() + growth > capacity {
+            return Err(io::Error::from(io::ErrorKind::StorageFull));
+        }
+        Ok(())
+    }
+
+    fn sync(&mut self, id: FileId) -> io::Result<()> {
+        if self.burn() {
+            return Err(io::Error::other("power failed inside a sync"));
+        }
+        let file = self.files.get_mut(&id).expect("an open file exists");
+        match self.fuse {
+            Some((0, Blow::SyncError)) if file.is_dirty() => {
+                self.fuse = None;
+                file.fail_sync(&mut self.rng);
+                Err(io::Error::other("simulated I/O error of a sync"))
+            }
+            _ if self.lies && self.rng.chance(300_000) => {
+                // The data stays unsynced: visible now, and partly gone after a crash.
+                Ok(())
+            }
+            _ => {
+                file.sync();
+                Ok(())
+            }
+        }
+    }
+}
+
+impl NameChange {
+    fn carry_out(&self, names: &mut BTreeMap<String, FileId>) {
+        if let Some(name) = &self.unset {
+            names.remove(name);
+        }
+        if let Some((name, id)) = &self.set {
+            names.insert(name.clone(), *id);
+        }
+    }
+}
+
+/// A disk as one run of a machine sees it.
+#[derive(Debug)]
+struct Mounted {
+    disk: SimDisk,
+    run: u64,
+}
+
+impl Mounted {
+    fn medium(&self) -> io::Result<MutexGuard<'_, Medium>> {
+        let medium = self.disk.medium();
+        medium.alive(self.run)?;
+        Ok(medium)
+    }
+}
+
+impl Disk for Mounted {
+    fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
+        let mut medium = self.medium()?;
+        let id = match medium.names.get(name) {
+            Some(id) => *id,
+            None if !create => return Err(io::Error::from(io::ErrorKind::NotFound)),
+            None => {
+                let id = medium.next_id;
+                medium.next_id += 1;
+                medium.files.insert(id, Contents::default());
+                medium.change_name(Some((name.to_owned(), id)), None)?;
+                id
+            }
+        };
+        Ok(Arc::new(OpenFile {
+            disk: self.disk.clone(),
+            run: self.run,
+            id,
+        }))
+    }
+
+    fn list(&self) -> io::Result<Vec<String>> {
+        Ok(self.medium()?.names.keys().cloned().collect())
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        let mut medium = self.medium()?;
+        let id = *medium.names.get(from).ok_or(io::ErrorKind::NotFound)?;
+        medium.change_name(Some((to.to_owned(), id)), Some(from.to_owned()))
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        let mut medium = self.medium()?;
+        if !medium.names.contains_key(name) {
+            return Err(io::Error::from(io::ErrorKind::NotFound));
+        }
+        medium.change_name(None, Some(name.to_owned()))
+    }
+
+    fn sync_dir(&self) -> io::Result<()> {
+        let mut medium = self.medium()?;
+        if medium.burn() {
+            return Err(io::Error::other("power failed inside a directory sync"));
+        }
+        for change in std::mem::take(&mut medium.changes) {
+            change.carry_out(&mut medium.durable_names);
+        }
+        Ok(())
+    }
+}
+
+/// An open file as one run of a machine sees it.
+#[derive(Debug)]
+struct OpenFile {
+    disk: SimDisk,
+    run: u64,
+    id: FileId,
+}
+
+impl OpenFile {
+    fn medium(&self) -> io::Result<MutexGuard<'_, Medium>> {
+        let medium = self.disk.medium();
+        medium.alive(self.run)?;
+        Ok(medium)
+    }
+}
+
+impl DiskFile for OpenFile {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.medium()?.files[&self.id].now.len() as u64)
+    }
+
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        let medium = self.medium()?;
+        let now = &medium.files[&self.id].now;
+        let start = usize::try_from(offset).map_err(io::Error::other)?;
+        let bytes = start.checked_add(buf.len()).and_then(|end| now.get(start..end));
+        buf.copy_from_slice(bytes.ok_or(io::ErrorKind::UnexpectedEof)?);
+        Ok(())
+    }
+
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut medium = self.medium()?;
+        medium.make_room(self.id, offset + data.len() as u64)?;
+        let file = medium.files.get_mut(&self.id).expect("an open file exists");
+        file.write(offset as usize, data);
+        medium.finish()
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.medium()?.sync(self.id)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        let mut medium = self.medium()?;
+        medium.make_room(self.id, len)?;
+        let file = medium.files.get_mut(&self.id).expect("an open file exists");
+        file.set_len(len as usize);
+        medium.finish()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,187 @@
+//! What the simulated disk promises, and that a lying one does not.
+
+use super::*;
+
+fn disk(seed: u64) -> SimDisk {
+    SimDisk::new(Rng::new(seed))
+}
+
+fn contents(disk: &SimDisk, name: &str) -> Option<Vec<u8>> {
+    let file = disk.mount().open(name, false).ok()?;
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_at(0, &mut bytes).unwrap();
+    Some(bytes)
+}
+
+#[test]
+fn what_was_synced_survives_every_crash() {
+    for seed in 0..50 {
+        let disk = disk(seed);
+        let mounted = disk.mount();
+        let file = mounted.open("a", true).unwrap();
+        file.write_at(0, &[7; 3000]).unwrap();
+        file.sync().unwrap();
+        mounted.sync_dir().unwrap();
+        disk.crash();
+        assert_eq!(contents(&disk, "a"), Some(vec![7; 3000]));
+        assert!(
+            file.write_at(0, b"x").is_err(),
+            "a view of an earlier run is useless"
+        );
+    }
+}
+
+#[test]
+fn unsynced_sectors_survive_in_every_mixture() {
+    let mut outcomes = std::collections::BTreeSet::new();
+    for seed in 0..200 {
+        let disk = disk(seed);
+        let mounted = disk.mount();
+        let file = mounted.open("a", true).unwrap();
+        file.write_at(0, &[1; 2 * SECTOR]).unwrap();
+        file.sync().unwrap();
+        mounted.sync_dir().unwrap();
+        file.write_at(0, &[2; 2 * SECTOR]).unwrap();
+        disk.crash();
+        let bytes = contents(&disk, "a").unwrap();
+        for sector in bytes.chunks(SECTOR) {
+            assert!(
+                sector.iter().all(|b| *b == sector[0]),
+                "a sector is never torn itself"
+            );
+        }
+        outcomes.insert((bytes[0], bytes[SECTOR]));
+    }
+    assert_eq!(
+        outcomes.into_iter().collect::<Vec<_>>(),
+        [(1, 1), (1, 2), (2, 1), (2, 2)]
+    );
+}
+
+#[test]
+fn names_survive_only_with_a_directory_sync() {
+    let mut seen = std::collections::BTreeSet::new();
+    for seed in 0..100 {
+        let disk = disk(seed);
+        let mounted = disk.mount();
+        mounted.open("old", true).unwrap();
+        mounted.sync_dir().unwrap();
+        mounted.rename("old", "new").unwrap();
+        mounted.open("other", true).unwrap();
+        disk.crash();
+        seen.insert(disk.mount().list().unwrap().join(" "));
+    }
+    let expected = ["new", "new other", "old", "old other"];
+    assert_eq!(
+        seen.into_iter().collect::<Vec<_>>(),
+        expected,
+        "a rename is atomic, other names independent"
+    );
+}
+
+#[test]
+fn bytes_cut_off_do_not_shine_through_later() {
+    for seed in 0..50 {
+        let disk = disk(seed);
+        let mounted = disk.mount();
+        let file = mounted.open("a", true).unwrap();
+        mounted.sync_dir().unwrap();
+        file.write_at(0, &[9; 4000]).unwrap();
+        file.sync().unwrap();
+        file.set_len(700).unwrap();
+        file.set_len(4000).unwrap();
+        let mut byte = [1];
+        file.read_at(700, &mut byte).unwrap();
+        assert_eq!(byte, [0]);
+        file.sync().unwrap();
+        disk.crash();
+        let bytes = contents(&disk, "a").unwrap();
+        assert!(bytes[..700].iter().all(|b| *b == 9) && bytes[700..].iter().all(|b| *b == 0));
+    }
+}
+
+#[test]
+fn the_fuse_strikes_inside_the_chosen_operation() {
+    let disk = disk(3);
+    let mounted = disk.mount();
+    let file = mounted.open("a", true).unwrap();
+    disk.arm(2, Blow::PowerLoss);
+    file.write_at(0, b"1").unwrap();
+    file.write_at(1, b"2").unwrap();
+    assert!(file.sync().is_err() && disk.is_dead());
+    assert!(file.len().is_err(), "nothing works without power");
+    disk.crash();
+    assert!(!disk.is_dead() && disk.mount().list().is_ok());
+}
+
+#[test]
+fn a_failed_sync_is_not_made_good_by_the_next() {
+    let lost = (0..50).any(|seed| {
+        let disk = disk(seed);
+        let mounted = disk.mount();
+        let file = mounted.open("a", true).unwrap();
+        mounted.sync_dir().unwrap();
+        disk.arm(0, Blow::SyncError);
+        file.write_at(0, &[5; 4 * SECTOR]).unwrap();
+        assert!(file.sync().is_err());
+        file.sync().unwrap();
+        disk.crash();
+        contents(&disk, "a").unwrap() != vec![5; 4 * SECTOR]
+    });
+    assert!(
+        lost,
+        "pages of a failed sync are marked clean without being written"
+    );
+}
+
+#[test]
+fn a_lying_disk_forgets_what_it_confirmed() {
+    let forgotten = (0..50).any(|seed| {
+        let disk = disk(seed);
+        disk.lie();
+        let mounted = disk.mount();
+        let file = mounted.open("a", true).unwrap();
+        mounted.sync_dir().unwrap();
+        file.write_at(0, &[5; SECTOR]).unwrap();
+        file.sync().unwrap();
+        disk.crash();
+        contents(&disk, "a") != Some(vec![5; SECTOR])
+    });
+    assert!(forgotten);
+}
+
+#[test]
+fn a_full_disk_refuses_growth_and_nothing_else() {
+    let disk = disk(1);
+    let mounted = disk.mount();
+    let file = mounted.open("a", true).unwrap();
+    file.write_at(0, &[1; 1000]).unwrap();
+    disk.limit(Some(1000));
+    file.write_at(0, &[2; 1000]).unwrap();
+    assert_eq!(
+        file.write_at(1000, b"3").unwrap_err().kind(),
+        io::ErrorKind::StorageFull
+    );
+    disk.limit(None);
+    file.write_at(1000, b"3").unwrap();
+    assert_eq!(disk.used(), 1001);
+}
+
+#[test]
+fn the_durable_copy_is_the_worst_outcome() {
+    let disk = disk(1);
+    let mounted = disk.mount();
+    let file = mounted.open("a", true).unwrap();
+    mounted.sync_dir().unwrap();
+    file.write_at(0, b"synced").unwrap();
+    file.sync().unwrap();
+    file.write_at(0, b"unsure").unwrap();
+    mounted.open("b", true).unwrap();
+    assert_eq!(contents(&disk.durable_copy(), "a"), Some(b"synced".to_vec()));
+    assert_eq!(disk.durable_copy().mount().list().unwrap(), ["a"]);
+    assert_eq!(
+        contents(&disk, "a"),
+        Some(b"unsure".to_vec()),
+        "the copy does not disturb the original"
+    );
+}
