@@ -1,0 +1,210 @@
+//! What can go wrong: one type per operation. Nothing here decides anything.
+//!
+//! The line that matters to a caller is whether a command can still take effect: [`ProposeError::NotDone`] says it cannot,
+//! [`ProposeError::Unknown`] that nobody here knows.
+
+use std::io;
+use std::path::PathBuf;
+
+use quorate_base::NodeId;
+use thiserror::Error;
+
+/// Why a node did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A value of the configuration makes no sense.
+    #[error("the configuration is not usable: {0}")]
+    Config(String),
+    /// A call of the operating system failed.
+    #[error("cannot {what}: {source}")]
+    Io {
+        /// What was tried.
+        what: String,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// Another process uses the data directory.
+    #[error("the data directory {} is in use by {holder}; only one process may use it", .dir.display())]
+    Locked {
+        /// The directory.
+        dir: PathBuf,
+        /// Who holds it, for example `process 4711`.
+        holder: String,
+    },
+    /// The data directory belongs to another cluster.
+    #[error(
+        "the data directory {} belongs to cluster {found:016x} (member {name:?}), but this node was started for cluster \
+         {expected:016x}: check the initial cluster and its token, or use another data directory", .dir.display()
+    )]
+    WrongCluster {
+        /// The directory.
+        dir: PathBuf,
+        /// The member's name there.
+        name: String,
+        /// The cluster it belongs to.
+        found: u64,
+        /// The cluster asked for.
+        expected: u64,
+    },
+    /// The data directory belongs to another member of the same cluster.
+    #[error(
+        "the data directory {} belongs to member {:016x} ({found_name:?}) of this cluster, but this node was started as \
+         member {:016x} ({expected_name:?}): start it under its own name and peer addresses, or use another data directory",
+        .dir.display(), .found.0, .expected.0
+    )]
+    WrongMember {
+        /// The directory.
+        dir: PathBuf,
+        /// The member it belongs to.
+        found: NodeId,
+        /// That member's name.
+        found_name: String,
+        /// The member asked for.
+        expected: NodeId,
+        /// The name asked for.
+        expected_name: String,
+    },
+    /// The `identity` file is there, but not readable as one.
+    #[error("{} is damaged or was written by another program: {why}", .file.display())]
+    Identity {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The log could not be opened.
+    #[error(transparent)]
+    Log(#[from] quorate_wal::OpenError),
+    /// The log and the state machine do not fit together, or the log's content is not understood.
+    #[error("the log in {} cannot be used: {why}", .dir.display())]
+    Boot {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong.
+        why: String,
+    },
+    /// The state machine could not be opened.
+    #[error("the state machine cannot be opened: {0}")]
+    Machine(#[source] io::Error),
+}
+
+impl StartError {
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(io::Error) -> StartError {
+        let what = what.into();
+        move |source| StartError::Io { what, source }
+    }
+}
+
+/// Why a running node ended by itself. The process should exit with a code other than 0; what was acknowledged is on disk.
+#[derive(Debug, Error)]
+pub enum Fatal {
+    /// The log could not be written. Nothing that depended on the failed write was acknowledged.
+    #[error("the log cannot be written any more, so this node stops: {0}")]
+    Log(String),
+    /// Staging an incoming snapshot failed.
+    #[error("a snapshot from the leader cannot be staged, so this node stops: {0}")]
+    Stage(String),
+    /// The state machine could not write or replace its state.
+    #[error("the state machine failed, so this node stops: {0}")]
+    Machine(String),
+    /// The state machine, or an own invariant, panicked.
+    #[error("this node stops after a panic: {0}")]
+    Panic(String),
+}
+
+/// Why a request was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum Reason {
+    /// No leader is known.
+    #[error("no leader")]
+    NoLeader,
+    /// The leader changed meanwhile.
+    #[error("leader changed")]
+    LeaderChanged,
+    /// The link to the leader broke.
+    #[error("the link to the leader broke")]
+    LinkDown,
+    /// It took too long.
+    #[error("request timed out")]
+    Timeout,
+    /// The command is longer than [`Config::max_proposal`](crate::Config::max_proposal).
+    #[error("command is too large")]
+    TooLarge,
+    /// The node is stopping or has stopped.
+    #[error("node is stopping")]
+    Stopped,
+    /// Too much is waiting to be committed: try again later.
+    #[error("too many requests")]
+    Busy,
+    /// The disk has no room for the log.
+    #[error("no space left for the log")]
+    NoSpace,
+}
+
+/// Why a proposal was not answered by the state machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum ProposeError {
+    /// The command was not executed, and never will be.
+    #[error("not done: {0}")]
+    NotDone(Reason),
+    /// The command may have been executed, or may yet be.
+    #[error("outcome unknown: {0}")]
+    Unknown(Reason),
+}
+
+impl ProposeError {
+    /// Why.
+    pub fn reason(&self) -> Reason {
+        match self {
+            ProposeError::NotDone(reason) | ProposeError::Unknown(reason) => *reason,
+        }
+    }
+}
+
+/// Why a read was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+#[error("not read: {0}")]
+pub struct ReadError(pub Reason);
+
+/// Why leadership was not handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum TransferError {
+    /// This node does not lead.
+    #[error("not the leader")]
+    NotLeader(Option<NodeId>),
+    /// There is no such member, or nobody else at all.
+    #[error("no such member to hand leadership to")]
+    NotMember,
+    /// The other member did not take over in time.
+    #[error("the transfer timed out")]
+    Timeout,
+    /// The node is stopping.
+    #[error("node is stopping")]
+    Stopped,
+}
+
+/// Why an [`ask`](crate::Handle::ask) was not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum AskError {
+    /// There is no link to that member; nothing was sent.
+    #[error("member is not reachable")]
+    Unreachable,
+    /// There is no such member.
+    #[error("no such member")]
+    NotMember,
+    /// The other side does not serve asks or has too many of them; it did nothing.
+    #[error("member refused the request")]
+    Refused,
+    /// The request is too long to be sent.
+    #[error("request is too large")]
+    TooLarge,
+    /// The link broke before the answer: it may have been carried out.
+    #[error("the link broke before the answer")]
+    Lost,
+    /// No answer in time: it may have been carried out.
+    #[error("no answer in time")]
+    Timeout,
+    /// The node is stopping.
+    #[error("node is stopping")]
+    Stopped,
+}

@@ -1,0 +1,184 @@
+//! The one queue into the driver: requests of handles and completions of the threads. Whoever finds it empty wakes the driver;
+//! the driver takes everything at once. Frames of peers do not pass here, since they need back-pressure of their own.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use quorate_base::{LogId, NodeId, SnapshotReader, StateMachine, Term};
+use quorate_node::event::{Event, StreamId};
+use tokio::sync::{Notify, oneshot};
+
+use crate::error::{Fatal, ProposeError, ReadError, Reason};
+use crate::status::Space;
+
+/// Requests that may wait for the driver before handles answer [`Reason::Busy`].
+const MAX_REQUESTS: usize = 1 << 16;
+/// Bytes of commands that may wait likewise.
+const MAX_BYTES: usize = 64 << 20;
+
+/// Looks at the state, or hears why it may not.
+pub(crate) type Look<S> = Box<dyn FnOnce(Result<&S, ReadError>) + Send>;
+
+/// What a handle wants.
+pub(crate) enum Request<S: StateMachine> {
+    Propose {
+        command: Bytes,
+        arrived: Instant,
+        reply: oneshot::Sender<Result<S::Output, ProposeError>>,
+    },
+    /// A linearizable read.
+    Read(Look<S>),
+    /// A read of whatever is here.
+    Local(Look<S>),
+    Confirm(oneshot::Sender<Result<Term, ReadError>>),
+    Transfer(Option<NodeId>),
+    Shutdown,
+}
+
+impl<S: StateMachine> Request<S> {
+    fn bytes(&self) -> usize {
+        match self {
+            Request::Propose { command, .. } => command.len(),
+            _ => 0,
+        }
+    }
+
+    /// Answers a request that was never begun.
+    pub(crate) fn refuse(self, why: Reason) {
+        match self {
+            Request::Propose { reply, .. } => drop(reply.send(Err(ProposeError::NotDone(why)))),
+            Request::Read(look) | Request::Local(look) => look(Err(ReadError(why))),
+            Request::Confirm(reply) => drop(reply.send(Err(ReadError(why)))),
+            Request::Transfer(_) | Request::Shutdown => {}
+        }
+    }
+}
+
+/// What a thread or a connection has to say.
+pub(crate) enum Done<S> {
+    /// For the node, as it is.
+    Events(Vec<Event>),
+    /// The state of the log's disk: whether space is short, and how much is reserved.
+    Space { space: Space },
+    /// The node cannot go on.
+    Failed(Fatal),
+    /// A job of the machine ended.
+    Job {
+        result: std::io::Result<()>,
+        took: Duration,
+    },
+    /// The machine comes back from restoring a snapshot.
+    Restored {
+        machine: Box<S>,
+        at: LogId,
+        result: std::io::Result<()>,
+    },
+    /// A snapshot reader comes back with its next piece.
+    Chunk {
+        stream: StreamId,
+        reader: Box<dyn SnapshotReader>,
+        chunk: std::io::Result<Bytes>,
+    },
+}
+
+/// Everything that waited.
+pub(crate) struct Batch<S: StateMachine> {
+    pub requests: Vec<Request<S>>,
+    pub done: Vec<Done<S>>,
+}
+
+struct Queue<S: StateMachine> {
+    requests: Vec<Request<S>>,
+    done: Vec<Done<S>>,
+    bytes: usize,
+    closed: bool,
+}
+
+/// See the module.
+pub(crate) struct Inbox<S: StateMachine> {
+    queue: Mutex<Queue<S>>,
+    ready: Notify,
+}
+
+impl<S: StateMachine> Inbox<S> {
+    pub(crate) fn new() -> Inbox<S> {
+        let queue = Queue {
+            requests: Vec::new(),
+            done: Vec::new(),
+            bytes: 0,
+            closed: false,
+        };
+        Inbox {
+            queue: Mutex::new(queue),
+            ready: Notify::new(),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue<S>> {
+        // Nothing below panics while it holds the lock in an inconsistent state.
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a request; a stopped node or a full queue refuses it at once.
+    pub(crate) fn request(&self, request: Request<S>) {
+        let mut queue = self.lock();
+        let why = if queue.closed {
+            Reason::Stopped
+        } else if queue.requests.len() >= MAX_REQUESTS || queue.bytes >= MAX_BYTES {
+            Reason::Busy
+        } else {
+            let wake = queue.requests.is_empty() && queue.done.is_empty();
+            queue.bytes += request.bytes();
+            queue.requests.push(request);
+            drop(queue);
+            if wake {
+                self.ready.notify_one();
+            }
+            return;
+        };
+        drop(queue);
+        request.refuse(why);
+    }
+
+    /// Queues a completion. Dropped if nobody will look any more.
+    pub(crate) fn done(&self, done: Done<S>) {
+        let mut queue = self.lock();
+        if queue.closed {
+            return;
+        }
+        let wake = queue.requests.is_empty() && queue.done.is_empty();
+        queue.done.push(done);
+        drop(queue);
+        if wake {
+            self.ready.notify_one();
+        }
+    }
+
+    /// Waits until something may be there.
+    pub(crate) async fn ready(&self) {
+        self.ready.notified().await;
+    }
+
+    /// Takes what is there; perhaps nothing.
+    pub(crate) fn take(&self) -> Batch<S> {
+        let mut queue = self.lock();
+        queue.bytes = 0;
+        Batch {
+            requests: std::mem::take(&mut queue.requests),
+            done: std::mem::take(&mut queue.done),
+        }
+    }
+
+    /// Refuses what is there and all that comes.
+    pub(crate) fn close(&self) {
+        let mut queue = self.lock();
+        queue.closed = true;
+        let left = std::mem::take(&mut queue.requests);
+        queue.done.clear();
+        drop(queue);
+        for request in left {
+            request.refuse(Reason::Stopped);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! Everything between members: framing, connections, queues, handshakes. What the frames mean is the node's affair.
+
+pub(crate) mod asks;
