@@ -79,8 +79,11 @@ pub enum Body {
     HeartbeatResponse {
         /// The round that was asked for.
         round: Round,
-        /// How far the follower's log was found equal to this leader's, durable or not. Tells the leader what was lost.
+        /// How far the follower's log was found equal to this leader's, durable or not. Tells the leader which Append
+        /// was lost.
         verified: Index,
+        /// The same, durably: makes up for a lost [`Body::Appended`].
+        matched: Index,
     },
     /// The commit index has moved and there is no Append to carry it. Not answered.
     Commit {

@@ -1,0 +1,218 @@
+//! What the disk has, what is on its way there, and what must wait for it.
+//!
+//! Durability by construction: whoever sends a term, a vote or an acknowledgement names the write that makes it durable,
+//! and the message is kept back until that write is done. Write numbers are used and not (index, term) pairs,
+//! since an entry can be overwritten by another and come back: the acknowledgement of the first write must not count for the second.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use quorate_base::{Index, NodeId};
+
+use crate::effects::{HardState, SnapMeta, Write, WriteId};
+use crate::log::Log;
+use crate::message::Message;
+
+/// The state of one node's disk as the core knows it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Durability {
+    /// The number that the next write will get.
+    next: WriteId,
+    /// All writes up to here are durable.
+    persisted: WriteId,
+    /// The log is durable up to here.
+    durable: Index,
+    /// The log was handed to the disk up to here.
+    handed: Index,
+    in_flight: VecDeque<InFlight>,
+    /// The write (done, in flight or next) that makes the current term and vote durable.
+    hard_by: WriteId,
+    /// The same for the current end of the log.
+    log_by: WriteId,
+    hard_dirty: bool,
+    /// Entries after this one are on the disk or on their way, and must go.
+    truncate_after: Option<Index>,
+    installed: Option<SnapMeta>,
+    recorded_commit: Index,
+    withheld: BTreeMap<WriteId, Vec<(NodeId, Message)>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct InFlight {
+    id: WriteId,
+    /// The end of the log that this write makes durable; lowered by later truncations.
+    last: Index,
+    installed: Option<SnapMeta>,
+}
+
+/// What a finished write set free.
+pub struct Released {
+    /// Messages that waited for it.
+    pub messages: Vec<(NodeId, Message)>,
+    /// The install of this snapshot is durable.
+    pub installed: Option<SnapMeta>,
+}
+
+impl Durability {
+    /// A disk that holds the log up to `last`, and `hard`.
+    pub fn new(last: Index, commit: Index) -> Durability {
+        Durability {
+            next: 1,
+            persisted: 0,
+            durable: last,
+            handed: last,
+            in_flight: VecDeque::new(),
+            hard_by: 0,
+            log_by: 0,
+            hard_dirty: false,
+            truncate_after: None,
+            installed: None,
+            recorded_commit: commit,
+            withheld: BTreeMap::new(),
+        }
+    }
+
+    /// The log is durable up to here.
+    pub fn durable(&self) -> Index {
+        self.durable
+    }
+
+    /// Whether the current term and vote are durable.
+    pub fn hard_is_durable(&self) -> bool {
+        self.persisted >= self.hard_by
+    }
+
+    /// Term or vote has changed.
+    pub fn hard_changed(&mut self) {
+        self.hard_dirty = true;
+        self.hard_by = self.next;
+    }
+
+    /// Entries were appended to the log.
+    pub fn appended(&mut self) {
+        self.log_by = self.next;
+    }
+
+    /// Entries after `index` were removed from the log.
+    pub fn truncated(&mut self, index: Index) {
+        self.forget_after(index);
+        if index < self.handed {
+            self.handed = index;
+            self.truncate_after = Some(self.truncate_after.map_or(index, |before| before.min(index)));
+        }
+        self.log_by = self.next;
+    }
+
+    /// A staged snapshot took the place of the log.
+    pub fn installed(&mut self, meta: SnapMeta) {
+        self.forget_after(Index::ZERO);
+        self.handed = meta.last.index;
+        self.truncate_after = None;
+        self.installed = Some(meta);
+        self.log_by = self.next;
+    }
+
+    fn forget_after(&mut self, index: Index) {
+        self.durable = self.durable.min(index);
+        for write in &mut self.in_flight {
+            write.last = write.last.min(index);
+        }
+    }
+
+    /// The next write, if there is anything to write. The commit index rides along and is never a reason to write.
+    pub fn take_write(&mut self, log: &Log, hard: HardState) -> Option<Write> {
+        let append = (self.handed < log.last_index()).then(|| log.range(self.handed, log.last_index()));
+        if !self.hard_dirty && self.truncate_after.is_none() && self.installed.is_none() && append.is_none() {
+            return None;
+        }
+        let write = Write {
+            id: self.next,
+            hard: (self.hard_dirty || hard.commit > self.recorded_commit).then_some(hard),
+            truncate_after: self.truncate_after.take(),
+            installed: self.installed.take(),
+            append,
+        };
+        self.hard_dirty = false;
+        self.recorded_commit = hard.commit;
+        self.handed = log.last_index();
+        let installed = write.installed.clone();
+        self.in_flight.push_back(InFlight {
+            id: write.id,
+            last: self.handed,
+            installed,
+        });
+        self.next += 1;
+        Some(write)
+    }
+
+    /// All writes up to `id` are durable. Completions may come late, twice, or out of order: only the largest counts.
+    pub fn persisted(&mut self, id: WriteId) -> Released {
+        assert!(id < self.next, "write {id} was never handed out");
+        self.persisted = self.persisted.max(id);
+        let mut installed = None;
+        while self
+            .in_flight
+            .front()
+            .is_some_and(|write| write.id <= self.persisted)
+        {
+            let write = self.in_flight.pop_front().expect("just seen");
+            self.durable = write.last;
+            installed = write.installed.or(installed);
+        }
+        let mut messages = Vec::new();
+        while let Some(entry) = self
+            .withheld
+            .first_entry()
+            .filter(|entry| *entry.key() <= self.persisted)
+        {
+            messages.extend(entry.remove());
+        }
+        Released { messages, installed }
+    }
+
+    /// Passes a message on if term and vote are durable, else keeps it back until they are.
+    pub fn after_hard(&mut self, to: NodeId, message: Message) -> Option<(NodeId, Message)> {
+        self.after(self.hard_by, to, message)
+    }
+
+    /// Passes a message on if term, vote and the log to its end are durable, else keeps it back until they are.
+    pub fn after_log(&mut self, to: NodeId, message: Message) -> Option<(NodeId, Message)> {
+        self.after(self.hard_by.max(self.log_by), to, message)
+    }
+
+    fn after(&mut self, id: WriteId, to: NodeId, message: Message) -> Option<(NodeId, Message)> {
+        if id <= self.persisted {
+            return Some((to, message));
+        }
+        self.withheld.entry(id).or_default().push((to, message));
+        None
+    }
+
+    /// The log on disk is a prefix of what was handed out, writes are in order (S9).
+    pub fn check(&self, log: &Log) {
+        assert!(
+            self.durable <= self.handed,
+            "durable {} ≤ handed {}",
+            self.durable,
+            self.handed
+        );
+        assert!(
+            self.handed <= log.last_index(),
+            "handed {} ≤ last {}",
+            self.handed,
+            log.last_index()
+        );
+        assert!(self.hard_by <= self.next && self.log_by <= self.next);
+        let mut before = self.persisted;
+        for write in &self.in_flight {
+            assert!(
+                write.id > before && write.id < self.next,
+                "writes in flight are numbered in order"
+            );
+            before = write.id;
+        }
+        assert!(
+            self.withheld.keys().all(|id| *id > self.persisted),
+            "nothing is kept back without need"
+        );
+    }
+}

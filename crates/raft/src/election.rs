@@ -1,0 +1,38 @@
+//! Voting: who gets this node's vote (§3.4, §3.6.1), its pre-vote (§9.6), and when both are not even considered (§4.2.3).
+
+use quorate_base::{LogId, NodeId, Term};
+
+use crate::core::Core;
+use crate::effects::{Arm, Timer};
+use crate::message::Body;
+use crate::role::Role;
+
+/// Whether requests for votes are ignored because a leader is known to be alive. A node that lost contact to the leader
+/// alone, or was removed, must not disturb the others.
+pub(crate) fn leader_is_fresh(role: &Role) -> bool {
+    match role {
+        Role::Leader(_) => true,
+        Role::Follower(follower) => follower.fresh,
+        Role::PreCandidate(_) | Role::Candidate(_) => false,
+    }
+}
+
+/// Answers "would you vote for me in term `next`?". Nothing changes here; a refusal tells this node's term, which
+/// the asker adopts, so that terms spread even where nobody would vote for the asker.
+pub(crate) fn pre_vote(core: &mut Core, from: NodeId, next: Term, last: LogId) {
+    let granted = next > core.term && last >= core.log.last();
+    core.send_after_hard(from, Body::PreVoteResponse { next, granted });
+}
+
+/// Answers RequestVote of the current term: the first candidate whose log is at least as up to date gets the vote. The
+/// answer leaves when the vote is durable. Whether the candidate is listed in this node's configuration does not matter:
+/// that may be the older one (§4.2.2).
+pub(crate) fn vote(core: &mut Core, role: &Role, from: NodeId, last: LogId) {
+    let free = core.vote.is_none_or(|vote| vote == from);
+    let granted = free && last >= core.log.last() && matches!(role, Role::Follower(_));
+    if granted {
+        core.set_vote(from);
+        core.arm(Timer::Election, Arm::Set);
+    }
+    core.send_after_hard(from, Body::VoteResponse { granted });
+}

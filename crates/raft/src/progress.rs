@@ -1,0 +1,135 @@
+//! What a leader knows of one peer's log, and how it sends to it (§3.5, §10.2.1: pipelining).
+
+use std::collections::VecDeque;
+
+use quorate_base::Index;
+
+use crate::message::Round;
+
+/// A leader's view of one peer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Progress {
+    /// The peer's log is known to equal the leader's, durably, up to here. Never falls within a term.
+    pub matched: Index,
+    /// The next entry to send; above `matched`.
+    pub next: Index,
+    /// How entries are being sent.
+    pub pace: Pace,
+    /// The last confirmation round that the peer answered.
+    pub round: Round,
+    /// Heard from since the last check-quorum.
+    pub active: bool,
+    /// The largest commit index the peer was told.
+    pub told_commit: Index,
+    /// The round in progress when the last Append was sent. A peer that answers a later round and does not have the
+    /// entries never got them.
+    pub sent_in: Round,
+}
+
+/// How entries are being sent to a peer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Pace {
+    /// The match is being looked for: one Append, then wait for its answer.
+    Probe {
+        /// An Append is out, or the link was found broken: wait for an answer or the next heartbeat's.
+        waiting: bool,
+    },
+    /// The match is known: send ahead without waiting, within limits.
+    Replicate {
+        /// Last index and bytes of each Append that has not been answered.
+        in_flight: VecDeque<(Index, u64)>,
+        /// The bytes in flight.
+        bytes: u64,
+    },
+    /// The peer needs a snapshot, which is on its way beside the core.
+    Snapshot,
+}
+
+impl Progress {
+    /// A peer of which nothing is known yet; sending starts optimistically at `next`.
+    pub fn new(next: Index) -> Progress {
+        Progress {
+            matched: Index::ZERO,
+            next,
+            pace: Pace::Probe { waiting: false },
+            round: 0,
+            active: true,
+            told_commit: Index::ZERO,
+            sent_in: 0,
+        }
+    }
+
+    /// The peer acknowledged everything up to `upto`. Returns whether that is news.
+    pub fn acknowledge(&mut self, upto: Index) -> bool {
+        let news = upto > self.matched;
+        self.matched = self.matched.max(upto);
+        self.next = self.next.max(self.matched.next());
+        match &mut self.pace {
+            Pace::Replicate { in_flight, bytes } => {
+                while in_flight.front().is_some_and(|sent| sent.0 <= upto) {
+                    *bytes -= in_flight.pop_front().expect("just seen").1;
+                }
+            }
+            // The answer to the probe, so the match is found. An old answer proves no less.
+            Pace::Probe { .. } => {
+                self.next = self.matched.next();
+                self.pace = Pace::Replicate {
+                    in_flight: VecDeque::new(),
+                    bytes: 0,
+                };
+            }
+            Pace::Snapshot => {}
+        }
+        news
+    }
+
+    /// Go back to looking for the match at `next`, waiting for a sign of life first if `waiting`.
+    pub fn probe(&mut self, next: Index, waiting: bool) {
+        self.next = next.max(self.matched.next());
+        self.pace = Pace::Probe { waiting };
+    }
+
+    /// Entries up to `last` have been sent while `round` was in progress.
+    pub fn sent(&mut self, last: Index, size: u64, round: Round) {
+        self.sent_in = round;
+        match &mut self.pace {
+            Pace::Probe { waiting } => *waiting = true,
+            Pace::Replicate { in_flight, bytes } => {
+                in_flight.push_back((last, size));
+                *bytes += size;
+                self.next = last.next();
+            }
+            Pace::Snapshot => {}
+        }
+    }
+
+    /// `next > matched`, and what is in flight is in order and beyond the match (S7: sent ≥ match).
+    pub fn check(&self) {
+        assert!(
+            self.next > self.matched,
+            "next {} is above match {}",
+            self.next,
+            self.matched
+        );
+        if let Pace::Replicate { in_flight, bytes } = &self.pace {
+            assert_eq!(
+                *bytes,
+                in_flight.iter().map(|sent| sent.1).sum::<u64>(),
+                "bytes in flight add up"
+            );
+            assert!(
+                in_flight
+                    .iter()
+                    .zip(in_flight.iter().skip(1))
+                    .all(|(a, b)| a.0 < b.0),
+                "in order"
+            );
+            assert!(
+                in_flight
+                    .iter()
+                    .all(|sent| sent.0 > self.matched && sent.0 < self.next),
+                "beyond the match"
+            );
+        }
+    }
+}

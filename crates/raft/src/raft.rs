@@ -1,0 +1,419 @@
+//! One node: the rules that hold in every role stand here once, then the role is asked.
+
+use quorate_base::{Index, LogId, NodeId, Term};
+
+use crate::config::Config;
+use crate::core::{Core, Restored};
+use crate::effects::{Effects, Input, Refused, Timer};
+use crate::election;
+use crate::log::Log;
+use crate::message::{Body, Message};
+use crate::progress::Pace;
+use crate::read::Reader;
+use crate::role::{Candidate, Follower, Leader, Next, PreCandidate, Role, RoleKind};
+use crate::snapshot;
+
+/// Terms from here on are taken for garbage: no cluster lives that long, and counting further would overflow.
+const ABSURD_TERM: Term = Term(u64::MAX / 2);
+
+/// The Raft algorithm of one node. Deterministic: the same inputs give the same effects.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Raft {
+    pub(crate) core: Core,
+    pub(crate) role: Role,
+    stepped: bool,
+}
+
+/// How far a peer is, as its leader sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerStatus {
+    /// Known to hold the leader's log durably up to here.
+    pub matched: Index,
+    /// The next entry to send.
+    pub next: Index,
+    /// `"probe"`, `"replicate"` or `"snapshot"`.
+    pub pace: &'static str,
+    /// Heard from since the last check-quorum.
+    pub active: bool,
+}
+
+impl Raft {
+    /// A node as its disk left it: a follower, unless it is the only voter, which campaigns at once.
+    pub fn new(restored: Restored) -> Raft {
+        let mut core = Core::new(restored);
+        let follower = Follower::enter(&mut core, None);
+        let alone = core.log.config().is_voter(core.id) && core.other_voters().is_empty();
+        let mut raft = Raft {
+            core,
+            role: Role::Follower(follower),
+            stepped: true,
+        };
+        raft.transition(alone.then_some(Next::PreCandidate));
+        raft
+    }
+
+    /// Takes one input. Total: no input of a peer makes it fail, block or panic.
+    pub fn step(&mut self, input: Input) {
+        self.stepped = true;
+        let next = match input {
+            Input::Message { from, message } => self.on_message(from, message),
+            Input::Fired(timer) => self.on_timer(timer),
+            Input::Propose { token, size } => self.on_propose(token, size),
+            Input::Read { token, forward } => self.on_read(token, forward),
+            Input::Persisted(id) => self.on_persisted(id),
+            Input::Applied(index) => self.on_applied(index),
+            Input::Compacted(index) => self.on_compacted(index),
+            Input::SnapshotStaged { from, term, meta } => self.on_staged(from, term, meta),
+            Input::Transfer(to) => self.lead(|leader, core| leader.on_transfer(core, to)),
+            Input::NotSent { to, first } => self.lead(|leader, _| leader.on_not_sent(to, first)),
+            Input::SnapshotSent { to, last } => self.lead(|leader, _| leader.on_snapshot_sent(to, last)),
+        };
+        self.transition(next);
+    }
+
+    /// Hands out everything there is to do since the last call.
+    pub fn take_effects(&mut self) -> Effects {
+        match &mut self.role {
+            Role::Leader(leader) => leader.flush(&mut self.core),
+            Role::Follower(follower) => follower.flush(&mut self.core),
+            Role::PreCandidate(_) | Role::Candidate(_) => {}
+        }
+        self.stepped = false;
+        self.core.take_effects()
+    }
+
+    /// Whether an input was stepped since the effects were last taken.
+    pub fn has_effects(&self) -> bool {
+        self.stepped
+    }
+
+    /// The one place where the role changes.
+    fn transition(&mut self, mut next: Option<Next>) {
+        while let Some(to) = next.take() {
+            let core = &mut self.core;
+            match std::mem::replace(&mut self.role, Role::Follower(Follower::default())) {
+                Role::Follower(follower) => follower.leave(core),
+                Role::Leader(leader) => leader.leave(core),
+                Role::PreCandidate(_) => {}
+                Role::Candidate(_) => {}
+            }
+            self.role = match to {
+                Next::Follower { term, leader } => {
+                    if term > core.term {
+                        core.set_term(term);
+                    }
+                    Role::Follower(Follower::enter(core, leader))
+                }
+                Next::PreCandidate => {
+                    let (role, outcome) = PreCandidate::enter(core);
+                    next = outcome;
+                    Role::PreCandidate(role)
+                }
+                Next::Candidate { transfer } => Role::Candidate(Candidate::enter(core, transfer)),
+                Next::Leader => Role::Leader(Leader::enter(core)),
+            };
+        }
+    }
+
+    fn lead(&mut self, act: impl FnOnce(&mut Leader, &mut Core)) -> Option<Next> {
+        if let Role::Leader(leader) = &mut self.role {
+            act(leader, &mut self.core);
+        }
+        None
+    }
+
+    /// "Rules for all servers" of Figure 3.1, then the role.
+    fn on_message(&mut self, from: NodeId, message: Message) -> Option<Next> {
+        let Message { term, body } = message;
+        if term >= ABSURD_TERM || from == self.core.id {
+            return None;
+        }
+        match &body {
+            // A live leader is not disturbed (§4.2.3), so the higher term of such a request is not adopted either.
+            Body::PreVote { .. } | Body::Vote { transfer: false, .. }
+                if election::leader_is_fresh(&self.role) =>
+            {
+                return None;
+            }
+            // A pre-vote promises nothing and changes nothing, whatever its term.
+            Body::PreVote { next, last } => {
+                election::pre_vote(&mut self.core, from, *next, *last);
+                return None;
+            }
+            _ => {}
+        }
+        if term > self.core.term {
+            let leader = body.is_from_leader().then_some(from);
+            self.transition(Some(Next::Follower { term, leader }));
+        }
+        if term < self.core.term {
+            self.answer_old_term(from, &body);
+            return None;
+        }
+        if body.is_from_leader() && !self.accept_leader(from) {
+            return None;
+        }
+        self.on_current(from, body)
+    }
+
+    /// A message of an earlier term has no effect. Leaders and candidates are told the newer term, so that nobody is wedged.
+    fn answer_old_term(&mut self, from: NodeId, body: &Body) {
+        if body.is_from_leader() {
+            self.core.send_after_hard(from, Body::NewerTerm);
+        } else if matches!(body, Body::Vote { .. }) {
+            self.core
+                .send_after_hard(from, Body::VoteResponse { granted: false });
+        }
+    }
+
+    /// A message of the current term's leader: whoever ran against it in this term follows it now (§3.4). False if the
+    /// message cannot be right, since there is at most one leader a term.
+    fn accept_leader(&mut self, from: NodeId) -> bool {
+        match &mut self.role {
+            Role::Leader(_) => return false,
+            Role::Follower(follower) if follower.leader.is_some_and(|leader| leader != from) => return false,
+            Role::Follower(follower) => follower.hear(&mut self.core, from),
+            Role::PreCandidate(_) | Role::Candidate(_) => {
+                self.transition(Some(Next::Follower {
+                    term: self.core.term,
+                    leader: Some(from),
+                }));
+            }
+        }
+        true
+    }
+
+    /// A message of the current term.
+    fn on_current(&mut self, from: NodeId, body: Body) -> Option<Next> {
+        let core = &mut self.core;
+        if let Role::Leader(leader) = &mut self.role {
+            leader.on_contact(from);
+        }
+        match (&mut self.role, body) {
+            (role, Body::Vote { last, .. }) => election::vote(core, role, from, last),
+            (Role::PreCandidate(role), Body::PreVoteResponse { next, granted }) => {
+                return role.on_response(core, from, next, granted);
+            }
+            (Role::Candidate(role), Body::VoteResponse { granted }) => {
+                return role.on_response(core, from, granted);
+            }
+            (
+                Role::Follower(role),
+                Body::Append {
+                    prev,
+                    entries,
+                    commit,
+                },
+            ) => {
+                let rising = entries
+                    .iter()
+                    .try_fold(prev.term, |t, e| (e.term >= t).then_some(e.term));
+                if rising.is_some_and(|last| last <= core.term) {
+                    role.on_append(core, from, prev, &entries, commit);
+                }
+            }
+            (Role::Follower(role), Body::Heartbeat { commit, round }) => {
+                role.on_heartbeat(core, from, commit, round)
+            }
+            (Role::Follower(role), Body::Commit { index }) => role.learn_commit(core, index),
+            (Role::Follower(_), Body::InstallSnapshot { last }) => snapshot::on_offer(core, from, last),
+            (Role::Follower(role), Body::ReadIndexResponse { id, index }) => {
+                role.on_read_index(core, id, index)
+            }
+            (Role::Follower(_), Body::TimeoutNow) if core.log.config().is_voter(core.id) => {
+                return Some(Next::Candidate { transfer: true });
+            }
+            (Role::Leader(role), Body::Appended { upto }) => role.on_appended(core, from, upto),
+            (Role::Leader(role), Body::Conflict { prev, hint }) => role.on_conflict(core, from, prev, hint),
+            (
+                Role::Leader(role),
+                Body::HeartbeatResponse {
+                    round,
+                    verified,
+                    matched,
+                },
+            ) => {
+                role.on_heartbeat_response(core, from, round, verified, matched);
+            }
+            (Role::Leader(role), Body::ReadIndex { id }) => role.on_read(core, Reader::Peer(from, id)),
+            // Late answers, and messages for a role this node no longer has.
+            _ => {}
+        }
+        None
+    }
+
+    fn on_timer(&mut self, timer: Timer) -> Option<Next> {
+        let core = &mut self.core;
+        match &mut self.role {
+            Role::Follower(follower) => follower.on_timer(core, timer),
+            Role::Leader(leader) => leader.on_timer(core, timer),
+            // A split vote or no answer: ask around again, after a newly drawn timeout.
+            Role::PreCandidate(_) | Role::Candidate(_) if timer == Timer::Election => {
+                Some(Next::PreCandidate)
+            }
+            Role::PreCandidate(_) | Role::Candidate(_) => None,
+        }
+    }
+
+    fn on_propose(&mut self, token: u64, size: u32) -> Option<Next> {
+        match &mut self.role {
+            Role::Leader(leader) => leader.on_propose(&mut self.core, token, size),
+            _ => {
+                let leader = self.leader();
+                self.core.out.refused.push((token, Refused::NotLeader(leader)));
+            }
+        }
+        None
+    }
+
+    fn on_read(&mut self, token: u64, forward: bool) -> Option<Next> {
+        let core = &mut self.core;
+        match &mut self.role {
+            Role::Leader(leader) => leader.on_read(core, Reader::Local(token)),
+            Role::Follower(follower) => follower.on_read(core, token, forward),
+            Role::PreCandidate(_) | Role::Candidate(_) => {
+                core.out.reads.push((token, Err(Refused::NotLeader(None))));
+            }
+        }
+        None
+    }
+
+    /// A write is durable: what waited for it may go, and this node counts for what it now holds.
+    fn on_persisted(&mut self, id: u64) -> Option<Next> {
+        let core = &mut self.core;
+        let released = core.durability.persisted(id);
+        for (to, message) in released.messages {
+            // A vote, acknowledgement or refusal of an earlier term is worth nothing any more.
+            if message.term == core.term {
+                core.out
+                    .send
+                    .push(crate::effects::Outgoing::Message { to, message });
+            }
+        }
+        if let Some(meta) = released.installed {
+            snapshot::on_installed(core, meta);
+        }
+        match &mut self.role {
+            Role::Candidate(candidate) => candidate.on_persisted(core),
+            Role::Leader(leader) => {
+                leader.advance_commit(core);
+                None
+            }
+            Role::Follower(_) | Role::PreCandidate(_) => None,
+        }
+    }
+
+    fn on_applied(&mut self, index: Index) -> Option<Next> {
+        assert!(
+            index <= self.core.applying,
+            "applied {index}, but only {} was handed out",
+            self.core.applying
+        );
+        self.core.applied = self.core.applied.max(index);
+        None
+    }
+
+    fn on_compacted(&mut self, index: Index) -> Option<Next> {
+        assert!(
+            index <= self.core.applied,
+            "compacting {index}, applied {} (S12)",
+            self.core.applied
+        );
+        self.core.log.compact(index);
+        None
+    }
+
+    fn on_staged(&mut self, from: NodeId, term: Term, meta: crate::effects::SnapMeta) -> Option<Next> {
+        if let Role::Follower(follower) = &mut self.role
+            && term == self.core.term
+            && follower.leader == Some(from)
+        {
+            snapshot::on_staged(&mut self.core, from, meta);
+            follower.verified = follower.verified.max(self.core.commit);
+        }
+        None
+    }
+
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.core.id
+    }
+
+    /// The current term.
+    pub fn term(&self) -> Term {
+        self.core.term
+    }
+
+    /// The leader of the current term, if this node knows it.
+    pub fn leader(&self) -> Option<NodeId> {
+        match &self.role {
+            Role::Follower(follower) => follower.leader,
+            Role::Leader(_) => Some(self.core.id),
+            Role::PreCandidate(_) | Role::Candidate(_) => None,
+        }
+    }
+
+    /// The role.
+    pub fn role(&self) -> RoleKind {
+        self.role.kind()
+    }
+
+    /// The vote given in the current term.
+    pub fn vote(&self) -> Option<NodeId> {
+        self.core.vote
+    }
+
+    /// The commit index.
+    pub fn commit(&self) -> Index {
+        self.core.commit
+    }
+
+    /// The last index the state machine has applied.
+    pub fn applied(&self) -> Index {
+        self.core.applied
+    }
+
+    /// The log is durable here up to this index.
+    pub fn durable(&self) -> Index {
+        self.core.durability.durable()
+    }
+
+    /// The log's shape.
+    pub fn log(&self) -> &Log {
+        &self.core.log
+    }
+
+    /// The configuration in force.
+    pub fn config(&self) -> &Config {
+        self.core.log.config()
+    }
+
+    /// The last entry.
+    pub fn last(&self) -> LogId {
+        self.core.log.last()
+    }
+
+    /// The peers as the leader sees them; empty on others.
+    pub fn peers(&self) -> impl Iterator<Item = (NodeId, PeerStatus)> {
+        let peers = match &self.role {
+            Role::Leader(leader) => Some(&leader.peers),
+            _ => None,
+        };
+        peers.into_iter().flatten().map(|(id, peer)| {
+            let pace = match peer.pace {
+                Pace::Probe { .. } => "probe",
+                Pace::Replicate { .. } => "replicate",
+                Pace::Snapshot => "snapshot",
+            };
+            (
+                *id,
+                PeerStatus {
+                    matched: peer.matched,
+                    next: peer.next,
+                    pace,
+                    active: peer.active,
+                },
+            )
+        })
+    }
+}

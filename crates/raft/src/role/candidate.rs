@@ -1,0 +1,103 @@
+//! Campaigning: the pre-vote that disturbs nobody (§9.6), and the election itself (§3.4).
+
+use std::collections::BTreeMap;
+
+use quorate_base::{NodeId, Term};
+
+use crate::core::Core;
+use crate::effects::{Arm, Timer};
+use crate::message::Body;
+use crate::quorum::{self, Tally};
+use crate::role::Next;
+
+/// Asks whether an election could be won. Nothing about it is durable.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PreCandidate {
+    votes: BTreeMap<NodeId, bool>,
+}
+
+impl PreCandidate {
+    /// Starts asking. A node that is its own quorum goes on at once.
+    pub fn enter(core: &mut Core) -> (PreCandidate, Option<Next>) {
+        let next = core.term.next();
+        let last = core.log.last();
+        for peer in core.other_voters() {
+            core.send_now(peer, Body::PreVote { next, last });
+        }
+        core.arm(Timer::Election, Arm::Set);
+        let role = PreCandidate {
+            votes: BTreeMap::from([(core.id, true)]),
+        };
+        let outcome = role.count(core);
+        (role, outcome)
+    }
+
+    /// An answer, which is about `next`.
+    pub fn on_response(&mut self, core: &mut Core, from: NodeId, next: Term, granted: bool) -> Option<Next> {
+        if next != core.term.next() {
+            return None; // About an earlier attempt.
+        }
+        self.votes.insert(from, granted);
+        self.count(core)
+    }
+
+    fn count(&self, core: &Core) -> Option<Next> {
+        match quorum::tally(core.log.config(), |id| self.votes.get(&id).copied()) {
+            Tally::Won => Some(Next::Candidate { transfer: false }),
+            Tally::Lost => Some(Next::Follower {
+                term: core.term,
+                leader: None,
+            }),
+            Tally::Open => None,
+        }
+    }
+}
+
+/// Runs for leader in the current term.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Candidate {
+    votes: BTreeMap<NodeId, bool>,
+}
+
+impl Candidate {
+    /// Moves to a new term and votes for itself. The requests go out once that vote is durable; else two incarnations of
+    /// this node could vote for two candidates in one term.
+    pub fn enter(core: &mut Core, transfer: bool) -> Candidate {
+        core.set_term(core.term.next());
+        core.set_vote(core.id);
+        let last = core.log.last();
+        for peer in core.other_voters() {
+            core.send_after_hard(peer, Body::Vote { last, transfer });
+        }
+        core.arm(Timer::Election, Arm::Set);
+        Candidate {
+            votes: BTreeMap::new(),
+        }
+    }
+
+    /// A vote for or against.
+    pub fn on_response(&mut self, core: &Core, from: NodeId, granted: bool) -> Option<Next> {
+        self.votes.insert(from, granted);
+        self.count(core)
+    }
+
+    /// A write was completed: maybe the own vote is durable, and counts from now on.
+    pub fn on_persisted(&mut self, core: &Core) -> Option<Next> {
+        if !core.durability.hard_is_durable() {
+            return None;
+        }
+        self.votes.insert(core.id, true);
+        self.count(core)
+    }
+
+    fn count(&self, core: &Core) -> Option<Next> {
+        match quorum::tally(core.log.config(), |id| self.votes.get(&id).copied()) {
+            Tally::Won => Some(Next::Leader),
+            Tally::Lost => Some(Next::Follower {
+                term: core.term,
+                leader: None,
+            }),
+            Tally::Open => None,
+        }
+    }
+}

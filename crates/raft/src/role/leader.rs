@@ -1,0 +1,390 @@
+//! Leading: replication (§3.5), commitment (§3.6.2), check-quorum (§6.2), confirmation rounds for reads (§6.4) and transfer of
+//! leadership (§3.10).
+
+use std::collections::{BTreeMap, VecDeque};
+
+use quorate_base::{Index, LogId, NodeId};
+
+use crate::core::Core;
+use crate::effects::{Arm, Outgoing, Placed, Refused, Timer};
+use crate::message::{Body, Round};
+use crate::progress::{Pace, Progress};
+use crate::quorum;
+use crate::read::{ReadQueue, Reader};
+use crate::role::Next;
+
+/// What a no-op counts for in flow control: about the encoded size of an entry without payload.
+pub const NOOP_SIZE: u32 = 17;
+
+/// The leader of the current term.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Leader {
+    /// Every other member.
+    pub peers: BTreeMap<NodeId, Progress>,
+    /// The last confirmation round begun.
+    round: Round,
+    reads: ReadQueue,
+    transfer: Option<Transfer>,
+}
+
+/// A leadership transfer under way (§3.10).
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Transfer {
+    to: NodeId,
+    told: bool,
+}
+
+impl Leader {
+    /// Takes over. The no-op makes earlier entries committable at once: entries of earlier terms are never committed by
+    /// counting replicas, only along with one of this term (§3.6.2, Figure 3.7).
+    pub fn enter(core: &mut Core) -> Leader {
+        let next = core.log.last_index().next();
+        let members = core.log.config().members();
+        let peers = members
+            .into_iter()
+            .filter(|id| *id != core.id)
+            .map(|id| (id, Progress::new(next)))
+            .collect();
+        core.arm(Timer::Election, Arm::Off);
+        core.arm(Timer::Fresh, Arm::Off);
+        core.arm(Timer::Heartbeat, Arm::Set);
+        core.arm(Timer::Quorum, Arm::Set);
+        let at = core.append(core.term, NOOP_SIZE, None);
+        core.out.placed.push(Placed::Noop { at });
+        Leader {
+            peers,
+            round: 0,
+            reads: ReadQueue::default(),
+            transfer: None,
+        }
+    }
+
+    /// The role ends: reads are refused, and may be asked again of the next leader.
+    pub fn leave(mut self, core: &mut Core) {
+        for timer in [Timer::Heartbeat, Timer::Quorum, Timer::Transfer] {
+            core.arm(timer, Arm::Off);
+        }
+        for reader in self.reads.drain() {
+            if let Reader::Local(token) = reader {
+                core.out.reads.push((token, Err(Refused::NotLeader(None))));
+            }
+        }
+    }
+
+    /// A client's command.
+    pub fn on_propose(&mut self, core: &mut Core, token: u64, size: u32) {
+        let waiting = core.log.bytes_between(core.commit, core.log.last_index());
+        let refused = if self.transfer.is_some() {
+            Some(Refused::Transferring)
+        } else if waiting > 0 && waiting + u64::from(size) > core.limits.max_uncommitted_bytes {
+            Some(Refused::Busy)
+        } else {
+            None
+        };
+        match refused {
+            Some(why) => core.out.refused.push((token, why)),
+            None => {
+                let at = core.append(core.term, size, None);
+                core.out.placed.push(Placed::Proposal { token, at });
+            }
+        }
+    }
+
+    /// A read, of a client here or of a follower's.
+    pub fn on_read(&mut self, core: &Core, reader: Reader) {
+        self.reads.push(reader, core.own_term_commit(), self.round);
+    }
+
+    /// A peer holds everything up to `upto` durably.
+    pub fn on_appended(&mut self, core: &mut Core, from: NodeId, upto: Index) {
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return;
+        };
+        if upto > core.log.last_index() {
+            return; // No correct peer says so.
+        }
+        let news = peer.acknowledge(upto);
+        if matches!(peer.pace, Pace::Snapshot) && peer.matched >= core.log.base().last.index {
+            peer.probe(peer.matched.next(), false);
+        }
+        if news {
+            self.advance_commit(core);
+        }
+    }
+
+    /// A peer's log does not match at `prev`; `hint` is the last place where it may (§3.5).
+    pub fn on_conflict(&mut self, core: &Core, from: NodeId, prev: Index, hint: LogId) {
+        let Some(peer) = self.peers.get_mut(&from) else {
+            return;
+        };
+        let current = match &peer.pace {
+            Pace::Probe { .. } => prev == peer.next.prev(),
+            Pace::Replicate { .. } => prev > peer.matched,
+            Pace::Snapshot => false,
+        };
+        if current {
+            let agrees = core
+                .log
+                .last_at_or_below(hint.index, hint.term)
+                .map_or(hint.index, |id| id.index);
+            peer.probe(agrees.next(), false);
+        }
+    }
+
+    /// A peer confirmed that this node still led when `round` began, and says how far its log is verified and durable.
+    pub fn on_heartbeat_response(
+        &mut self,
+        core: &mut Core,
+        from: NodeId,
+        round: Round,
+        verified: Index,
+        matched: Index,
+    ) {
+        let begun = self.round;
+        let Some(peer) = self.peers.get_mut(&from).filter(|_| round <= begun) else {
+            return;
+        };
+        peer.round = peer.round.max(round);
+        let replicating = matches!(peer.pace, Pace::Replicate { .. });
+        if round > peer.sent_in {
+            // The heartbeat was sent after the last Append, so the answer tells what became of that.
+            match &mut peer.pace {
+                Pace::Probe { waiting } => *waiting = false,
+                Pace::Replicate { .. } if verified < peer.next.prev() => peer.probe(verified.next(), false),
+                Pace::Replicate { .. } | Pace::Snapshot => {}
+            }
+        }
+        if replicating && matched > peer.matched {
+            self.on_appended(core, from, matched);
+        }
+    }
+
+    /// Any message of the current term: the peer is alive and follows.
+    pub fn on_contact(&mut self, from: NodeId) {
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.active = true;
+        }
+    }
+
+    /// The driver did not send an Append from `first` on.
+    pub fn on_not_sent(&mut self, to: NodeId, first: Index) {
+        if let Some(peer) = self
+            .peers
+            .get_mut(&to)
+            .filter(|peer| !matches!(peer.pace, Pace::Snapshot))
+        {
+            peer.probe(first.min(peer.next), true);
+        }
+    }
+
+    /// A snapshot to `to` has been installed up to `last`, or was given up.
+    pub fn on_snapshot_sent(&mut self, to: NodeId, last: Option<LogId>) {
+        if let Some(peer) = self
+            .peers
+            .get_mut(&to)
+            .filter(|peer| matches!(peer.pace, Pace::Snapshot))
+        {
+            match last {
+                Some(last) => peer.probe(last.index.next(), false),
+                None => peer.probe(peer.matched.next(), true),
+            }
+            peer.sent_in = self.round;
+        }
+    }
+
+    /// Hands over to `to`, or to the most caught-up voter that was heard of lately. Other requests end when it is done or given up.
+    pub fn on_transfer(&mut self, core: &mut Core, to: Option<NodeId>) {
+        let voters = &core.log.config().voters;
+        let best = || {
+            let candidates = self
+                .peers
+                .iter()
+                .filter(|(id, peer)| voters.contains(id) && peer.active);
+            candidates.max_by_key(|(_, peer)| peer.matched).map(|(id, _)| *id)
+        };
+        let Some(to) = to
+            .or_else(best)
+            .filter(|id| *id != core.id && voters.contains(id))
+        else {
+            return;
+        };
+        self.transfer = Some(Transfer { to, told: false });
+        core.arm(Timer::Transfer, Arm::Set);
+    }
+
+    /// The heartbeat, check-quorum or transfer timer ran out.
+    pub fn on_timer(&mut self, core: &mut Core, timer: Timer) -> Option<Next> {
+        match timer {
+            Timer::Heartbeat => {
+                self.begin_round(core);
+                core.arm(Timer::Heartbeat, Arm::Set);
+            }
+            Timer::Quorum => {
+                let alive = |id| id == core.id || self.peers.get(&id).is_some_and(|peer| peer.active);
+                if !quorum::has_quorum(core.log.config(), alive) {
+                    return Some(Next::Follower {
+                        term: core.term,
+                        leader: None,
+                    });
+                }
+                self.peers.values_mut().for_each(|peer| peer.active = false);
+                core.arm(Timer::Quorum, Arm::Set);
+            }
+            Timer::Transfer => self.transfer = None,
+            Timer::Election | Timer::Fresh | Timer::Read => {}
+        }
+        None
+    }
+
+    /// Commits what a quorum holds durably, if it is of this term (§3.6.2). The leader counts itself like the others: only
+    /// for what its own disk has.
+    pub fn advance_commit(&mut self, core: &mut Core) {
+        let durable = core.durability.durable();
+        let held = |id| {
+            if id == core.id {
+                durable
+            } else {
+                self.peers.get(&id).map_or(Index::ZERO, |p| p.matched)
+            }
+        };
+        let index = Index(quorum::reached(core.log.config(), |id| held(id).0));
+        if index > core.commit && core.log.term_at(index) == Some(core.term) {
+            core.commit_to(index);
+            self.reads.commit_known(index, self.round);
+        }
+    }
+
+    fn begin_round(&mut self, core: &mut Core) {
+        self.round += 1;
+        for (id, peer) in &mut self.peers {
+            let commit = core.commit.min(peer.matched);
+            peer.told_commit = peer.told_commit.max(commit);
+            core.send_now(
+                *id,
+                Body::Heartbeat {
+                    commit,
+                    round: self.round,
+                },
+            );
+        }
+    }
+
+    /// The last round that a quorum answered.
+    fn confirmed(&self, core: &Core) -> Round {
+        let answered = |id| {
+            if id == core.id {
+                self.round
+            } else {
+                self.peers.get(&id).map_or(0, |p| p.round)
+            }
+        };
+        quorum::reached(core.log.config(), answered)
+    }
+
+    /// Sends what has gathered since the last drain, all of it batched.
+    pub fn flush(&mut self, core: &mut Core) {
+        self.flush_reads(core);
+        for (id, peer) in &mut self.peers {
+            send_entries(core, *id, peer, self.round);
+            let commit = core.commit.min(peer.matched);
+            if commit > peer.told_commit {
+                peer.told_commit = commit;
+                core.send_now(*id, Body::Commit { index: commit });
+            }
+        }
+        self.flush_transfer(core);
+    }
+
+    fn flush_reads(&mut self, core: &mut Core) {
+        if self.reads.wants_round(self.round, self.confirmed(core)) {
+            self.begin_round(core);
+            self.reads.round_begun(self.round);
+        }
+        let confirmed = self.confirmed(core);
+        while let Some((reader, index)) = self.reads.pop(confirmed) {
+            match reader {
+                Reader::Local(token) => core.out.reads.push((token, Ok(index))),
+                Reader::Peer(to, id) => core.send_now(to, Body::ReadIndexResponse { id, index }),
+            }
+        }
+    }
+
+    fn flush_transfer(&mut self, core: &mut Core) {
+        let Some(transfer) = self.transfer.as_mut().filter(|transfer| !transfer.told) else {
+            return;
+        };
+        let matched = self.peers.get(&transfer.to).map(|peer| peer.matched);
+        if matched == Some(core.log.last_index()) {
+            transfer.told = true;
+            core.send_now(transfer.to, Body::TimeoutNow);
+        }
+    }
+
+    /// What this role adds to the invariants (S7, S9).
+    pub fn check(&self, core: &Core) {
+        let members = core.log.config().members();
+        assert!(
+            self.peers.keys().all(|id| members.contains(id) && *id != core.id),
+            "peers are members"
+        );
+        assert!(
+            core.log.last().term == core.term,
+            "a leader's log ends in its own term"
+        );
+        for peer in self.peers.values() {
+            peer.check();
+            assert!(
+                peer.matched <= core.log.last_index(),
+                "nobody matches beyond the leader's log"
+            );
+            assert!(
+                peer.next <= core.log.last_index().next(),
+                "nothing beyond the log is sent"
+            );
+            assert!(peer.round <= self.round, "no round is answered before it began");
+        }
+    }
+}
+
+/// Sends to one peer what its pace allows: entries in messages of bounded size, or a snapshot if they are gone.
+fn send_entries(core: &mut Core, to: NodeId, peer: &mut Progress, round: Round) {
+    loop {
+        match &peer.pace {
+            Pace::Probe { waiting: true } | Pace::Snapshot => return,
+            Pace::Probe { waiting: false } => {}
+            Pace::Replicate { in_flight, bytes } => {
+                let full =
+                    in_flight.len() >= core.limits.max_inflight || *bytes >= core.limits.max_inflight_bytes;
+                if full || peer.next > core.log.last_index() {
+                    return;
+                }
+            }
+        }
+        let prev = peer.next.prev();
+        if core.log.term_at(prev).is_none() {
+            peer.pace = Pace::Snapshot;
+            core.out.send.push(Outgoing::Snapshot { to, term: core.term });
+            return;
+        }
+        let last = core.log.last_within(prev, core.limits.max_append_bytes);
+        let range = core.log.range(prev, last);
+        peer.sent(last, core.log.bytes_between(prev, last), round);
+        peer.told_commit = peer.told_commit.max(core.commit.min(last));
+        core.out.send.push(Outgoing::Append {
+            to,
+            term: core.term,
+            range,
+            commit: core.commit,
+        });
+    }
+}
+
+/// Nothing in flight, the match known: how a test or a status line sees a peer.
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace::Replicate {
+            in_flight: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! InstallSnapshot at the receiver (§5.3). The bytes travel and are staged beside the core; here is decided whether they
+//! count. The log write that says "installed" is the one commit point; the state machine is swapped only after it.
+
+use quorate_base::{LogId, NodeId};
+
+use crate::core::Core;
+use crate::effects::SnapMeta;
+use crate::message::Body;
+
+/// The leader begins to send a snapshot up to `last`. If this node has committed that much, it is not needed: the leader
+/// learns from the acknowledgement where to go on.
+pub(crate) fn on_offer(core: &mut Core, from: NodeId, last: LogId) {
+    if last.index <= core.commit {
+        let upto = core.commit;
+        core.send_after_log(from, Body::Appended { upto });
+    }
+}
+
+/// A snapshot is complete in staging.
+pub(crate) fn on_staged(core: &mut Core, from: NodeId, meta: SnapMeta) {
+    let last = meta.last;
+    if last.index > core.commit {
+        if core.log.contains(last) {
+            // All that it covers is in the log already: it only proves that it is committed (§5.3).
+            core.commit_to(last.index);
+        } else if last.term <= core.term {
+            // The log is shorter, or an uncommitted tail of it conflicts; a configuration in that tail goes with it.
+            core.log.install(meta.clone());
+            core.durability.installed(meta);
+            core.commit = last.index;
+        } else {
+            return; // No leader of this term can have sent it.
+        }
+    }
+    let upto = core.commit;
+    core.send_after_log(from, Body::Appended { upto });
+}
+
+/// The install is durable, so the state machine may be swapped; unless a newer install has overtaken this one.
+pub(crate) fn on_installed(core: &mut Core, meta: SnapMeta) {
+    if meta.last == core.log.base().last {
+        core.applying = meta.last.index;
+        core.out.restore = Some(meta);
+    }
+}
