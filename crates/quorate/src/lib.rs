@@ -9,17 +9,25 @@
 //! *flusher* runs the state machine's jobs.
 
 mod config;
+mod disk;
 mod error;
 mod handle;
 #[allow(dead_code)]
+mod identity;
+#[allow(dead_code)]
 mod inbox;
+#[allow(dead_code)]
+mod lock;
 mod metrics;
 #[allow(dead_code)]
 mod peer;
 mod start;
 mod status;
+#[cfg(test)]
+mod testing;
 
 pub use config::Config;
+pub use disk::DirDisk;
 pub use error::{AskError, Fatal, ProposeError, ReadError, Reason, StartError, TransferError};
 pub use handle::Handle;
 pub use metrics::{BUCKETS, Counter, Gauge, Histogram, HistogramReading, Metrics, PeerMetrics};
