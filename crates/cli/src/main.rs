@@ -1,3 +1,83 @@
-//! The `quorate` binary.
+//! The `quorate` binary: picks the sub-command, runs it on a current-thread runtime, and turns its failure into a message and
+//! an exit code. What the commands do is in the modules.
 
-fn main() {}
+mod args;
+mod client;
+mod debug_log;
+mod demo;
+mod flags;
+mod ids;
+mod logging;
+mod output;
+mod serve;
+mod settings;
+mod urls;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use args::{Cli, Command, DebugCommand, MemberCommand};
+use client::Failure;
+
+fn main() -> ExitCode {
+    let result = match serve_as_etcd() {
+        Some(flags) => serve::run(flags),
+        None => run(Cli::parse().command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                eprintln!("quorate: {}", failure.message);
+            }
+            ExitCode::from(failure.code)
+        }
+    }
+}
+
+/// Called by the name `etcd` (through a link), the program is what the caller expects: the server, with all arguments
+/// as its flags.
+fn serve_as_etcd() -> Option<Vec<String>> {
+    let mut args = std::env::args();
+    let program = args.next()?;
+    let name = std::path::Path::new(&program).file_stem()?;
+    (name == "etcd").then(|| args.collect())
+}
+
+fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Serve { flags } => serve::run(flags),
+        Command::Demo(args) => block_on(demo::run(args)),
+        Command::Put(args) => block_on(client::keys::put(args)),
+        Command::Get(args) => block_on(client::keys::get(args)),
+        Command::Del(args) => block_on(client::keys::del(args)),
+        Command::Watch(args) => block_on(client::watch::watch(args)),
+        Command::Status(args) => block_on(client::members::status(args)),
+        Command::Member {
+            command: MemberCommand::List(args),
+        } => block_on(client::members::list(args)),
+        Command::Debug {
+            command: DebugCommand::Log { dir },
+        } => debug_log::run(&dir),
+        Command::Version => {
+            output::print(serve::version().as_bytes());
+            Ok(())
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "quorate", &mut script);
+            output::print(&script);
+            Ok(())
+        }
+    }
+}
+
+fn block_on(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::refused(format!("cannot start: {error}")))?;
+    runtime.block_on(work)
+}

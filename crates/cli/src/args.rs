@@ -1,0 +1,295 @@
+//! The command line of every sub-command but `serve`, whose flags are etcd's (see [`crate::flags`]).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+const EXAMPLES: &str = "\
+Examples:
+  quorate demo                                   a three-node cluster on this machine, to play with
+  quorate serve                                  a single node on 127.0.0.1:2379
+  quorate put greeting hello                     write
+  quorate get --prefix '' -o json                read everything
+  quorate watch --prefix /jobs/                  follow changes
+  quorate status --endpoints 127.0.0.1:2379,127.0.0.1:2479,127.0.0.1:2579
+  etcdctl --endpoints 127.0.0.1:2379 get greeting
+
+Exit codes:
+  0  done
+  1  refused or failed: the server said no, or the server could not start or go on
+  2  wrong usage
+  3  no endpoint could be reached, or no answer came in time (a write may have happened)
+  4  get: no such key";
+
+/// A replicated key-value store on Raft that speaks the etcd v3 API.
+#[derive(Debug, Parser)]
+#[command(name = "quorate", version, after_help = EXAMPLES, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The sub-commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a server; takes etcd's flags (quorate serve --help)
+    #[command(disable_help_flag = true)]
+    Serve {
+        /// etcd's flags, read by [`crate::flags`].
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        flags: Vec<String>,
+    },
+    /// Start a cluster of real server processes on this machine and show what it does
+    Demo(DemoArgs),
+    /// Write a key
+    #[command(after_help = "Examples:\n  quorate put greeting hello\n  quorate put config < config.json")]
+    Put(PutArgs),
+    /// Read a key or a range of keys
+    #[command(
+        after_help = "Examples:\n  quorate get greeting\n  quorate get --prefix /jobs/ --limit 10\n  quorate get a z --keys-only"
+    )]
+    Get(GetArgs),
+    /// Delete a key or a range of keys
+    #[command(after_help = "Examples:\n  quorate del greeting\n  quorate del --prefix /jobs/")]
+    Del(DelArgs),
+    /// Follow the changes of a key or a range of keys, until Ctrl-C
+    #[command(
+        after_help = "Examples:\n  quorate watch greeting\n  quorate watch --prefix /jobs/ --rev 1 -o json"
+    )]
+    Watch(WatchArgs),
+    /// Show each endpoint's member, leader, term and indexes
+    Status(ClientArgs),
+    /// Show the cluster's members
+    Member {
+        /// What to do with members.
+        #[command(subcommand)]
+        command: MemberCommand,
+    },
+    /// Look into a data directory
+    Debug {
+        /// What to look at.
+        #[command(subcommand)]
+        command: DebugCommand,
+    },
+    /// Print the version
+    Version,
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  quorate completions bash > /etc/bash_completion.d/quorate")]
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `quorate member …`
+#[derive(Debug, Subcommand)]
+pub enum MemberCommand {
+    /// List the members
+    List(ClientArgs),
+}
+
+/// `quorate debug …`
+#[derive(Debug, Subcommand)]
+pub enum DebugCommand {
+    /// Print the log in a data directory readably, without starting or changing it
+    #[command(after_help = "Example:\n  quorate debug log quorate.data")]
+    Log {
+        /// The data directory of a server.
+        dir: PathBuf,
+    },
+}
+
+/// The form of what a command prints.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Columns for people.
+    Table,
+    /// The API's JSON, as the JSON gateway gives it.
+    Json,
+}
+
+/// Options of all client commands.
+#[derive(Clone, Debug, Args)]
+pub struct ClientArgs {
+    /// Servers to try, in this order, with commas between [env: QUORATE_ENDPOINTS, else ETCDCTL_ENDPOINTS]
+    #[arg(long, value_delimiter = ',', env = "QUORATE_ENDPOINTS", hide_env = true)]
+    pub endpoints: Vec<String>,
+    /// Form of the output
+    #[arg(short, long, value_enum, default_value = "table")]
+    pub output: Output,
+    /// Longest time to wait for a connection
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    pub dial_timeout: Duration,
+    /// Longest time to wait for an answer
+    #[arg(long, default_value = "5s", value_parser = duration)]
+    pub command_timeout: Duration,
+}
+
+/// A key, or several.
+#[derive(Clone, Debug, Args)]
+pub struct KeyArgs {
+    /// The key, or the first key of a range
+    pub key: String,
+    /// The end of the range (not in it)
+    #[arg(conflicts_with_all = ["prefix", "from_key"])]
+    pub range_end: Option<String>,
+    /// All keys that begin with KEY ('' for all keys)
+    #[arg(long, conflicts_with = "from_key")]
+    pub prefix: bool,
+    /// All keys from KEY on
+    #[arg(long)]
+    pub from_key: bool,
+}
+
+/// `quorate put`
+#[derive(Debug, Args)]
+pub struct PutArgs {
+    /// The key
+    pub key: String,
+    /// The value; read from standard input when not given
+    #[arg(allow_hyphen_values = true)]
+    pub value: Option<String>,
+    /// Lease to attach, in hexadecimal
+    #[arg(long, value_parser = hex, default_value = "0")]
+    pub lease: i64,
+    /// Show the pair that was there before
+    #[arg(long)]
+    pub prev_kv: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub client: ClientArgs,
+}
+
+/// What `get` sorts by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[allow(missing_docs)]
+pub enum SortBy {
+    Key,
+    Version,
+    Create,
+    Mod,
+    Value,
+}
+
+/// `quorate get`
+#[derive(Debug, Args)]
+pub struct GetArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub keys: KeyArgs,
+    /// At most this many keys (0: all)
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+    pub limit: i64,
+    /// As of this revision (0: now)
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+    pub rev: i64,
+    /// Sort by this
+    #[arg(long, value_enum)]
+    pub sort_by: Option<SortBy>,
+    /// Sort downwards
+    #[arg(long)]
+    pub descending: bool,
+    /// Keys without values
+    #[arg(long)]
+    pub keys_only: bool,
+    /// Only the number of keys
+    #[arg(long, conflicts_with = "keys_only")]
+    pub count_only: bool,
+    /// Ask the endpoint for its own state, which may be behind
+    #[arg(long)]
+    pub serializable: bool,
+    /// Print the values alone, byte for byte
+    #[arg(long, conflicts_with_all = ["keys_only", "count_only"])]
+    pub print_value_only: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub client: ClientArgs,
+}
+
+/// `quorate del`
+#[derive(Debug, Args)]
+pub struct DelArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub keys: KeyArgs,
+    /// Show the pairs that were deleted
+    #[arg(long)]
+    pub prev_kv: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub client: ClientArgs,
+}
+
+/// `quorate watch`
+#[derive(Debug, Args)]
+pub struct WatchArgs {
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub keys: KeyArgs,
+    /// Begin with the changes of this revision (0: from now on)
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(i64).range(0..))]
+    pub rev: i64,
+    /// Show what was there before each change
+    #[arg(long)]
+    pub prev_kv: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub client: ClientArgs,
+}
+
+/// `quorate demo`
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quorate demo
+  quorate demo --nodes 5 --base-port 12379 --data-dir /tmp/five
+
+Node k (from 0) serves clients on base port + 100*k and peers on the port after. A node that is killed is started again
+after a moment. Ctrl-C ends all nodes; their data stays in --data-dir, and the next demo goes on with it.")]
+pub struct DemoArgs {
+    /// Number of nodes
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..=9))]
+    pub nodes: u16,
+    /// Where the nodes' data and logs go
+    #[arg(long, default_value = "quorate-demo.data")]
+    pub data_dir: PathBuf,
+    /// Client port of the first node
+    #[arg(long, default_value_t = 2379, value_parser = clap::value_parser!(u16).range(1..=64_000))]
+    pub base_port: u16,
+    /// Seconds after which a node that died is started again
+    #[arg(long, default_value_t = 10)]
+    pub restart_after: u64,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    crate::flags::value::parse_duration(text)
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "not a duration such as 300ms or 5s".to_owned())
+}
+
+fn hex(text: &str) -> Result<i64, String> {
+    i64::from_str_radix(text, 16).map_err(|error| format!("{error} (leases are written in hexadecimal)"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn serve_takes_any_flag_untouched() {
+        let cli = Cli::parse_from(["quorate", "serve", "-name=n1", "--help", "-x", "--", "y"]);
+        let Command::Serve { flags } = cli.command else {
+            panic!("serve")
+        };
+        assert_eq!(flags, ["-name=n1", "--help", "-x", "--", "y"]);
+    }
+}
