@@ -2,12 +2,11 @@
 //! proposing; [`apply`](crate::apply) asks again for transactions, so that it relies on no proposer.
 
 use std::collections::BTreeSet;
-use std::ops::Bound;
 
 use bytes::Bytes;
 
 use crate::error::Error;
-use crate::interval;
+use crate::interval::{self, KeyBounds};
 use crate::types::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
 
 /// How many operations a transaction may have, nested ones included in their parents' budget.
@@ -82,7 +81,7 @@ fn non_empty(key: &Bytes) -> Result<(), Error> {
 #[derive(Default)]
 struct Writes<'a> {
     puts: BTreeSet<&'a Bytes>,
-    deletes: Vec<(Bound<&'a [u8]>, Bound<&'a [u8]>)>,
+    deletes: Vec<KeyBounds<'a>>,
 }
 
 impl<'a> Writes<'a> {

@@ -2,8 +2,11 @@
 
 use std::ops::Bound;
 
+/// Bounds of a range of keys.
+pub(crate) type KeyBounds<'a> = (Bound<&'a [u8]>, Bound<&'a [u8]>);
+
 /// The bounds that `key` and `range_end` name: empty end, the one key; `"\0"`, everything from `key` on; else `[key, end)`.
-pub(crate) fn bounds<'a>(key: &'a [u8], range_end: &'a [u8]) -> (Bound<&'a [u8]>, Bound<&'a [u8]>) {
+pub(crate) fn bounds<'a>(key: &'a [u8], range_end: &'a [u8]) -> KeyBounds<'a> {
     let end = match range_end {
         [] => Bound::Included(key),
         [0] => Bound::Unbounded,
@@ -18,7 +21,7 @@ pub(crate) fn is_empty(key: &[u8], range_end: &[u8]) -> bool {
 }
 
 /// Whether `key` lies within the bounds.
-pub(crate) fn contains(range: (Bound<&[u8]>, Bound<&[u8]>), key: &[u8]) -> bool {
+pub(crate) fn contains(range: KeyBounds<'_>, key: &[u8]) -> bool {
     let after_start = match range.0 {
         Bound::Included(start) => key >= start,
         Bound::Excluded(start) => key > start,

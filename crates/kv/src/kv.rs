@@ -1,14 +1,23 @@
-//! [`Kv`]: the state machine itself.
+//! [`Kv`]: the state machine itself, its reads, and what it tells its driver. How commands change it stands in
+//! [`apply`](crate::apply), how it reads in [`range`](crate::range), where its rows are in [`store`](crate::store).
 
 use std::io;
+use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_base::{Disk, Index, Job, LogId, SnapshotReader, StateMachine};
 
-use crate::command::Applied;
+use crate::apply::event;
+use crate::command::{Applied, Command};
 use crate::error::Error;
-use crate::types::{Alarm, Event, Lease, RangeRequest, RangeResponse, TxnRequest, TxnResponse};
+use crate::meta::Meta;
+use crate::range::Reader;
+use crate::row::{Attached, Change, Events, Leases};
+use crate::snapshot;
+use crate::store::Store;
+use crate::types::{Alarm, Event, KeyValue, Lease, RangeRequest, RangeResponse, TxnRequest, TxnResponse};
+use crate::view::ReadError;
 
 /// Sizes that bound memory. The defaults suit a server.
 #[derive(Clone, Debug)]
@@ -20,7 +29,9 @@ pub struct Options {
     /// The store's page cache.
     pub cache_bytes: usize,
     /// How many revisions one background job compacts physically.
-    pub compact_chunk: usize,
+    pub compact_chunk: i64,
+    /// Bytes of events kept for [`Kv::take_events`]; beyond, they are dropped and the next batch has a gap.
+    pub event_bytes: usize,
 }
 
 impl Default for Options {
@@ -30,6 +41,7 @@ impl Default for Options {
             backlog_bytes: 64 << 20,
             cache_bytes: 64 << 20,
             compact_chunk: 20_000,
+            event_bytes: 32 << 20,
         }
     }
 }
@@ -41,6 +53,8 @@ pub struct EventBatch {
     pub revision: i64,
     /// The compacted revision after the batch.
     pub compacted: i64,
+    /// Events are missing: the store was replaced by a snapshot, or batches were not taken in time. To be read from history.
+    pub gap: bool,
     /// The events, by revision and position within it.
     pub events: Vec<Arc<Event>>,
 }
@@ -82,125 +96,262 @@ pub struct Size {
 
 /// The key-value state machine.
 #[derive(Debug)]
-pub struct Kv {}
+pub struct Kv {
+    pub(crate) store: Store,
+    pub(crate) meta: Meta,
+    pending: Pending,
+}
 
-#[allow(unused_variables)]
+/// Events not yet taken.
+#[derive(Debug)]
+struct Pending {
+    events: Vec<Arc<Event>>,
+    bytes: usize,
+    gap: bool,
+    /// Revision and compacted revision when they were last taken.
+    told: (i64, i64),
+}
+
+impl Pending {
+    fn after(meta: &Meta, gap: bool) -> Pending {
+        Pending {
+            events: Vec::new(),
+            bytes: 0,
+            gap,
+            told: (meta.revision, meta.compacted),
+        }
+    }
+}
+
 impl Kv {
     /// Opens the store on `disk`, creating it if absent.
+    ///
+    /// # Errors
+    /// Those of the disk; [`io::ErrorKind::InvalidData`] if the store is damaged or of an unknown format.
     pub fn open(disk: Arc<dyn Disk>, options: Options) -> io::Result<Kv> {
-        unimplemented!("published for its signature")
+        Ok(Kv::over(Store::open(disk, options)?, false))
+    }
+
+    fn over(store: Store, gap: bool) -> Kv {
+        let meta = store.flushed().meta.clone();
+        let pending = Pending::after(&meta, gap);
+        Kv { store, meta, pending }
     }
 
     /// The store's revision; 1 when fresh.
     pub fn revision(&self) -> i64 {
-        unimplemented!("published for its signature")
+        self.meta.revision
     }
 
-    /// Reads at revisions below are refused. 0 before the first compaction.
+    /// Reads at revisions below are refused. −1 before the first compaction.
     pub fn compacted_revision(&self) -> i64 {
-        unimplemented!("published for its signature")
+        self.meta.compacted
     }
 
-    /// Whether the space of everything compacted at `revision` has been freed.
+    /// Whether the space of everything compacted at `revision` has been freed. What is superseded *by* a change at the
+    /// compacted revision itself goes with the next compaction.
     pub fn physically_compacted(&self, revision: i64) -> bool {
-        unimplemented!("published for its signature")
+        self.store.flushed().scrubbed >= revision - 1
     }
 
     /// Reads a range, after checking the request.
     pub fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
-        unimplemented!("published for its signature")
+        request.check()?;
+        self.reader().range(request)
     }
 
     /// Evaluates a read-only transaction, after checking the request.
+    ///
+    /// # Panics
+    /// If it is not read-only.
     pub fn txn_read(&self, request: &TxnRequest) -> Result<TxnResponse, Error> {
-        unimplemented!("published for its signature")
+        assert!(
+            request.is_read_only(),
+            "a transaction that writes goes through the log"
+        );
+        request.check()?;
+        let reader = self.reader();
+        let plan = reader.plan(request)?;
+        reader.check_plan(&plan)?;
+        reader.answer(&plan)
     }
 
     /// All leases, by id.
     pub fn leases(&self) -> Result<Vec<Lease>, Error> {
-        unimplemented!("published for its signature")
+        let all = (Bound::Unbounded, Bound::Unbounded);
+        let rows = self.store.layers().range::<Leases>(&all)?;
+        rows.map(|row| {
+            let row = row?;
+            let ttl = row.value()?;
+            Ok(Lease { id: row.key, ttl })
+        })
+        .collect()
     }
 
     /// One lease.
     pub fn lease(&self, id: i64) -> Result<Option<Lease>, Error> {
-        unimplemented!("published for its signature")
+        let ttl = self.store.layers().get::<Leases>(&id)?;
+        Ok(ttl.map(|ttl| Lease { id, ttl }))
     }
 
     /// The keys attached to a lease, in order.
     pub fn lease_keys(&self, id: i64) -> Result<Vec<Bytes>, Error> {
-        unimplemented!("published for its signature")
+        Ok(self.attached(id)?)
+    }
+
+    pub(crate) fn attached(&self, id: i64) -> Result<Vec<Bytes>, ReadError> {
+        let end = match id.checked_add(1) {
+            Some(next) => Bound::Excluded((next, Bytes::new())),
+            None => Bound::Unbounded,
+        };
+        let rows = self
+            .store
+            .layers()
+            .range::<Attached>(&(Bound::Included((id, Bytes::new())), end))?;
+        rows.map(|row| Ok(row?.key.1)).collect()
     }
 
     /// The alarms that are on.
     pub fn alarms(&self) -> Vec<Alarm> {
-        unimplemented!("published for its signature")
-    }
-
-    /// The hash of the logical key space up to `revision` (≤ 0: the latest).
-    pub fn hash_kv(&self, revision: i64) -> Result<HashKv, Error> {
-        unimplemented!("published for its signature")
-    }
-
-    /// The hash of the whole logical state: keys with history, leases, alarms, revisions, applied entry.
-    pub fn hash(&self) -> Result<u32, Error> {
-        unimplemented!("published for its signature")
+        self.meta.alarms.iter().copied().collect()
     }
 
     /// Bytes on disk.
     pub fn size(&self) -> Size {
-        unimplemented!("published for its signature")
+        let in_use = u64::try_from(self.store.flushed().stored).unwrap_or(0);
+        Size {
+            total: self.store.file_len().unwrap_or(in_use),
+            in_use,
+        }
     }
 
     /// Whether so much is waiting in memory for the disk that proposals should be slowed down.
     pub fn backlog(&self) -> bool {
-        unimplemented!("published for its signature")
+        self.store.pending_bytes() > self.store.options().backlog_bytes
     }
 
     /// Whether the last flush found the disk full. Nothing is lost; the flush is retried with the next job.
     pub fn space_low(&self) -> bool {
-        unimplemented!("published for its signature")
+        self.store.space_low()
     }
 
     /// The events since the last call, for the watch hub; `None` if neither revision moved.
     pub fn take_events(&mut self) -> Option<Arc<EventBatch>> {
-        unimplemented!("published for its signature")
+        if self.pending.told == (self.meta.revision, self.meta.compacted) && !self.pending.gap {
+            return None;
+        }
+        let pending = std::mem::replace(&mut self.pending, Pending::after(&self.meta, false));
+        Some(Arc::new(EventBatch {
+            revision: self.meta.revision,
+            compacted: self.meta.compacted,
+            gap: pending.gap,
+            events: pending.events,
+        }))
+    }
+
+    /// Keeps an event for [`take_events`](Kv::take_events). If nobody takes them, memory stays bounded: then there is a gap.
+    pub(crate) fn record_event(&mut self, event: Arc<Event>) {
+        let pending = &mut self.pending;
+        if pending.gap {
+            return;
+        }
+        pending.bytes += event_bytes(&event);
+        pending.events.push(event);
+        if pending.bytes > self.store.options().event_bytes {
+            pending.events.clear();
+            pending.gap = true;
+        }
     }
 
     /// Reads whole revisions from `from` on, until about `max_bytes` are found.
     pub fn history(&self, from: i64, max_bytes: usize, prev_kv: bool) -> Result<History, Error> {
-        unimplemented!("published for its signature")
+        let reader = self.reader();
+        let mut history = History {
+            from: from.max(self.meta.compacted),
+            through: self.meta.revision,
+            revision: self.meta.revision,
+            compacted: self.meta.compacted,
+            events: Vec::new(),
+        };
+        let mut bytes = 0;
+        let bounds = (Bound::Included((history.from, 0)), Bound::Unbounded);
+        for row in self.store.layers().range::<Events>(&bounds)? {
+            let row = row?;
+            let (main, sub) = row.key;
+            let last = history.events.last().map(|event| event.kv.mod_revision);
+            if bytes >= max_bytes && last.is_some_and(|last| last < main) {
+                history.through = main - 1;
+                break;
+            }
+            let Change { key, put } = row.value()?;
+            let before = match prev_kv && main > history.compacted {
+                true => reader.at(&key, main - 1)?,
+                false => None,
+            };
+            let event = event(main, sub, key, put, before);
+            bytes += event_bytes(&event);
+            history.events.push(Arc::new(event));
+        }
+        Ok(history)
+    }
+
+    pub(crate) fn reader(&self) -> Reader<'_> {
+        Reader {
+            layers: self.store.layers(),
+            latest: self.meta.revision,
+            compacted: self.meta.compacted,
+        }
     }
 }
 
-#[allow(unused_variables)]
+/// About how much memory an event takes.
+pub(crate) fn event_bytes(event: &Event) -> usize {
+    let bytes = |kv: &KeyValue| kv.key.len() + kv.value.len();
+    128 + bytes(&event.kv) + event.prev_kv.as_ref().map_or(0, bytes)
+}
+
 impl StateMachine for Kv {
     type Output = Result<Applied, Error>;
 
     fn apply(&mut self, at: LogId, command: &Bytes) -> Self::Output {
-        unimplemented!("published for its signature")
+        self.skip(at);
+        let command = Command::decode(command)?;
+        self.apply_command(at, &command)
     }
 
     fn skip(&mut self, at: LogId) {
-        unimplemented!("published for its signature")
+        let applied = self.meta.applied;
+        assert!(
+            at.index == applied.index.next() && at.term >= applied.term,
+            "entry {at} does not follow {applied}"
+        );
+        self.meta.applied = at;
     }
 
     fn applied(&self) -> LogId {
-        unimplemented!("published for its signature")
+        self.meta.applied
     }
 
     fn durable(&self) -> Index {
-        unimplemented!("published for its signature")
+        self.store.durable()
     }
 
     fn job(&mut self, urgent: bool) -> Option<Job> {
-        unimplemented!("published for its signature")
+        match self.store.job(&self.meta, urgent) {
+            Ok(job) => job,
+            // Reading the store just written failed: let the job's error end the process.
+            Err(e) => Some(Box::new(move || Err(e))),
+        }
     }
 
     fn snapshot(&self) -> io::Result<Box<dyn SnapshotReader>> {
-        unimplemented!("published for its signature")
+        Ok(Box::new(snapshot::Stream::new(&self.store, &self.meta)))
     }
 
     fn restore(&mut self, at: LogId, source: &mut dyn io::Read) -> io::Result<()> {
-        unimplemented!("published for its signature")
+        self.store.replace(|file| snapshot::receive(file, at, source))?;
+        self.meta = self.store.flushed().meta.clone();
+        self.pending = Pending::after(&self.meta, true);
+        Ok(())
     }
 }

@@ -6,14 +6,26 @@
 //!
 //! Nothing here knows Raft, sockets, protobuf or the time.
 
+mod apply;
+mod backend;
 pub mod check;
 pub mod codec;
 pub mod command;
 pub mod error;
+mod flush;
+mod hash;
 mod interval;
 pub mod kv;
 pub mod lease;
+mod meta;
+mod range;
+mod row;
+mod snapshot;
+mod store;
+mod table;
+mod txn;
 pub mod types;
+mod view;
 pub mod watch;
 
 pub use command::{Applied, Command, Response};

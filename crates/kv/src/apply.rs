@@ -1,0 +1,359 @@
+//! Applying commands: the rules of revisions, leases, compaction and alarms. Writes only to the active memory table; deterministic.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_base::LogId;
+
+use crate::command::{Applied, Command, Response};
+use crate::error::Error;
+use crate::interval;
+use crate::kv::Kv;
+use crate::lease;
+use crate::range::{Reader, key_bounds};
+use crate::row::{Attached, Change, Current, Events, Leases, Past, Pasts, Version};
+use crate::store::fatal;
+use crate::txn::{Plan, PlannedOp};
+use crate::types::{
+    Alarm, AlarmAction, AlarmKind, DeleteRangeRequest, DeleteRangeResponse, Event, EventKind, KeyValue,
+    PutRequest, PutResponse, RangeRequest, RangeResponse, ResponseOp, TxnRequest, TxnResponse,
+};
+
+impl Kv {
+    /// Applies one decoded command.
+    pub(crate) fn apply_command(&mut self, at: LogId, command: &Command) -> Result<Applied, Error> {
+        self.check_alarms(command)?;
+        let response = match command {
+            Command::Put(put) => Response::Put(self.apply_put(put)?),
+            Command::DeleteRange(delete) => Response::DeleteRange(self.apply_delete(delete)?),
+            Command::Txn(txn) => Response::Txn(self.apply_txn(txn)?),
+            Command::Compact { revision, physical } => {
+                self.apply_compact(*revision, *physical)?;
+                Response::Compact
+            }
+            Command::LeaseGrant { id, ttl } => self.apply_grant(*id, *ttl)?,
+            Command::LeaseRevoke { id, term } => {
+                let void = term.is_some_and(|term| term != at.term);
+                if !void {
+                    self.apply_revoke(*id)?;
+                }
+                Response::LeaseRevoke { void }
+            }
+            Command::Alarm { action, member, kind } => {
+                Response::Alarm(self.apply_alarm(*action, *member, *kind))
+            }
+        };
+        Ok(Applied {
+            revision: self.meta.revision,
+            response,
+        })
+    }
+
+    /// NOSPACE refuses what takes space; CORRUPT refuses everything but the handling of alarms.
+    fn check_alarms(&self, command: &Command) -> Result<(), Error> {
+        let on = |kind| self.meta.alarms.iter().any(|alarm| alarm.kind == kind);
+        if on(AlarmKind::Corrupt) && !matches!(command, Command::Alarm { .. }) {
+            return Err(Error::Corrupt);
+        }
+        let takes_space = match command {
+            Command::Put(_) | Command::LeaseGrant { .. } => true,
+            Command::Txn(txn) => txn.has_put(),
+            _ => false,
+        };
+        if takes_space && on(AlarmKind::NoSpace) {
+            return Err(Error::NoSpace);
+        }
+        Ok(())
+    }
+
+    fn apply_put(&mut self, put: &PutRequest) -> Result<PutResponse, Error> {
+        put.check()?;
+        self.reader().check_put(put)?;
+        let mut changes = Changes::begin(self);
+        let response = changes.put(put);
+        changes.end();
+        Ok(response)
+    }
+
+    fn apply_delete(&mut self, delete: &DeleteRangeRequest) -> Result<DeleteRangeResponse, Error> {
+        delete.check()?;
+        let mut changes = Changes::begin(self);
+        let response = changes.delete_range(delete);
+        changes.end();
+        Ok(response)
+    }
+
+    fn apply_txn(&mut self, txn: &TxnRequest) -> Result<TxnResponse, Error> {
+        txn.check()?;
+        let reader = self.reader();
+        let plan = reader.plan(txn)?;
+        reader.check_plan(&plan)?;
+        let mut changes = Changes::begin(self);
+        let response = changes.run(&plan)?;
+        changes.end();
+        Ok(response)
+    }
+
+    fn apply_compact(&mut self, revision: i64, physical: bool) -> Result<(), Error> {
+        if revision <= self.meta.compacted {
+            return Err(Error::Compacted);
+        }
+        if revision > self.meta.revision {
+            return Err(Error::FutureRevision);
+        }
+        self.meta.compacted = revision;
+        if physical {
+            self.store.hurry();
+        }
+        Ok(())
+    }
+
+    fn apply_grant(&mut self, id: i64, ttl: i64) -> Result<Response, Error> {
+        if id == 0 {
+            return Err(Error::LeaseNotFound);
+        }
+        if ttl > lease::MAX_TTL {
+            return Err(Error::LeaseTtlTooLarge);
+        }
+        if fatal(self.store.layers().get::<Leases>(&id)).is_some() {
+            return Err(Error::LeaseExists);
+        }
+        self.store.active.put::<Leases>(id, ttl);
+        Ok(Response::LeaseGrant { id, ttl })
+    }
+
+    /// Ends a lease: its keys go in key order, in one revision.
+    fn apply_revoke(&mut self, id: i64) -> Result<(), Error> {
+        if fatal(self.store.layers().get::<Leases>(&id)).is_none() {
+            return Err(Error::LeaseNotFound);
+        }
+        let keys = fatal(self.attached(id));
+        let mut changes = Changes::begin(self);
+        for key in keys {
+            changes.delete(key);
+        }
+        changes.end();
+        self.store.active.delete::<Leases>(id);
+        Ok(())
+    }
+
+    fn apply_alarm(&mut self, action: AlarmAction, member: u64, kind: Option<AlarmKind>) -> Vec<Alarm> {
+        let alarms = &mut self.meta.alarms;
+        match (action, kind) {
+            (AlarmAction::Get, None) => alarms.iter().copied().collect(),
+            (AlarmAction::Get, Some(kind)) => alarms
+                .iter()
+                .filter(|alarm| alarm.kind == kind)
+                .copied()
+                .collect(),
+            (AlarmAction::Activate, Some(kind)) => {
+                let alarm = Alarm { member, kind };
+                alarms.insert(alarm);
+                vec![alarm]
+            }
+            (AlarmAction::Deactivate, Some(kind)) => {
+                let cleared = |alarm: &&Alarm| alarm.kind == kind && (member == 0 || alarm.member == member);
+                let cleared: Vec<Alarm> = alarms.iter().filter(cleared).copied().collect();
+                alarms.retain(|alarm| !cleared.contains(alarm));
+                cleared
+            }
+            (AlarmAction::Activate | AlarmAction::Deactivate, None) => Vec::new(),
+        }
+    }
+}
+
+/// The writes of one command: they share one revision, which counts only if there are any.
+struct Changes<'a> {
+    kv: &'a mut Kv,
+    /// The revision of the writes.
+    main: i64,
+    /// The position of the next write in it, so also how many there were.
+    sub: u32,
+}
+
+impl<'a> Changes<'a> {
+    fn begin(kv: &'a mut Kv) -> Changes<'a> {
+        let main = kv.meta.revision + 1;
+        Changes { kv, main, sub: 0 }
+    }
+
+    fn end(self) {
+        self.kv.meta.revision = self.revision();
+    }
+
+    /// The latest revision as seen from inside.
+    fn revision(&self) -> i64 {
+        if self.sub > 0 { self.main } else { self.main - 1 }
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader {
+            latest: self.revision(),
+            ..self.kv.reader()
+        }
+    }
+
+    fn run(&mut self, plan: &Plan<'_>) -> Result<TxnResponse, Error> {
+        let mut responses = Vec::with_capacity(plan.ops.len());
+        for op in &plan.ops {
+            responses.push(match op {
+                PlannedOp::Range(range) => ResponseOp::Range(self.range_in_txn(range)?),
+                PlannedOp::Put(put) => ResponseOp::Put(self.put(put)),
+                PlannedOp::DeleteRange(delete) => ResponseOp::DeleteRange(self.delete_range(delete)),
+                PlannedOp::Txn(plan) => ResponseOp::Txn(Box::new(self.run(plan)?)),
+            });
+        }
+        Ok(TxnResponse {
+            revision: self.revision(),
+            succeeded: plan.succeeded,
+            responses,
+        })
+    }
+
+    /// The plan was checked, so nothing but the disk can fail here, and that must not become an answer.
+    fn range_in_txn(&self, range: &RangeRequest) -> Result<RangeResponse, Error> {
+        match self.reader().range(range) {
+            Err(Error::Storage(e)) => {
+                panic!("the store cannot be read, and nothing can be applied without it: {e}")
+            }
+            answer => answer,
+        }
+    }
+
+    /// Puts a key. The request was checked against the state.
+    fn put(&mut self, put: &PutRequest) -> PutResponse {
+        let before = fatal(self.kv.store.layers().get::<Current>(&put.key));
+        let keeps = put.ignore_value || put.ignore_lease;
+        assert!(!keeps || before.is_some(), "what is kept was checked to be there");
+        let (value, lease) = match &before {
+            Some(before) => (
+                if put.ignore_value {
+                    &before.value
+                } else {
+                    &put.value
+                }
+                .clone(),
+                if put.ignore_lease { before.lease } else { put.lease },
+            ),
+            None => (put.value.clone(), put.lease),
+        };
+        let version = Version {
+            create: before.as_ref().map_or(self.main, |before| before.create),
+            modified: self.main,
+            version: before.as_ref().map_or(0, |before| before.version) + 1,
+            lease,
+            value,
+        };
+        self.attach(&put.key, before.as_ref().map_or(0, |before| before.lease), lease);
+        self.kv
+            .store
+            .active
+            .put::<Current>(put.key.clone(), version.clone());
+        let before = before.map(|before| before.with_key(put.key.clone()));
+        let prev_kv = if put.prev_kv { before.clone() } else { None };
+        self.record(put.key.clone(), Some(version), before);
+        PutResponse {
+            revision: self.revision(),
+            prev_kv,
+        }
+    }
+
+    fn delete_range(&mut self, delete: &DeleteRangeRequest) -> DeleteRangeResponse {
+        let mut response = DeleteRangeResponse::default();
+        for key in self.keys(&delete.key, &delete.range_end) {
+            let before = self.delete(key);
+            response.deleted += 1;
+            if delete.prev_kv {
+                response.prev_kvs.push(before);
+            }
+        }
+        response.revision = self.revision();
+        response
+    }
+
+    fn keys(&self, key: &Bytes, range_end: &Bytes) -> Vec<Bytes> {
+        let layers = self.kv.store.layers();
+        if interval::is_empty(key, range_end) {
+            return Vec::new();
+        }
+        if range_end.is_empty() {
+            return fatal(layers.get::<Current>(key))
+                .map(|_| key.clone())
+                .into_iter()
+                .collect();
+        }
+        let rows = fatal(layers.range::<Current>(&key_bounds(key, range_end)));
+        rows.map(|row| fatal(row).key).collect()
+    }
+
+    /// Deletes a key that is there; what it was.
+    fn delete(&mut self, key: Bytes) -> KeyValue {
+        let before = fatal(self.kv.store.layers().get::<Current>(&key));
+        let before = before.expect("only keys that were just found are deleted");
+        self.attach(&key, before.lease, 0);
+        self.kv.store.active.delete::<Current>(key.clone());
+        let before = before.with_key(key.clone());
+        self.record(key, None, Some(before.clone()));
+        before
+    }
+
+    /// Moves a key from one lease to another; 0 is none.
+    fn attach(&mut self, key: &Bytes, from: i64, to: i64) {
+        if from == to {
+            return;
+        }
+        if from != 0 {
+            self.kv.store.active.delete::<Attached>((from, key.clone()));
+        }
+        if to != 0 {
+            self.kv.store.active.put::<Attached>((to, key.clone()), ());
+        }
+    }
+
+    /// Writes the change to history and to the events for watchers.
+    fn record(&mut self, key: Bytes, put: Option<Version>, before: Option<KeyValue>) {
+        let (main, sub) = (self.main, self.sub);
+        self.sub = sub.checked_add(1).expect("no command makes 2^32 changes");
+        let past = Past {
+            create: put.as_ref().map_or(0, |version| version.create),
+            version: put.as_ref().map_or(0, |version| version.version),
+        };
+        // Watchers are told the version before the revision, even of a key that the same transaction wrote earlier.
+        let prev_kv = match before {
+            Some(before) if before.mod_revision == main => fatal(self.kv.reader().at(&key, main - 1)),
+            before => before,
+        };
+        self.kv
+            .record_event(Arc::new(event(main, sub, key.clone(), put.clone(), prev_kv)));
+        let active = &mut self.kv.store.active;
+        active.put::<Pasts>((key.clone(), main, sub), past);
+        active.put::<Events>((main, sub), Change { key, put });
+    }
+}
+
+/// A change as watchers see it.
+pub(crate) fn event(
+    main: i64,
+    sub: u32,
+    key: Bytes,
+    put: Option<Version>,
+    prev_kv: Option<KeyValue>,
+) -> Event {
+    let (kind, kv) = match put {
+        Some(version) => (EventKind::Put, version.with_key(key)),
+        None => {
+            let kv = KeyValue {
+                key,
+                mod_revision: main,
+                ..KeyValue::default()
+            };
+            (EventKind::Delete, kv)
+        }
+    };
+    Event {
+        kind,
+        sub,
+        kv,
+        prev_kv,
+    }
+}

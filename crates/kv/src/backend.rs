@@ -1,0 +1,252 @@
+//! redb's storage backend over a [`DiskFile`], with one addition: it survives a full disk.
+//!
+//! redb gives a database up after any failed write, and with it all reads. So a write that finds the disk full is not passed on as an
+//! error: from then on writes collect in memory ([`Deferred`]), layer by layer as redb's syncs divide them, while reads see
+//! them. The commit so completes in memory only, which the job learns from [`Backend::is_deferred`]: nothing
+//! of it counts as durable, and no other transaction begins. [`Backend::drain`] replays the layers in order,
+//! each followed by its sync, as redb would have done it; a crash in between is one that redb is built for.
+//! Every other error is passed on, and ends the process.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use quorate_base::DiskFile;
+use redb::StorageBackend;
+
+/// Deferred writes are kept in blocks of this size.
+const BLOCK: u64 = 4096;
+
+/// The file, as shared by redb and the jobs. Only one thread writes, that of the running job; its writes and syncs hold the lock
+/// shared, so that reads never wait for the disk's slowest operations.
+#[derive(Clone, Debug)]
+pub(crate) struct Backend {
+    file: Arc<dyn DiskFile>,
+    deferred: Arc<RwLock<Option<Deferred>>>,
+}
+
+/// Writes that wait for space.
+#[derive(Debug)]
+struct Deferred {
+    /// The oldest first; the last one is open for writes.
+    layers: Vec<Layer>,
+    /// The length as redb sees it.
+    len: u64,
+}
+
+/// The writes between two syncs, or after a change of length.
+#[derive(Debug, Default)]
+struct Layer {
+    /// The length that the file has from this layer on.
+    set_len: Option<u64>,
+    blocks: BTreeMap<u64, Box<[u8]>>,
+}
+
+/// Whether an error says that the disk is full.
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+impl Backend {
+    pub(crate) fn new(file: Arc<dyn DiskFile>) -> Backend {
+        Backend {
+            file,
+            deferred: Arc::default(),
+        }
+    }
+
+    /// Whether writes are held back for want of space.
+    pub(crate) fn is_deferred(&self) -> bool {
+        self.shared().is_some()
+    }
+
+    /// Tries to write what was held back. `Ok(false)` if the disk is still full.
+    pub(crate) fn drain(&self) -> io::Result<bool> {
+        let mut guard = self.exclusive();
+        let Some(deferred) = guard.as_mut() else {
+            return Ok(true);
+        };
+        while !deferred.layers.is_empty() {
+            match self.write_layer(&deferred.layers[0]) {
+                Ok(()) => {
+                    self.file.sync()?;
+                    deferred.layers.remove(0);
+                }
+                Err(e) if is_full(&e) => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+        *guard = None;
+        Ok(true)
+    }
+
+    /// Writing a layer again after it failed half-way is harmless.
+    fn write_layer(&self, layer: &Layer) -> io::Result<()> {
+        if let Some(len) = layer.set_len {
+            self.file.set_len(len)?;
+        }
+        let end = self.file.len()?;
+        for (block, data) in &layer.blocks {
+            // The last block may reach beyond the length that redb set.
+            let offset = block * BLOCK;
+            let room = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
+            self.file.write_at(offset, &data[..data.len().min(room)])?;
+        }
+        Ok(())
+    }
+
+    fn shared(&self) -> RwLockReadGuard<'_, Option<Deferred>> {
+        self.deferred.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn exclusive(&self) -> RwLockWriteGuard<'_, Option<Deferred>> {
+        self.deferred.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The lock for writing to what is deferred; `None` if nothing is.
+    fn exclusive_if_deferred(&self) -> Option<RwLockWriteGuard<'_, Option<Deferred>>> {
+        self.is_deferred().then(|| self.exclusive())
+    }
+
+    /// Does `direct` on the file unless writes are being deferred already; if that finds the disk full, or they are, does `later`.
+    fn write_or_defer(
+        &self,
+        direct: impl FnOnce(&dyn DiskFile) -> io::Result<()>,
+        later: impl FnOnce(&mut Deferred, &dyn DiskFile) -> io::Result<()>,
+    ) -> io::Result<()> {
+        {
+            let guard = self.shared();
+            if guard.is_none() {
+                match direct(&*self.file) {
+                    Err(e) if is_full(&e) => {}
+                    other => return other,
+                }
+            }
+        }
+        let mut guard = self.exclusive();
+        if guard.is_none() {
+            *guard = Some(Deferred {
+                layers: Vec::new(),
+                len: self.file.len()?,
+            });
+        }
+        let deferred = guard.as_mut().expect("set above");
+        later(deferred, &*self.file)
+    }
+}
+
+impl Deferred {
+    fn open(&mut self) -> &mut Layer {
+        if self.layers.is_empty() {
+            self.layers.push(Layer::default());
+        }
+        self.layers.last_mut().expect("just made sure")
+    }
+
+    /// A block as redb sees it now.
+    fn block(&self, file: &dyn DiskFile, block: u64) -> io::Result<Box<[u8]>> {
+        let start = block * BLOCK;
+        let mut data = vec![0; BLOCK as usize].into_boxed_slice();
+        for layer in self.layers.iter().rev() {
+            if let Some(written) = layer.blocks.get(&block) {
+                return Ok(written.clone());
+            }
+            if layer.set_len.is_some_and(|len| len <= start) {
+                return Ok(data); // cut off here; zeros if the file grew again
+            }
+        }
+        let on_disk = file.len()?.saturating_sub(start).min(BLOCK) as usize;
+        if on_disk > 0 {
+            file.read_at(start, &mut data[..on_disk])?;
+        }
+        Ok(data)
+    }
+
+    fn read(&self, file: &dyn DiskFile, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        if offset + out.len() as u64 > self.len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        for (block, skip, piece) in pieces(offset, out.len()) {
+            let data = self.block(file, block)?;
+            out[piece.clone()].copy_from_slice(&data[skip..skip + piece.len()]);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, file: &dyn DiskFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        for (block, skip, piece) in pieces(offset, bytes.len()) {
+            let mut data = self.block(file, block)?;
+            data[skip..skip + piece.len()].copy_from_slice(&bytes[piece]);
+            self.open().blocks.insert(block, data);
+        }
+        Ok(())
+    }
+}
+
+/// Cuts `[offset, offset + len)` at block borders: block, where in the block, which part of the buffer.
+fn pieces(offset: u64, len: usize) -> impl Iterator<Item = (u64, usize, std::ops::Range<usize>)> {
+    let mut done = 0;
+    std::iter::from_fn(move || {
+        if done == len {
+            return None;
+        }
+        let at = offset + done as u64;
+        let skip = (at % BLOCK) as usize;
+        let piece = done..len.min(done + BLOCK as usize - skip);
+        done = piece.end;
+        Some((at / BLOCK, skip, piece))
+    })
+}
+
+impl StorageBackend for Backend {
+    fn len(&self) -> io::Result<u64> {
+        match &*self.shared() {
+            Some(deferred) => Ok(deferred.len),
+            None => self.file.len(),
+        }
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        match &*self.shared() {
+            Some(deferred) => deferred.read(&*self.file, offset, out),
+            None => self.file.read_at(offset, out),
+        }
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.write_or_defer(
+            |file| file.set_len(len),
+            |deferred, _| {
+                deferred.len = len;
+                deferred.layers.push(Layer {
+                    set_len: Some(len),
+                    blocks: BTreeMap::new(),
+                });
+                Ok(())
+            },
+        )
+    }
+
+    fn sync_data(&self) -> io::Result<()> {
+        if let Some(deferred) = self
+            .exclusive_if_deferred()
+            .as_mut()
+            .and_then(|guard| guard.as_mut())
+        {
+            deferred.layers.push(Layer::default());
+            return Ok(());
+        }
+        // A disk found full only by the sync has lost nobody knows what: that is final, like any failed sync.
+        self.file.sync()
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.write_or_defer(
+            |file| file.write_at(offset, data),
+            |deferred, file| deferred.write(file, offset, data),
+        )
+    }
+}

@@ -1,0 +1,250 @@
+//! The store: redb under two memory tables. Opens and creates the file, freezes the active table, hands out jobs and takes
+//! in what they did. What the rows mean is not known here.
+
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+use quorate_base::{Disk, Index, Job};
+use redb::{Builder, Database, ReadableDatabase};
+
+use crate::backend::Backend;
+use crate::flush::{self, Flush, Frozen, Outcome, Shared, Writer, engine};
+use crate::kv::Options;
+use crate::meta::{self, Flushed, Meta};
+use crate::row::{Attached, Current, Events, Leases, Pasts};
+use crate::table::Table;
+use crate::view::{Layers, ReadError, View};
+
+/// The store's file.
+pub(crate) const FILE: &str = "store";
+/// A store in the making, moved to [`FILE`] when whole; a left-over is removed at start.
+pub(crate) const NEW_FILE: &str = "store.new";
+
+/// An open database file.
+#[derive(Clone)]
+pub(crate) struct File {
+    pub(crate) db: Arc<Database>,
+    pub(crate) backend: Backend,
+}
+
+impl fmt::Debug for File {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("File")
+    }
+}
+
+impl File {
+    fn open(disk: &dyn Disk, name: &str, create: bool, options: &Options) -> io::Result<File> {
+        let file = disk.open(name, create)?;
+        if !create && file.is_empty()? {
+            let text = format!(
+                "{name} is empty, though it was written whole before it got its name: the disk lost it"
+            );
+            return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+        }
+        let backend = Backend::new(file);
+        let db = Builder::new()
+            .set_cache_size(options.cache_bytes)
+            .create_with_backend(backend.clone())
+            .map_err(engine)?;
+        let db = Arc::new(db);
+        Ok(File { db, backend })
+    }
+
+    /// A fresh `store.new` with all tables, in which `fill` writes the rows and says what the state is.
+    pub(crate) fn create(
+        disk: &dyn Disk,
+        options: &Options,
+        fill: impl FnOnce(&File) -> io::Result<Flushed>,
+    ) -> io::Result<()> {
+        remove_if_there(disk, NEW_FILE)?;
+        let file = File::open(disk, NEW_FILE, true, options)?;
+        let txn = flush::begin(&file.db)?;
+        Writer::open::<Current>(&txn)?;
+        Writer::open::<Events>(&txn)?;
+        Writer::open::<Pasts>(&txn)?;
+        Writer::open::<Leases>(&txn)?;
+        Writer::open::<Attached>(&txn)?;
+        txn.commit().map_err(engine)?;
+        let flushed = fill(&file)?;
+        flush::commit(flush::begin(&file.db)?, &flushed)?;
+        if file.backend.is_deferred() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        drop(file);
+        disk.rename(NEW_FILE, FILE)?;
+        disk.sync_dir()
+    }
+
+    fn flushed(&self) -> io::Result<Flushed> {
+        let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+        let txn = self.db.begin_read().map_err(engine)?;
+        let table = txn.open_table(meta::TABLE).map_err(engine)?;
+        let row = table.get(meta::KEY).map_err(engine)?;
+        let row = row.ok_or_else(|| invalid(format!("{FILE} holds no state record")))?;
+        Flushed::decode(row.value()).map_err(|e| invalid(format!("state record of {FILE}: {e}")))
+    }
+}
+
+fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
+    if disk.list()?.iter().any(|file| file == name) {
+        disk.remove(name)?;
+        disk.sync_dir()?;
+    }
+    Ok(())
+}
+
+/// The store.
+#[derive(Debug)]
+pub(crate) struct Store {
+    disk: Arc<dyn Disk>,
+    options: Options,
+    pub(crate) active: Table,
+    pub(crate) frozen: Option<Arc<Frozen>>,
+    pub(crate) view: Arc<View>,
+    file: File,
+    flushed: Flushed,
+    shared: Arc<Shared>,
+    /// A job was handed out and its outcome not yet taken in.
+    running: bool,
+    /// The last job found the disk full: the next question for a job is answered with none, or the driver, which asks after each
+    /// finished job, would spin.
+    pause: bool,
+    /// Somebody waits for physical compaction.
+    hurry: bool,
+}
+
+impl Store {
+    /// Opens the store, creating it if absent.
+    pub(crate) fn open(disk: Arc<dyn Disk>, options: Options) -> io::Result<Store> {
+        remove_if_there(&*disk, NEW_FILE)?;
+        if !disk.list()?.iter().any(|file| file == FILE) {
+            File::create(&*disk, &options, |_| Ok(Flushed::default()))?;
+        }
+        let file = File::open(&*disk, FILE, false, &options)?;
+        let flushed = file.flushed()?;
+        let view = Arc::new(View::new(&file.db).map_err(io::Error::other)?);
+        let shared = Arc::new(Shared::new(flushed.meta.applied.index));
+        Ok(Store {
+            disk,
+            options,
+            active: Table::default(),
+            frozen: None,
+            view,
+            file,
+            flushed,
+            shared,
+            running: false,
+            pause: false,
+            hurry: false,
+        })
+    }
+
+    /// Replaces the whole store by one that `fill` writes. A job still running goes on with the old file, to no effect here.
+    pub(crate) fn replace(&mut self, fill: impl FnOnce(&File) -> io::Result<Flushed>) -> io::Result<()> {
+        File::create(&*self.disk, &self.options, fill)?;
+        *self = Store::open(self.disk.clone(), self.options.clone())?;
+        Ok(())
+    }
+
+    pub(crate) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The state on disk.
+    pub(crate) fn flushed(&self) -> &Flushed {
+        &self.flushed
+    }
+
+    /// Everything, as one.
+    pub(crate) fn layers(&self) -> Layers<'_> {
+        Layers {
+            active: &self.active,
+            frozen: self.frozen.as_ref().map(|frozen| &frozen.table),
+            view: &self.view,
+        }
+    }
+
+    /// The last entry whose effects are on disk.
+    pub(crate) fn durable(&self) -> Index {
+        self.shared.durable()
+    }
+
+    /// Whether the last job found the disk full.
+    pub(crate) fn space_low(&self) -> bool {
+        self.shared.space_low()
+    }
+
+    /// Bytes waiting in memory.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.active.bytes() + self.frozen.as_ref().map_or(0, |frozen| frozen.table.bytes())
+    }
+
+    /// The file's length.
+    pub(crate) fn file_len(&self) -> io::Result<u64> {
+        redb::StorageBackend::len(&self.file.backend)
+    }
+
+    /// Physical compaction shall begin with the next job.
+    pub(crate) fn hurry(&mut self) {
+        self.hurry = true;
+    }
+
+    /// The next job, given the present state: none while one runs.
+    pub(crate) fn job(&mut self, meta: &Meta, urgent: bool) -> io::Result<Option<Job>> {
+        self.take_in()?;
+        if self.running || std::mem::take(&mut self.pause) {
+            return Ok(None);
+        }
+        let retry = self.frozen.is_some() || self.space_low();
+        if !retry {
+            let unflushed = *meta != self.flushed.meta;
+            let full = self.active.bytes() >= self.options.flush_bytes;
+            if full || urgent && unflushed || std::mem::take(&mut self.hurry) && unflushed {
+                self.frozen = Some(Arc::new(Frozen {
+                    table: std::mem::take(&mut self.active),
+                    meta: meta.clone(),
+                }));
+            } else if self.flushed.scrubbed >= self.flushed.scrub_target() {
+                return Ok(None);
+            }
+        }
+        self.running = true;
+        let flush = Flush {
+            db: self.file.db.clone(),
+            backend: self.file.backend.clone(),
+            shared: self.shared.clone(),
+            frozen: self.frozen.clone(),
+            before: self.flushed.clone(),
+            scrub: self.options.compact_chunk,
+        };
+        Ok(Some(Box::new(move || flush.run())))
+    }
+
+    /// Takes in what a finished job did: the view moves on, the frozen table is on disk and goes.
+    fn take_in(&mut self) -> io::Result<()> {
+        match self.shared.take_outcome() {
+            None => {}
+            Some(Outcome::NoSpace) => {
+                self.running = false;
+                self.pause = true;
+            }
+            Some(Outcome::Flushed(flushed)) => {
+                self.running = false;
+                self.view = Arc::new(View::new(&self.file.db).map_err(io::Error::other)?);
+                self.frozen = None;
+                self.flushed = flushed;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A read in `apply` failed. Nothing that depends on the disk may influence the replicated state, so the process must end.
+pub(crate) fn fatal<T>(result: Result<T, ReadError>) -> T {
+    match result {
+        Ok(value) => value,
+        Err(e) => panic!("the store cannot be read, and nothing can be applied without it: {e}"),
+    }
+}
