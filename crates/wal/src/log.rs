@@ -205,7 +205,12 @@ impl Wal {
     }
 
     fn append_frames(&mut self, mut batches: &[Vec<Record>]) -> Result<(), DiskError> {
-        while let Some(first) = batches.first() {
+        while let Some((first, rest)) = batches.split_first() {
+            if first.is_empty() {
+                // Must not reach the switch below: every segment but the last holds a frame.
+                batches = rest;
+                continue;
+            }
             match self.fitting(batches) {
                 0 => self.switch(frame::size(self.head_payload() + size_of_batch(first)))?,
                 count => {
@@ -245,9 +250,6 @@ impl Wal {
 
     /// Writes the batches as one frame, which fits the head, and makes it durable.
     fn write_frame(&mut self, batches: &[Vec<Record>]) -> Result<(), DiskError> {
-        if batches.iter().all(Vec::is_empty) {
-            return Ok(());
-        }
         let start = self.at;
         let mut writer = FrameWriter::new(self.head.place, start, std::mem::take(&mut self.scratch));
         if start as usize == SECTOR {

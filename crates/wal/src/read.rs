@@ -63,7 +63,8 @@ impl Wal {
             }
             let short = run.first().is_none_or(|first| end(&place) - first.offset <= RUN);
             let fits = place.length as usize <= left && short;
-            if !fits && !(run.is_empty() && at_least_one) {
+            let needed = at_least_one && run.is_empty();
+            if !fits && !needed {
                 break;
             }
             left = left.saturating_sub(place.length as usize);
