@@ -2,7 +2,7 @@
 //! compared with.
 #![allow(dead_code)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::{Arc, Mutex};
 
@@ -50,6 +50,8 @@ pub enum Fault {
 struct Inode {
     now: Vec<u8>,
     durable: Vec<u8>,
+    /// Sectors that the next sync writes. A failed sync forgets them, as Linux does.
+    dirty: BTreeSet<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -92,6 +94,7 @@ impl MemDisk {
                 state.inodes.push(Inode {
                     now: bytes.clone(),
                     durable: bytes.clone(),
+                    dirty: BTreeSet::new(),
                 });
                 state.names.insert(name.clone(), inode);
                 state.durable_names.insert(name.clone(), inode);
@@ -115,6 +118,11 @@ impl MemDisk {
     pub fn fail_at(&self, nth: u64, fault: Fault) {
         let mut state = self.0.lock().unwrap();
         state.fault = Some((state.calls + nth, fault));
+    }
+
+    /// No failure any more.
+    pub fn heal(&self) {
+        self.0.lock().unwrap().fault = None;
     }
 
     pub fn set_capacity(&self, capacity: Option<usize>) {
@@ -171,8 +179,7 @@ impl MemDisk {
             }
             contents.push(bytes);
         }
-        let all: std::collections::BTreeSet<&String> =
-            state.names.keys().chain(state.durable_names.keys()).collect();
+        let all: BTreeSet<&String> = state.names.keys().chain(state.durable_names.keys()).collect();
         for name in all {
             let (new, old) = (state.names.get(name), state.durable_names.get(name));
             let chosen = if new == old || keep() { new } else { old };
@@ -326,24 +333,43 @@ impl DiskFile for MemFile {
             bytes.resize(end, 0);
         }
         bytes[offset as usize..end].copy_from_slice(&data);
+        state.inodes[self.inode]
+            .dirty
+            .extend(offset as usize / SECTOR..end.div_ceil(SECTOR));
         permit.fail.map_or(Ok(()), Err)
     }
 
     fn sync(&self) -> io::Result<()> {
-        self.disk.change(|state| {
-            // A crash in the middle of a sync is the harder case: nothing is known to be durable.
-            if !state.down {
-                let inode = &mut state.inodes[self.inode];
-                inode.durable = inode.now.clone();
-                state.syncs += 1;
-            }
-            Ok(())
-        })
+        let mut state = self.disk.0.lock().unwrap();
+        let failed = match MemDisk::call(&mut state) {
+            Ok(permit) => permit.fail,
+            Err(error) => Some(error),
+        };
+        // A crash in the middle of a sync makes nothing durable: whatever is kept then is chosen by the test.
+        let state = &mut *state;
+        let inode = &mut state.inodes[self.inode];
+        let dirty = std::mem::take(&mut inode.dirty);
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        inode.durable.resize(inode.now.len(), 0);
+        for sector in dirty {
+            let end = ((sector + 1) * SECTOR).min(inode.now.len());
+            let range = (sector * SECTOR).min(end)..end;
+            inode.durable[range.clone()].copy_from_slice(&inode.now[range]);
+        }
+        state.syncs += 1;
+        Ok(())
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         self.disk.change(|state| {
-            state.inodes[self.inode].now.resize(len as usize, 0);
+            let inode = &mut state.inodes[self.inode];
+            let touched = (len as usize).min(inode.now.len());
+            inode.now.resize(len as usize, 0);
+            inode
+                .dirty
+                .extend(touched / SECTOR..inode.now.len().max(inode.durable.len()).div_ceil(SECTOR));
             Ok(())
         })
     }
@@ -445,3 +471,109 @@ pub fn maintain_all(wal: &mut Wal) -> Result<(), quorate_wal::WriteError> {
     }
     Ok(())
 }
+
+/// One step of a workload.
+#[derive(Clone, Debug)]
+pub enum Step {
+    Append(Vec<Vec<Record>>),
+    Maintain,
+}
+
+/// What may be in the log after a workload, whole or broken off.
+#[derive(Debug)]
+pub struct Outcome {
+    /// The states possible now; the first is the one that was acknowledged.
+    pub possible: Vec<Model>,
+    /// Whether a step failed.
+    pub failed: bool,
+}
+
+/// Runs steps on a log that holds `model` until one fails. After a failure nothing may touch the disk any more.
+pub fn run(disk: &MemDisk, wal: &mut Wal, mut model: Model, steps: &[Step]) -> Outcome {
+    for step in steps {
+        let done = match step {
+            Step::Append(batches) => {
+                let possible = model.and_after_each(batches);
+                let done = wal.append(batches);
+                if done.is_err() {
+                    check_closed(disk, wal);
+                    return Outcome {
+                        possible,
+                        failed: true,
+                    };
+                }
+                model = possible.last().unwrap().clone();
+                done
+            }
+            Step::Maintain => wal.maintain().map(|_| ()),
+        };
+        if done.is_err() {
+            check_closed(disk, wal);
+            return Outcome {
+                possible: vec![model],
+                failed: true,
+            };
+        }
+    }
+    Outcome {
+        possible: vec![model],
+        failed: false,
+    }
+}
+
+fn check_closed(disk: &MemDisk, wal: &mut Wal) {
+    let calls = disk.calls();
+    let next = wal.last_index().next();
+    let again = wal.append(&[vec![entry(next.0, "never written")]]);
+    assert!(
+        matches!(again, Err(quorate_wal::WriteError::Closed(_))),
+        "{again:?}"
+    );
+    assert!(matches!(wal.maintain(), Err(quorate_wal::WriteError::Closed(_))));
+    assert!(!wal.needs_maintenance());
+    assert_eq!(disk.calls(), calls, "a closed log was written");
+}
+
+/// A workload that reaches everything: several batches in a call, switches of segment with and without a spare, a batch longer
+/// than a segment, truncation, marks, removal. For segments of 4096 bytes.
+pub fn workload() -> Vec<Step> {
+    use Step::{Append, Maintain};
+    let mut random = Random(7);
+    let mut body = |n| random.bytes(n);
+    vec![
+        Append(vec![vec![state(b"term 1"), entry(1, body(10))]]),
+        Append(vec![
+            vec![entry(2, body(300)), entry(3, body(700))],
+            vec![entry(4, body(20))],
+        ]),
+        Maintain,
+        Maintain,
+        Append(vec![vec![truncate(2), entry(3, body(1100)), state(b"term 2")]]),
+        Append(vec![vec![entry(4, body(900))], vec![entry(5, body(900))]]),
+        Maintain,
+        Append(vec![vec![mark(3, b"snapshot at 3")]]),
+        Maintain,
+        Append(vec![
+            vec![entry(6, body(1500))],
+            vec![entry(7, body(1500))],
+            vec![entry(8, body(40))],
+        ]),
+        Maintain,
+        Maintain,
+        Maintain,
+        Append(vec![vec![entry(9, body(5000)), state(b"term 3")]]),
+        Append(vec![vec![mark(8, b"snapshot at 8"), entry(10, body(3))]]),
+        Maintain,
+        Maintain,
+        Append(vec![vec![
+            truncate(9),
+            mark(20, b"installed at 20"),
+            entry(21, body(64)),
+        ]]),
+        Maintain,
+        Append(vec![vec![entry(22, body(64))]]),
+    ]
+}
+
+/// Segment length of [`workload`].
+pub const SMALL: u32 = 4096;

@@ -1,0 +1,168 @@
+//! Crashes at every call of the disk, with many or all subsets of what was not durable kept; in recovery too, twice.
+//! What is recovered must be what was acknowledged, or that and some of the batches in flight, in order.
+
+mod common;
+
+use common::{Fault, MemDisk, Model, Random, SMALL, Step, entry, open, run, workload};
+
+/// Calls `check` with all combinations of what may survive a crash if they are few, and with samples otherwise.
+fn for_each_crash(disk: &MemDisk, seed: u64, samples: u64, check: &mut dyn FnMut(&MemDisk)) {
+    let mut choices = 0;
+    check(&disk.after_crash(&mut || {
+        choices += 1;
+        false
+    }));
+    check(&disk.after_crash(&mut || true));
+    if choices <= 7 {
+        for mask in 0..1_u64 << choices {
+            let mut bit = 0;
+            check(&disk.after_crash(&mut || {
+                bit += 1;
+                mask >> (bit - 1) & 1 == 1
+            }));
+        }
+        return;
+    }
+    let mut random = Random(seed);
+    for sample in 0..samples {
+        // One lost, one kept, then all mixtures: tears at the edges are the interesting ones.
+        let odds = [1, 15, 8, 4][sample as usize % 4];
+        check(&disk.after_crash(&mut || random.below(16) < odds));
+    }
+}
+
+fn recover(image: &MemDisk, possible: &[Model]) -> Model {
+    match open(image, SMALL) {
+        Ok((_, found)) => {
+            assert!(
+                possible.contains(&found),
+                "recovered {found:#?}\nnot one of {possible:#?}"
+            );
+            found
+        }
+        Err(error) => panic!("a crash is not damage: {error}\npossible: {possible:#?}"),
+    }
+}
+
+/// A recovered log must go on working.
+fn go_on(image: &MemDisk, found: &Model) {
+    let (mut wal, again) = open(image, SMALL).unwrap();
+    assert_eq!(again, *found, "recovering twice is recovering once");
+    let mut model = again;
+    for size in [1, 700, 5000] {
+        let batches = [vec![entry(model.last() + 1, vec![0xab; size])]];
+        wal.append(&batches).unwrap();
+        model.apply_all(&batches);
+    }
+    let durable = image.after_crash(&mut || false);
+    assert_eq!(recover(&durable, std::slice::from_ref(&model)), model);
+}
+
+#[test]
+fn a_crash_at_any_call_loses_nothing_acknowledged() {
+    let steps = workload();
+    let mut crashes = 0;
+    let (mut whole, mut cut) = (0, 0);
+    for nth in 0.. {
+        let disk = MemDisk::default();
+        disk.fail_at(nth, Fault::Crash);
+        let outcome = match open(&disk, SMALL) {
+            Ok((mut wal, model)) => run(&disk, &mut wal, model, &steps),
+            Err(_) => common::Outcome {
+                possible: vec![Model::default()],
+                failed: true,
+            },
+        };
+        if !outcome.failed {
+            break;
+        }
+        for_each_crash(&disk, nth, 60, &mut |image| {
+            let found = recover(image, &outcome.possible);
+            if outcome.possible.len() > 1 {
+                *(if found == outcome.possible[0] {
+                    &mut cut
+                } else {
+                    &mut whole
+                }) += 1;
+            }
+            go_on(image, &found);
+        });
+        crashes += 1;
+    }
+    assert!(crashes > 60, "the workload made only {crashes} calls");
+    assert!(
+        whole > 10 && cut > 10,
+        "both outcomes were reached: {whole} and {cut}"
+    );
+}
+
+/// Crashes in the middle of recovering from a crash, at every call: the third start finds what the second would have found.
+#[test]
+fn a_crash_in_recovery_changes_nothing() {
+    let steps = workload();
+    let mut crashes = 0;
+    for nth in 0.. {
+        let disk = MemDisk::default();
+        disk.fail_at(nth, Fault::Crash);
+        let outcome = match open(&disk, SMALL) {
+            Ok((mut wal, model)) => run(&disk, &mut wal, model, &steps),
+            Err(_) => continue,
+        };
+        if !outcome.failed {
+            break;
+        }
+        for_each_crash(&disk, nth, 4, &mut |image| {
+            let image_files = image.files();
+            let found = recover(image, &outcome.possible);
+            for nth in 0.. {
+                let image = MemDisk::of(&image_files);
+                image.fail_at(nth, Fault::Crash);
+                if open(&image, SMALL).is_ok() {
+                    break;
+                }
+                for_each_crash(&image, nth, 6, &mut |twice| {
+                    assert_eq!(recover(twice, &outcome.possible), found);
+                });
+                crashes += 1;
+            }
+        });
+    }
+    assert!(crashes > 500, "only {crashes} crashes in recovery");
+}
+
+/// Every subset of the sectors of one append, for appends inside a segment and at the head of the next one.
+#[test]
+fn every_subset_of_the_sectors_of_an_append() {
+    for before in [0_usize, 1, 3] {
+        for size in [10, 600, 1400] {
+            let disk = MemDisk::default();
+            let (mut wal, model) = open(&disk, SMALL).unwrap();
+            let earlier = (1..=before as u64).map(|i| Step::Append(vec![vec![entry(i, vec![3; 400])]]));
+            let mut steps: Vec<Step> = earlier.collect();
+            steps.push(Step::Maintain);
+            steps.push(Step::Maintain);
+            let model = run(&disk, &mut wal, model, &steps).possible.remove(0);
+            // The write comes first, then the sync, which never returns.
+            disk.fail_at(1, Fault::Crash);
+            let body = Random(size as u64).bytes(size);
+            let last = [Step::Append(vec![vec![
+                entry(before as u64 + 1, body.clone()),
+                entry(before as u64 + 2, body),
+            ]])];
+            let outcome = run(&disk, &mut wal, model, &last);
+            assert!(outcome.failed);
+            let sectors = disk.unsynced().len();
+            assert!((2..=12).contains(&sectors), "{sectors} sectors");
+            for mask in 0..1_u64 << sectors {
+                let mut bit = 0;
+                let image = disk.after_crash(&mut || {
+                    bit += 1;
+                    mask >> (bit - 1) & 1 == 1
+                });
+                let found = recover(&image, &outcome.possible);
+                let all = mask == (1 << sectors) - 1;
+                assert_eq!(found == outcome.possible[1], all, "exactly a whole frame counts");
+            }
+        }
+    }
+}

@@ -1,0 +1,286 @@
+//! Damage to what was durable: every single flipped bit, every truncation, zeroed and misplaced sectors, lost and foreign
+//! segments. Recovery must find everything, or refuse; it must never find less in silence.
+
+mod common;
+
+use std::collections::BTreeMap;
+
+use common::{IDENTITY, MemDisk, Model, Random, SECTOR, entry, mark, open, options, state, truncate};
+use quorate_wal::{Item, OpenError, Options, Wal, inspect};
+
+/// Of the segments here.
+const LENGTH: u32 = 3072;
+
+type Files = BTreeMap<String, Vec<u8>>;
+
+/// A small log over three segments, all of it durable, and what it held after each append.
+fn small_log() -> (Files, Vec<Model>) {
+    let disk = MemDisk::default();
+    let (mut wal, mut model) = open(&disk, LENGTH).unwrap();
+    let mut random = Random(11);
+    let mut single_bit = vec![0; 1100];
+    single_bit[600] = 16;
+    let appends = [
+        vec![
+            vec![state(b"term 1"), entry(1, random.bytes(30))],
+            vec![entry(2, "")],
+        ],
+        vec![vec![entry(3, random.bytes(600))]],
+        vec![vec![truncate(2), entry(3, single_bit), state(b"term 2")]],
+        vec![vec![mark(1, b"snapshot at 1"), entry(4, random.bytes(700))]],
+        vec![vec![entry(5, random.bytes(300))]],
+    ];
+    let mut history = vec![model.clone()];
+    for batches in appends {
+        wal.append(&batches).unwrap();
+        model.apply_all(&batches);
+        history.push(model.clone());
+    }
+    wal.maintain().unwrap();
+    wal.maintain().unwrap();
+    assert_eq!(open(&disk, LENGTH).unwrap().1, model);
+    (disk.files(), history)
+}
+
+fn segments(files: &Files) -> Vec<String> {
+    files.keys().cloned().collect()
+}
+
+/// Opens a damaged copy. It must hold everything or refuse with a message that names the file and, where entries may be lost,
+/// the remedy.
+fn all_or_refusal(files: &Files, whole: &Model) -> Option<OpenError> {
+    match open(&MemDisk::of(files), LENGTH) {
+        Ok((_, found)) => {
+            assert_eq!(found, *whole, "something was dropped in silence");
+            None
+        }
+        Err(error) => {
+            let text = error.to_string();
+            assert!(text.contains("wal-0"), "the file is named: {text}");
+            if !matches!(error, OpenError::Foreign { .. } | OpenError::Version { .. }) {
+                assert!(text.contains("rejoin"), "the remedy is named: {text}");
+            }
+            Some(error)
+        }
+    }
+}
+
+#[test]
+fn every_flipped_bit_is_harmless_or_reported() {
+    let (files, history) = small_log();
+    assert!(files.len() >= 4, "segments and a spare: {:?}", files.keys());
+    let whole = history.last().unwrap();
+    let (mut reported, mut harmless) = (0, 0);
+    for name in segments(&files) {
+        for at in 0..files[&name].len() {
+            for bit in 0..8 {
+                let mut files = files.clone();
+                files.get_mut(&name).unwrap()[at] ^= 1 << bit;
+                match all_or_refusal(&files, whole) {
+                    None => harmless += 1,
+                    Some(OpenError::Damaged(damage)) => {
+                        assert_eq!(damage.file, name);
+                        let off = damage.offset.abs_diff(at as u64);
+                        assert!(off < SECTOR as u64, "flipped at {at}, reported: {damage}");
+                        reported += 1;
+                    }
+                    Some(other) => panic!("a flipped bit at {at} of {name}: {other}"),
+                }
+            }
+        }
+    }
+    assert!(
+        reported > 20_000 && harmless > 8_000,
+        "{reported} reported, {harmless} in unused space"
+    );
+}
+
+#[test]
+fn every_truncation_is_reported() {
+    let (files, history) = small_log();
+    for name in segments(&files) {
+        for length in 0..files[&name].len() {
+            let mut files = files.clone();
+            files.get_mut(&name).unwrap().truncate(length);
+            let error = all_or_refusal(&files, history.last().unwrap());
+            let Some(OpenError::Damaged(damage)) = error else {
+                panic!("{name} cut to {length}: {error:?}");
+            };
+            assert_eq!((damage.file, damage.offset), (name.clone(), length as u64));
+        }
+        let mut longer = files.clone();
+        longer.get_mut(&name).unwrap().push(0);
+        assert!(all_or_refusal(&longer, history.last().unwrap()).is_some());
+    }
+}
+
+/// A sector replaced by zeros, noise, or a sector from elsewhere in the log. Only one thing cannot be told from a crash: zeros
+/// inside the very last frame (see `docs/wal.md`).
+#[test]
+fn lost_and_misplaced_sectors_are_reported() {
+    let (files, history) = small_log();
+    let (whole, before_last) = (&history[history.len() - 1], &history[history.len() - 2]);
+    let all: Vec<&[u8]> = files.values().flat_map(|bytes| bytes.chunks(SECTOR)).collect();
+    let noise = Random(5).bytes(SECTOR);
+    let zeros = [0; SECTOR];
+    let mut torn = Vec::new();
+    for name in segments(&files) {
+        for at in (0..files[&name].len()).step_by(SECTOR) {
+            for other in all.iter().copied().chain([&noise[..], &zeros[..]]) {
+                let mut files = files.clone();
+                files.get_mut(&name).unwrap()[at..at + SECTOR].copy_from_slice(other);
+                match open(&MemDisk::of(&files), LENGTH) {
+                    Ok((_, found)) if found == *whole => {}
+                    Ok((_, found)) => {
+                        assert_eq!(found, *before_last);
+                        assert!(other.iter().all(|&byte| byte == 0), "{name} at {at}");
+                        torn.push((name.clone(), at));
+                    }
+                    Err(_) => {}
+                }
+            }
+        }
+    }
+    torn.dedup();
+    assert_eq!(torn.len(), 2, "the two sectors of the last frame: {torn:?}");
+}
+
+#[test]
+fn a_missing_segment_is_reported() {
+    let (files, history) = small_log();
+    let names = segments(&files);
+    let missing = |gone: &str| {
+        let mut files = files.clone();
+        files.remove(gone);
+        all_or_refusal(&files, history.last().unwrap())
+    };
+    for gone in &names[..2] {
+        match missing(gone) {
+            Some(OpenError::MissingSegment { file }) => assert_eq!(file, *gone),
+            other => panic!("without {gone}: {other:?}"),
+        }
+    }
+    assert!(
+        missing(&names[names.len() - 1]).is_none(),
+        "the spare holds nothing"
+    );
+}
+
+#[test]
+fn a_missing_oldest_segment_is_reported_if_it_held_entries() {
+    let (files, history) = small_log();
+    let mut rest = files.clone();
+    let first = segments(&files).remove(0);
+    rest.remove(&first);
+    match all_or_refusal(&rest, history.last().unwrap()) {
+        Some(OpenError::MissingSegment { file }) => assert_eq!(file, first),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_segment_of_another_log_is_foreign() {
+    let (files, _) = small_log();
+    let other = Options {
+        identity: IDENTITY + 1,
+        ..options(LENGTH)
+    };
+    let opened = Wal::open(MemDisk::of(&files).shared(), other, &mut |_| {});
+    assert!(
+        matches!(opened, Err(OpenError::Foreign { found: IDENTITY, .. })),
+        "{opened:?}"
+    );
+}
+
+#[test]
+fn an_older_copy_of_a_segment_is_reported() {
+    let (files, history) = small_log();
+    let mut mixed = files.clone();
+    let names = segments(&files);
+    // The second segment as it was before anything was written to it.
+    mixed.get_mut(&names[1]).unwrap()[SECTOR..].fill(0);
+    assert!(all_or_refusal(&mixed, history.last().unwrap()).is_some());
+    // A segment under its neighbour's name.
+    mixed.insert(names[1].clone(), files[&names[0]].clone());
+    assert!(all_or_refusal(&mixed, history.last().unwrap()).is_some());
+}
+
+#[test]
+fn a_newer_format_is_named_as_such() {
+    let (mut files, _) = small_log();
+    let name = segments(&files).remove(0);
+    let bytes = files.get_mut(&name).unwrap();
+    bytes[8..12].copy_from_slice(&2_u32.to_le_bytes());
+    bytes[12..16].fill(0);
+    let crc = crc32c::crc32c(&bytes[..SECTOR]);
+    bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+    let error = open(&MemDisk::of(&files), LENGTH).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            OpenError::Version {
+                found: 2,
+                supported: 1,
+                ..
+            }
+        ),
+        "{error}"
+    );
+}
+
+/// Damage found while the log runs is an error of the read, not wrong bytes.
+#[test]
+fn a_cold_read_of_a_damaged_entry_is_an_error() {
+    let disk = MemDisk::default();
+    let (mut wal, _) = open(&disk, 8192).unwrap();
+    wal.append(&[vec![entry(1, vec![5; 2000]), entry(2, "fine")]])
+        .unwrap();
+    let segment = quorate_base::Disk::open(&disk, "wal-0000000000000001", false).unwrap();
+    segment.write_at(1500, &[6]).unwrap();
+    let error = wal.read(1.into(), 2.into(), 1 << 20).unwrap_err();
+    assert!(
+        matches!(&error, quorate_wal::ReadError::Damaged(damage) if damage.index == Some(1.into())),
+        "{error}"
+    );
+    assert_eq!(wal.read(2.into(), 2.into(), 1 << 20).unwrap(), ["fine"]);
+}
+
+#[test]
+fn inspecting_shows_everything_and_changes_nothing() {
+    let (files, _) = small_log();
+    let disk = MemDisk::of(&files);
+    let mut items = Vec::new();
+    inspect(&disk, &mut |located| items.push(located))
+        .unwrap()
+        .unwrap();
+    let records = items
+        .iter()
+        .filter(|located| matches!(located.item, Item::Record(_)));
+    assert!(records.count() >= 11);
+    assert!(
+        items
+            .iter()
+            .any(|located| matches!(located.item, Item::Unused { .. }))
+    );
+    let damages = |items: &[quorate_wal::Located]| {
+        let damages = items
+            .iter()
+            .filter(|located| matches!(located.item, Item::Damage(_)));
+        damages
+            .map(|located| (located.file.clone(), located.offset))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(damages(&items), []);
+    let sound = items.len();
+
+    let mut broken = files.clone();
+    let name = segments(&files).remove(0);
+    broken.get_mut(&name).unwrap()[SECTOR + 50] ^= 1;
+    let disk = MemDisk::of(&broken);
+    items.clear();
+    let verdict = inspect(&disk, &mut |located| items.push(located)).unwrap();
+    assert!(matches!(verdict, Err(OpenError::Damaged(_))));
+    assert_eq!(damages(&items), [(name, SECTOR as u64)]);
+    assert!(items.len() > sound / 2, "it goes on behind the damage");
+    assert_eq!((disk.calls(), disk.files()), (0, broken));
+}
