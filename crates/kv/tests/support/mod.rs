@@ -1,0 +1,6 @@
+//! What the tests share: a disk, a model, random requests.
+#![allow(dead_code, missing_docs)]
+
+pub mod disk;
+pub mod model;
+pub mod strategy;
