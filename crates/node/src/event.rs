@@ -92,7 +92,7 @@ pub enum Event {
     },
     /// [`StageOp::Write`] or [`StageOp::Finish`] is done.
     Staged {
-        /// Which transfer, as numbered by its sender.
+        /// Which transfer, as numbered in [`StageOp`].
         stream: StreamId,
         /// Bytes staged so far.
         len: u64,
@@ -119,6 +119,8 @@ pub struct Effects {
     pub answers: Vec<(Token, Failure)>,
     /// Reads that may be served now, after `machine` was carried out, or that failed.
     pub reads: Vec<(Token, Result<(), Failure>)>,
+    /// The node cannot go on, for this reason: a committed entry cannot be had from its own log. The driver must end it.
+    pub fatal: Option<String>,
 }
 
 /// For the log.
@@ -126,7 +128,7 @@ pub struct Effects {
 pub enum LogOp {
     /// Append these records as one atomic batch, durably; answer [`Event::Written`].
     Write {
-        /// Its number.
+        /// Its number; counts up.
         id: WriteId,
         /// The records.
         records: Vec<Record>,
@@ -144,7 +146,8 @@ pub enum LogOp {
     },
 }
 
-/// For the staging file (`incoming-snapshot`), which survives restarts until the state machine has taken it over.
+/// For the staging file (`incoming-snapshot`), which survives restarts until the state machine has taken it over. Transfers are
+/// numbered here by the receiver, so that late answers of one are not taken for another's.
 #[derive(Clone, Debug)]
 pub enum StageOp {
     /// Start a file afresh.
@@ -166,7 +169,7 @@ pub enum StageOp {
         /// The transfer.
         stream: StreamId,
     },
-    /// Remove the file.
+    /// Remove the file, if there is one.
     Discard,
 }
 

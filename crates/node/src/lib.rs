@@ -1,4 +1,46 @@
-//! Raft's bookkeeping around I/O as one deterministic step function. Being built.
-#![allow(missing_docs)]
+//! One Raft node around the pure core of `quorate-raft`: a deterministic step function. An [`Event`] goes in, [`Effects`] come
+//! out; disk, network, clock and state machine are the driver's. Two drivers exist, the runtime in `quorate` and the
+//! simulator in `quorate-sim`, and both run exactly this code.
+//!
+//! | what | where |
+//! | --- | --- |
+//! | the boundary | [`event`], [`message`] |
+//! | starting from the log's records | [`Boot`] |
+//! | events to inputs, the core's effects to the parts | [`Node`] |
+//! | recent bodies; filling ranges; cold reads | `tail`, `fill` |
+//! | committed to applied | `apply` |
+//! | proposals and reads up to their answers | `proposals`, `reads` |
+//! | snapshots out and in | `snapshot` |
+//! | log writes, compaction marks | `writes` |
+//! | timers and their randomness | `timers` |
+//! | bytes: frames, first words, entries, other records | [`wire`], [`handshake`], [`entry`], [`stored`] |
+
+mod apply;
+mod boot;
+mod codec;
+mod config;
+pub mod entry;
 pub mod event;
+mod fill;
+pub mod handshake;
 pub mod message;
+mod node;
+mod outbox;
+mod proposals;
+mod reads;
+mod seen;
+mod snapshot;
+mod status;
+pub mod stored;
+mod tail;
+mod timers;
+pub mod wire;
+mod writes;
+
+pub use boot::{Boot, BootError};
+pub use codec::DecodeError;
+pub use config::NodeConfig;
+pub use event::{Effects, Event, Failure, LogOp, MachineOp, Reason, SnapshotOp, StageOp, ToApply};
+pub use message::{PeerMessage, RequestId, SnapshotOutcome};
+pub use node::Node;
+pub use status::Status;

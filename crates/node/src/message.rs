@@ -25,6 +25,8 @@ pub enum PeerMessage {
     },
     /// A follower passes a client's command to the leader. Sent at most once.
     Forward {
+        /// The term of the leader it is meant for: in any other term it is refused.
+        term: Term,
         /// The follower's name for it; stands in the entry, so that the follower knows it again when it applies it.
         request: RequestId,
         /// The command.

@@ -1,0 +1,70 @@
+//! What a node must be told to start: who it is, its timings, and the bounds of everything that it keeps in memory.
+
+use quorate_base::NodeId;
+use quorate_raft::Limits;
+
+use crate::event::Nanos;
+
+const MIB: usize = 1 << 20;
+
+/// A node's settings.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// Which member this is.
+    pub id: NodeId,
+    /// Names this run of the node: never used before, by any run.
+    pub nonce: u64,
+    /// Seeds the timeouts' randomness. Different on every member.
+    pub seed: u64,
+    /// The leader's heartbeat interval.
+    pub heartbeat: Nanos,
+    /// The election timeout T: a follower campaigns after T to 2T without a leader.
+    pub election: Nanos,
+    /// The core's flow control.
+    pub limits: Limits,
+    /// Length of the longest command.
+    pub max_proposal: usize,
+    /// Bytes of recent entries kept in memory. What is not yet durable is kept in any case.
+    pub cache_bytes: usize,
+    /// Bytes of entries in one [`MachineOp::Apply`](crate::event::MachineOp::Apply), and twice that on the way to the state
+    /// machine altogether.
+    pub apply_bytes: usize,
+    /// Bytes of entries in one frame.
+    pub frame_bytes: usize,
+    /// Proposals that wait for a leader.
+    pub max_held: usize,
+    /// Bytes of proposals that wait for a leader.
+    pub max_held_bytes: usize,
+    /// Entries covered by the durable state machine that the log keeps for slow followers.
+    pub keep_entries: u64,
+    /// Bytes of such entries.
+    pub keep_bytes: u64,
+    /// Bytes in one piece of a snapshot.
+    pub chunk_bytes: usize,
+    /// Pieces of a snapshot sent beyond the last one acknowledged.
+    pub chunk_window: usize,
+}
+
+impl NodeConfig {
+    /// The usual settings.
+    pub fn new(id: NodeId, nonce: u64, seed: u64) -> NodeConfig {
+        NodeConfig {
+            id,
+            nonce,
+            seed,
+            heartbeat: 100_000_000,
+            election: 1_000_000_000,
+            limits: Limits::default(),
+            max_proposal: 3 << 19,
+            cache_bytes: 64 * MIB,
+            apply_bytes: MIB,
+            frame_bytes: MIB,
+            max_held: 10_000,
+            max_held_bytes: 16 * MIB,
+            keep_entries: 50_000,
+            keep_bytes: 64 << 20,
+            chunk_bytes: 256 << 10,
+            chunk_window: 8,
+        }
+    }
+}

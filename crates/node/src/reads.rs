@@ -1,0 +1,127 @@
+//! Linearizable reads (§6.4) from the request to the moment they may be served: the core gives each an index, and it waits
+//! here until the state machine has applied that. Reads that find no leader wait for one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_base::{Index, NodeId, Term};
+use quorate_raft::{Input, Raft, Refused};
+
+use crate::event::{Failure, Nanos, Reason, Token};
+use crate::outbox::Outbox;
+
+/// The reads under way.
+#[derive(Debug, Default)]
+pub(crate) struct Reads {
+    /// The last number given to a read.
+    last: u64,
+    live: BTreeMap<u64, Pending>,
+    due: BTreeSet<(Nanos, u64)>,
+    /// Reads whose index is known and not applied yet.
+    waiting: BTreeSet<(Index, u64)>,
+    /// Reads without a leader to ask.
+    held: BTreeSet<u64>,
+    /// Term and leader when held reads were last asked again.
+    asked_in: (Term, Option<NodeId>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    token: Token,
+    forward: bool,
+    deadline: Nanos,
+    index: Option<Index>,
+}
+
+impl Reads {
+    /// A new read.
+    pub(crate) fn read(&mut self, (token, forward, deadline): (Token, bool, Nanos), out: &mut Outbox) {
+        self.last += 1;
+        self.live.insert(
+            self.last,
+            Pending {
+                token,
+                forward,
+                deadline,
+                index: None,
+            },
+        );
+        self.due.insert((deadline, self.last));
+        out.inputs.push(Input::Read {
+            token: self.last,
+            forward,
+        });
+    }
+
+    /// The core's answer to a read. Those given up meanwhile are passed over.
+    pub(crate) fn answered(
+        &mut self,
+        id: u64,
+        result: Result<Index, Refused>,
+        applied: Index,
+        out: &mut Outbox,
+    ) {
+        let Some(pending) = self.live.get_mut(&id) else {
+            return;
+        };
+        match result {
+            Ok(index) if index <= applied => self.finish(id, Ok(()), out),
+            Ok(index) => {
+                pending.index = Some(index);
+                self.waiting.insert((index, id));
+            }
+            Err(_) if pending.forward => {
+                self.held.insert(id);
+            }
+            Err(Refused::NotLeader(None)) => self.finish(id, Err(Failure::NotDone(Reason::NoLeader)), out),
+            Err(_) => self.finish(id, Err(Failure::NotDone(Reason::LeaderChanged)), out),
+        }
+    }
+
+    /// The state machine has applied up to `applied`.
+    pub(crate) fn applied(&mut self, applied: Index, out: &mut Outbox) {
+        while let Some((_, id)) = self.waiting.first().copied().filter(|first| first.0 <= applied) {
+            self.finish(id, Ok(()), out);
+        }
+    }
+
+    /// Asks held reads again whenever there is another leader.
+    pub(crate) fn follow(&mut self, raft: &Raft, out: &mut Outbox) {
+        let now = (raft.term(), raft.leader());
+        if self.asked_in == now {
+            return;
+        }
+        self.asked_in = now;
+        if now.1.is_some() {
+            let ids = std::mem::take(&mut self.held);
+            out.inputs
+                .extend(ids.into_iter().map(|token| Input::Read { token, forward: true }));
+        }
+    }
+
+    /// Fails the reads whose deadline has passed.
+    pub(crate) fn expire(&mut self, now: Nanos, out: &mut Outbox) {
+        while let Some((_, id)) = self.due.first().copied().filter(|first| first.0 <= now) {
+            let why = if self.held.contains(&id) {
+                Reason::NoLeader
+            } else {
+                Reason::Timeout
+            };
+            self.finish(id, Err(Failure::NotDone(why)), out);
+        }
+    }
+
+    /// The next deadline.
+    pub(crate) fn next_deadline(&self) -> Option<Nanos> {
+        self.due.first().map(|first| first.0)
+    }
+
+    fn finish(&mut self, id: u64, result: Result<(), Failure>, out: &mut Outbox) {
+        let pending = self.live.remove(&id).expect("a read is answered once");
+        self.due.remove(&(pending.deadline, id));
+        self.held.remove(&id);
+        if let Some(index) = pending.index {
+            self.waiting.remove(&(index, id));
+        }
+        out.effects.reads.push((pending.token, result));
+    }
+}

@@ -1,0 +1,118 @@
+//! Log writes: the core's [`Write`] as records, and the node's own marks of compaction. Both share one sequence of numbers,
+//! so that the disk has one order to keep.
+
+use std::collections::VecDeque;
+
+use quorate_base::Index;
+use quorate_raft::{Log, SnapMeta, Write, WriteId};
+use quorate_wal::Record;
+
+use crate::event::LogOp;
+use crate::stored::{Mark, Origin, state_record};
+use crate::tail::Tail;
+
+/// Writes handed out and not yet durable.
+#[derive(Debug)]
+pub(crate) struct Writes {
+    last: WriteId,
+    /// The number of each, with the core's if the write is the core's.
+    in_flight: VecDeque<(WriteId, Option<WriteId>)>,
+    /// Founds a fresh log with the first write.
+    first_mark: Option<Record>,
+    /// The newest mark written: truncation never reaches before it.
+    marked: Index,
+    /// Where the log on disk ends.
+    end: Index,
+}
+
+impl Writes {
+    pub(crate) fn new(log: &Log, first_mark: Option<Record>) -> Writes {
+        Writes {
+            last: 0,
+            in_flight: VecDeque::new(),
+            first_mark,
+            marked: log.base().last.index,
+            end: log.last_index(),
+        }
+    }
+
+    /// The core's write as one batch of records: founding mark, truncation, installed mark, entries, hard state.
+    pub(crate) fn of_core(&mut self, write: Write, tail: &Tail) -> LogOp {
+        let mut records: Vec<Record> = self.first_mark.take().into_iter().collect();
+        if let Some(after) = write.truncate_after {
+            self.truncate(after, &mut records);
+        }
+        if let Some(meta) = write.installed {
+            self.truncate(self.marked, &mut records);
+            self.mark(
+                Mark {
+                    origin: Origin::Installed,
+                    meta,
+                },
+                &mut records,
+            );
+        }
+        if let Some(range) = write.append {
+            assert_eq!(
+                range.prev.index, self.end,
+                "appends go on where the log on disk ends"
+            );
+            for index in range.first().0..=range.last.index.0 {
+                let index = Index(index);
+                let body = tail
+                    .get(index)
+                    .expect("an entry that is not durable yet is in the tail cache")
+                    .clone();
+                records.push(Record::Entry { index, body });
+            }
+            self.end = range.last.index;
+        }
+        records.extend(write.hard.as_ref().map(state_record));
+        self.number(Some(write.id), records)
+    }
+
+    fn truncate(&mut self, after: Index, records: &mut Vec<Record>) {
+        if after < self.end {
+            records.push(Record::Truncate { after });
+            self.end = after;
+        }
+    }
+
+    fn mark(&mut self, mark: Mark, records: &mut Vec<Record>) {
+        self.marked = mark.meta.last.index;
+        self.end = self.end.max(self.marked);
+        records.push(mark.record());
+    }
+
+    /// Drops the log before the base that `meta` describes.
+    pub(crate) fn of_compaction(&mut self, meta: SnapMeta) -> LogOp {
+        let mut records: Vec<Record> = self.first_mark.take().into_iter().collect();
+        self.mark(
+            Mark {
+                origin: Origin::Compacted,
+                meta,
+            },
+            &mut records,
+        );
+        self.number(None, records)
+    }
+
+    fn number(&mut self, core: Option<WriteId>, records: Vec<Record>) -> LogOp {
+        self.last += 1;
+        self.in_flight.push_back((self.last, core));
+        LogOp::Write {
+            id: self.last,
+            records,
+        }
+    }
+
+    /// Writes up to `id` are durable. Returns the core's last one among them.
+    pub(crate) fn written(&mut self, id: WriteId) -> Option<WriteId> {
+        assert!(id <= self.last, "write {id} was never handed out");
+        let mut core = None;
+        while let Some(write) = self.in_flight.pop_front_if(|write| write.0 <= id) {
+            core = write.1.or(core);
+        }
+        core
+    }
+}
