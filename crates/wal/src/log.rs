@@ -13,7 +13,7 @@ use crate::format::{FRAME_HEADER, Place, Position, SECTOR, SegmentHeader};
 use crate::frame::{self, FrameWriter};
 use crate::record::{self, Parts, Record};
 use crate::recover::{self, Replay};
-use crate::segment::{self, Preparation, Segment};
+use crate::segment::{Preparation, Segment};
 
 /// How a log is kept. What has only one safe value is not here.
 #[derive(Clone, Debug)]
@@ -367,7 +367,6 @@ fn create_first(disk: &dyn Disk, identity: u64, length: u32) -> Result<Segment, 
     while !preparation.is_filled() {
         preparation.fill()?;
     }
-    let segment = preparation.publish(disk)?;
-    segment::sync_dir(disk)?;
-    Ok(segment)
+    // Its name becomes durable in `repair`, as that of a segment found.
+    preparation.publish(disk)
 }

@@ -132,18 +132,16 @@ impl Replay {
 
     /// The frame at `at`, whole or torn, must have been written right after the last one found.
     fn check_follows(&self, at: Position, shape: &Shape) -> Result<(), OpenError> {
-        if at.offset as usize == SECTOR && at.segment > 1 {
-            if shape.synced.segment != at.segment - 1 {
-                return Err(self.damage(at, "a frame that belongs after another segment"));
+        if at == self.end {
+            // What the first frame of the oldest segment follows is gone, except in the very first segment.
+            let oldest = self.last_frame.is_none() && at.segment > 1;
+            if !oldest && shape.synced != at {
+                return Err(self.damage(at, "a frame that belongs elsewhere"));
             }
-        } else if shape.synced != at {
-            return Err(self.damage(at, "a frame that belongs elsewhere"));
-        }
-        // The oldest segment there is begins at the end known so far; what its first frame follows is gone.
-        if at != self.end && shape.synced != self.end {
+        } else if shape.synced != self.end || self.end.segment + 1 != at.segment {
             return Err(self.damage(
                 self.end,
-                "frames are missing: the next segment begins after a later one",
+                "the next segment does not follow from what is here: frames are missing",
             ));
         }
         match self.sequence {

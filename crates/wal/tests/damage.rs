@@ -5,7 +5,9 @@ mod common;
 
 use std::collections::BTreeMap;
 
-use common::{IDENTITY, MemDisk, Model, Random, SECTOR, entry, mark, open, options, state, truncate};
+use common::{
+    IDENTITY, MemDisk, Model, Random, SECTOR, entry, maintain_all, mark, open, options, state, truncate,
+};
 use quorate_wal::{Item, OpenError, Options, Wal, inspect};
 
 /// Of the segments here.
@@ -283,4 +285,168 @@ fn inspecting_shows_everything_and_changes_nothing() {
     assert_eq!(damages(&items), [(name, SECTOR as u64)]);
     assert!(items.len() > sound / 2, "it goes on behind the damage");
     assert_eq!((disk.calls(), disk.files()), (0, broken));
+}
+
+/// Where the frames of a log are, in order: file, first sector's offset, offset behind the last sector.
+fn frames(files: &Files) -> Vec<(String, usize, usize)> {
+    let mut frames = Vec::new();
+    let show = &mut |located: quorate_wal::Located| {
+        if let Item::Frame { length, .. } = located.item {
+            let at = located.offset as usize;
+            frames.push((located.file, at, at + length as usize));
+        }
+    };
+    inspect(&MemDisk::of(files), show).unwrap().unwrap();
+    frames
+}
+
+/// A log of several frames in each of several segments, and what it held after each frame.
+fn longer_log() -> (Files, Vec<Model>) {
+    let disk = MemDisk::default();
+    let (mut wal, mut model) = open(&disk, 8192).unwrap();
+    let mut history = vec![model.clone()];
+    let mut random = Random(21);
+    for (i, size) in (1..).zip([40, 1300, 300, 2200, 10, 700, 900, 90, 1500, 200, 2900, 5, 450]) {
+        let batches = [vec![entry(i, random.bytes(size))]];
+        wal.append(&batches).unwrap();
+        model.apply_all(&batches);
+        history.push(model.clone());
+    }
+    (disk.files(), history)
+}
+
+/// Every run of sectors zeroed, over the end of a segment's frames and beyond. If anything of a later frame is left to show it, that
+/// is damage; only where the whole end of the log is gone is it taken for a tear.
+#[test]
+fn zeroed_runs_are_reported_while_anything_later_is_left() {
+    let (files, history) = longer_log();
+    let frames = frames(&files);
+    assert_eq!(frames.len() + 1, history.len());
+    assert!(files.len() >= 3);
+    let (mut reported, mut silent) = (0, 0);
+    for (name, bytes) in &files {
+        for from in (SECTOR..bytes.len()).step_by(SECTOR) {
+            for to in (from + SECTOR..=bytes.len()).step_by(SECTOR) {
+                let gone = |file: &String, at: usize| file == name && (from..to).contains(&at);
+                let hit = frames
+                    .iter()
+                    .position(|(file, start, end)| file == name && *start < to && from < *end);
+                let Some(hit) = hit else { continue };
+                let proof = frames[hit + 1..]
+                    .iter()
+                    .any(|(file, start, end)| !gone(file, *start) || !gone(file, *end - SECTOR));
+                let mut files = files.clone();
+                files.get_mut(name).unwrap()[from..to].fill(0);
+                match open(&MemDisk::of(&files), 8192) {
+                    Err(OpenError::Damaged(_)) => reported += 1,
+                    Err(other) => panic!("{name} {from}..{to}: {other}"),
+                    Ok((_, found)) => {
+                        assert!(
+                            !proof,
+                            "{name} {from}..{to}: dropped although a later frame is there"
+                        );
+                        assert_eq!(found, history[hit]);
+                        silent += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(
+        reported > 100 && silent > 0,
+        "{reported} reported, {silent} taken for a tear"
+    );
+}
+
+/// Two places at once: nothing may make up for the other.
+#[test]
+fn two_damaged_sectors_are_reported() {
+    let (files, history) = longer_log();
+    let whole = history.last().unwrap();
+    let mut random = Random(33);
+    for (name, bytes) in &files {
+        for one in (0..bytes.len()).step_by(SECTOR) {
+            for two in (one + SECTOR..bytes.len()).step_by(SECTOR) {
+                let mut files = files.clone();
+                for at in [one, two] {
+                    files.get_mut(name).unwrap()[at + random.below(SECTOR as u64) as usize] ^=
+                        1 << random.below(8);
+                }
+                if let Ok((_, found)) = open(&MemDisk::of(&files), 8192) {
+                    assert_eq!(found, *whole, "{name} at {one} and {two}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_segment_emptied_behind_a_spare_is_reported() {
+    let disk = MemDisk::default();
+    let (mut wal, _) = open(&disk, 2048).unwrap();
+    for i in 1..=2 {
+        wal.append(&[vec![entry(i, vec![9; 900])]]).unwrap();
+    }
+    maintain_all(&mut wal).unwrap();
+    let mut files = disk.files();
+    let names = segments(&files);
+    assert_eq!(names.len(), 3);
+    files.get_mut(&names[1]).unwrap()[SECTOR..].fill(0);
+    let error = open(&MemDisk::of(&files), 2048).unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Damaged(damage) if damage.file == names[1]),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_emptied_log_whose_beginning_was_removed_is_reported() {
+    let disk = MemDisk::default();
+    let (mut wal, _) = open(&disk, 2048).unwrap();
+    for i in 1..=3 {
+        wal.append(&[vec![entry(i, vec![9; 900]), mark(i, b"m")]])
+            .unwrap();
+    }
+    maintain_all(&mut wal).unwrap();
+    let mut files = disk.files();
+    let names = segments(&files);
+    assert_eq!(names.len(), 2, "the newest and a spare: {names:?}");
+    files.get_mut(&names[0]).unwrap()[SECTOR..].fill(0);
+    let error = open(&MemDisk::of(&files), 2048).unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Damaged(damage) if damage.file == names[0]),
+        "{error}"
+    );
+}
+
+/// Two logs of the same identity that differ only in how the same entries were written.
+#[test]
+fn segments_of_two_histories_do_not_mix() {
+    let log = |batches: [&[usize]; 2]| {
+        let disk = MemDisk::default();
+        let (mut wal, mut model) = open(&disk, 4608).unwrap();
+        for sizes in batches.into_iter().filter(|sizes| !sizes.is_empty()) {
+            let batch = sizes
+                .iter()
+                .zip(model.last() + 1..)
+                .map(|(&size, i)| entry(i, vec![1; size]))
+                .collect();
+            let batches = [batch];
+            wal.append(&batches).unwrap();
+            model.apply_all(&batches);
+        }
+        wal.append(&[vec![entry(3, vec![2; 1500])]]).unwrap();
+        disk.files()
+    };
+    let (two, one) = (log([&[300], &[1200]]), log([&[300, 1900], &[]]));
+    let names = segments(&two);
+    assert_eq!(segments(&one), names);
+    let ends = |files: &Files| frames(files).iter().rfind(|frame| frame.0 == names[0]).unwrap().2;
+    assert_eq!(ends(&two), ends(&one), "the same place follows");
+    let mixed = Files::from([
+        (names[0].clone(), one[&names[0]].clone()),
+        (names[1].clone(), two[&names[1]].clone()),
+    ]);
+    let error = open(&MemDisk::of(&mixed), 4608).unwrap_err();
+    assert!(error.to_string().contains("sequence number"), "{error}");
 }

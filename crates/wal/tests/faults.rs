@@ -162,3 +162,31 @@ fn an_append_without_any_room_left_closes_the_log_and_loses_nothing() {
     disk.set_capacity(None);
     restart(&disk, &[model]);
 }
+
+/// A preparation left over by a crash, longer than a segment and full of noise.
+#[test]
+fn remains_of_a_preparation_do_no_harm() {
+    let noise = common::Random(1).bytes(3 * SMALL as usize).to_vec();
+    let disk = MemDisk::of(&[("wal-prepare".to_owned(), noise)].into());
+    let (mut wal, mut model) = open(&disk, SMALL).unwrap();
+    maintain_all(&mut wal).unwrap();
+    for i in 1..=10 {
+        let batches = [vec![entry(i, vec![1; 900])]];
+        wal.append(&batches).unwrap();
+        model.apply_all(&batches);
+    }
+    assert_eq!(open(&disk, SMALL).unwrap().1, model);
+}
+
+/// Some file systems only find out in the sync. The file that failed must not become a segment.
+#[test]
+fn a_preparation_whose_sync_failed_is_begun_anew() {
+    let disk = MemDisk::default();
+    let (mut wal, _) = open(&disk, SMALL).unwrap();
+    // Creating, emptying and writing come first.
+    disk.fail_at(3, Fault::Nothing(ErrorKind::StorageFull));
+    assert_eq!(wal.maintain().unwrap(), Space::Low);
+    let calls = disk.calls();
+    assert_eq!(wal.maintain().unwrap(), Space::Ok);
+    assert_eq!(disk.calls() - calls, 3, "emptied, written, synced");
+}
