@@ -48,6 +48,8 @@ pub struct Settings {
     pub election: Duration,
     /// Largest request, in bytes.
     pub max_request_bytes: usize,
+    /// Between two notifications of progress to an idle watcher.
+    pub progress_interval: Duration,
 }
 
 /// Why the flags make no server.
@@ -118,6 +120,7 @@ impl Settings {
             heartbeat,
             election,
             max_request_bytes: max_request_bytes(values)?,
+            progress_interval: progress_interval(values),
             name,
         };
         assert!(
@@ -260,6 +263,19 @@ fn timing(values: &Values) -> Result<(Duration, Duration)> {
         ));
     }
     Ok((Duration::from_millis(heartbeat), Duration::from_millis(election)))
+}
+
+/// Under either name; the newer one counts if both are set.
+fn progress_interval(values: &Values) -> Duration {
+    let names = [
+        "watch-progress-notify-interval",
+        "experimental-watch-progress-notify-interval",
+    ];
+    let set = names
+        .into_iter()
+        .map(|name| values.duration(name))
+        .find(|interval| !interval.is_zero());
+    set.unwrap_or(Duration::from_secs(600))
 }
 
 fn max_request_bytes(values: &Values) -> Result<usize> {

@@ -122,12 +122,18 @@ impl Values {
         }
     }
 
-    /// The value in force of a flag of kind [`Kind::Uint`].
+    /// The value in force of a flag of kind [`value::Kind::Uint`].
     pub fn number(&self, name: &str) -> u64 {
         value::parse_uint(self.get(name)).unwrap_or_else(|| panic!("--{name} was checked to be a number"))
     }
 
-    /// The value in force of a flag of kind [`Kind::Bool`].
+    /// The value in force of a flag of kind [`value::Kind::Duration`].
+    pub fn duration(&self, name: &str) -> std::time::Duration {
+        value::parse_duration(self.get(name))
+            .unwrap_or_else(|| panic!("--{name} was checked to be a duration"))
+    }
+
+    /// The value in force of a flag of kind [`value::Kind::Bool`].
     pub fn is_true(&self, name: &str) -> bool {
         value::parse_bool(self.get(name)).unwrap_or_else(|| panic!("--{name} was checked to be a boolean"))
     }

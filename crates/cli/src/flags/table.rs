@@ -73,6 +73,8 @@ pub const TABLE: &[Flag] = &[
     acts("heartbeat-interval", Uint, "100", "Milliseconds between a leader's heartbeats."),
     acts("election-timeout", Uint, "1000", "Milliseconds without a leader before an election; at least 5 heartbeats, at most 50000."),
     acts("max-request-bytes", Uint, "1572864", "The largest request that is accepted, in bytes."),
+    acts("watch-progress-notify-interval", Duration, "0s", "How often a watcher that asked for it hears of the revision while nothing happens; 0 is 10 minutes."),
+    acts("experimental-watch-progress-notify-interval", Duration, "0s", "The older name of --watch-progress-notify-interval."),
     // Clustering.
     acts("initial-advertise-peer-urls", List, "http://localhost:2380", "This member's peer URLs as the others reach them. Unset: what --initial-cluster says of --name, else the listening URLs."),
     acts("initial-cluster", Text, "default=http://localhost:2380", "All members of a new cluster: name=peer-URL, with commas between. Unset: this member alone."),
@@ -196,8 +198,6 @@ pub const TABLE: &[Flag] = &[
     fixed("auth-token", Text, "simple", "authentication is not supported yet"),
     fixed("auto-compaction-retention", Text, "0", "automatic compaction is not supported yet; compact from a client"),
     no_effect("auto-compaction-mode", Text, "periodic", "only read together with --auto-compaction-retention, which is refused"),
-    fixed("watch-progress-notify-interval", Duration, "0s", "the interval of progress notifications cannot be changed yet"),
-    fixed("experimental-watch-progress-notify-interval", Duration, "0s", "the interval of progress notifications cannot be changed yet"),
     fixed("feature-gates", List, "", "no feature gate of etcd exists here"),
     fixed("corrupt-check-time", Duration, "0s", "members do not compare their stores periodically yet"),
     fixed("experimental-corrupt-check-time", Duration, "0s", "members do not compare their stores periodically yet"),
