@@ -70,6 +70,8 @@ pub struct History {
     pub revision: i64,
     /// The compacted revision when it was read. If above `from`, `from` was raised to it and watchers before it are lost.
     pub compacted: i64,
+    /// Whether the events carry the versions before.
+    pub prev_kv: bool,
     /// The events of `from..=through`.
     pub events: Vec<Arc<Event>>,
 }
@@ -271,6 +273,7 @@ impl Kv {
             through: self.meta.revision,
             revision: self.meta.revision,
             compacted: self.meta.compacted,
+            prev_kv,
             events: Vec::new(),
         };
         let mut bytes = 0;

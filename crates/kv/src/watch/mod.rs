@@ -1,6 +1,6 @@
 //! Watch fan-out, sans-I/O: which events go to which watcher.
 //!
-//! The [`Hub`] is fed with every [`EventBatch`] and hands out [`WatchResponse`]s stream by stream. A watcher is *synced* while it gets
+//! The [`Hub`] is fed with every [`EventBatch`](crate::EventBatch) and hands out [`WatchResponse`]s stream by stream. A watcher is *synced* while it gets
 //! events as they are published; one that starts in the past, or whose queue is full, is *unsynced* and catches up from history
 //! ([`Hub::wants_history`], [`Hub::history`]). So nothing is lost and memory is bounded. The hub reads no clock: the caller says when it is
 //! time for progress notifications.
@@ -9,8 +9,12 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::kv::{EventBatch, History};
 use crate::types::Event;
+
+mod hub;
+mod matcher;
+
+pub use hub::Hub;
 
 /// One client's watch stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -93,72 +97,4 @@ pub struct HistoryWanted {
     pub max_bytes: usize,
     /// Whether some watcher wants the versions before.
     pub prev_kv: bool,
-}
-
-/// All watchers of a node.
-#[derive(Debug)]
-pub struct Hub {}
-
-#[allow(unused_variables)]
-impl Hub {
-    /// A hub without watchers, at the store's present revisions. From then on it must see every batch.
-    pub fn new(options: HubOptions, revision: i64, compacted: i64) -> Hub {
-        unimplemented!("published for its signature")
-    }
-
-    /// Opens a stream.
-    pub fn open(&mut self) -> StreamId {
-        unimplemented!("published for its signature")
-    }
-
-    /// Closes a stream with all its watchers.
-    pub fn close(&mut self, stream: StreamId) {
-        unimplemented!("published for its signature")
-    }
-
-    /// Creates a watcher; the answer (created, or refused) is queued on the stream.
-    pub fn create(&mut self, stream: StreamId, request: WatchRequest) {
-        unimplemented!("published for its signature")
-    }
-
-    /// Cancels a watcher; the answer is queued. Unknown ids are ignored, as in etcd.
-    pub fn cancel(&mut self, stream: StreamId, watch_id: i64) {
-        unimplemented!("published for its signature")
-    }
-
-    /// A client's progress request: answered once all watchers of the stream are synced.
-    pub fn request_progress(&mut self, stream: StreamId) {
-        unimplemented!("published for its signature")
-    }
-
-    /// The progress interval is over: every synced watcher that asked for notifications and had no event since the last call is
-    /// told the revision.
-    pub fn notify_progress(&mut self) {
-        unimplemented!("published for its signature")
-    }
-
-    /// Takes in what was applied.
-    pub fn publish(&mut self, batch: &EventBatch) {
-        unimplemented!("published for its signature")
-    }
-
-    /// What to read for watchers that are behind and have room. One at a time.
-    pub fn wants_history(&self) -> Option<HistoryWanted> {
-        unimplemented!("published for its signature")
-    }
-
-    /// Takes in what was read.
-    pub fn history(&mut self, history: &History) {
-        unimplemented!("published for its signature")
-    }
-
-    /// The streams with something to send, since the last call.
-    pub fn take_ready(&mut self) -> Vec<StreamId> {
-        unimplemented!("published for its signature")
-    }
-
-    /// The next response of a stream. Taking it makes room for more.
-    pub fn next(&mut self, stream: StreamId) -> Option<WatchResponse> {
-        unimplemented!("published for its signature")
-    }
 }

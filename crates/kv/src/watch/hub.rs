@@ -1,0 +1,476 @@
+//! [`Hub`]: the watchers of a node, and how events reach them.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::matcher::{Matcher, Scope};
+use super::{HistoryWanted, HubOptions, StreamId, WatchRequest, WatchResponse};
+use crate::kv::{EventBatch, History, event_bytes};
+use crate::types::{Event, EventKind};
+
+/// The watch id of what belongs to no watcher.
+const NO_WATCH: i64 = -1;
+
+/// All watchers of a node.
+#[derive(Debug)]
+pub struct Hub {
+    options: HubOptions,
+    /// Everything up to here was published.
+    revision: i64,
+    compacted: i64,
+    next_id: u64,
+    streams: BTreeMap<StreamId, Stream>,
+    watchers: BTreeMap<u64, Watcher>,
+    /// The synced watchers by what they watch.
+    matcher: Matcher,
+    /// The unsynced ones, by the first revision they miss. Includes those that have no room.
+    unsynced: BTreeSet<(i64, u64)>,
+    /// Streams with something to send, not yet told.
+    ready: BTreeSet<StreamId>,
+    /// Streams whose client waits for a progress answer.
+    waiting: BTreeSet<StreamId>,
+}
+
+#[derive(Debug, Default)]
+struct Stream {
+    /// Watcher by the client's id.
+    ids: BTreeMap<i64, u64>,
+    next_id: i64,
+    queue: VecDeque<Queued>,
+}
+
+/// A response, and whose queue it takes up how much of.
+#[derive(Debug)]
+struct Queued {
+    response: WatchResponse,
+    watcher: u64,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Watcher {
+    stream: StreamId,
+    id: i64,
+    scope: Scope,
+    /// The first revision it still wants. While it is synced only a lower bound: everything published so far was delivered.
+    next: i64,
+    synced: bool,
+    /// No event since the last progress interval began.
+    quiet: bool,
+    /// Bytes of its events in the stream's queue.
+    queued: usize,
+    request: WatchRequest,
+}
+
+impl Watcher {
+    fn wants(&self, event: &Event) -> bool {
+        let filtered = match event.kind {
+            EventKind::Put => self.request.no_put,
+            EventKind::Delete => self.request.no_delete,
+        };
+        !filtered && event.kv.mod_revision >= self.next
+    }
+}
+
+impl Hub {
+    /// A hub without watchers, at the store's present revisions. From then on it must see every batch.
+    pub fn new(options: HubOptions, revision: i64, compacted: i64) -> Hub {
+        Hub {
+            options,
+            revision,
+            compacted,
+            next_id: 0,
+            streams: BTreeMap::new(),
+            watchers: BTreeMap::new(),
+            matcher: Matcher::default(),
+            unsynced: BTreeSet::new(),
+            ready: BTreeSet::new(),
+            waiting: BTreeSet::new(),
+        }
+    }
+
+    /// Everything up to this revision was published to the hub.
+    pub fn revision(&self) -> i64 {
+        self.revision
+    }
+
+    /// How many watchers there are: synced and unsynced.
+    pub fn watchers(&self) -> (usize, usize) {
+        (self.watchers.len() - self.unsynced.len(), self.unsynced.len())
+    }
+
+    /// Opens a stream.
+    pub fn open(&mut self) -> StreamId {
+        let id = StreamId(self.fresh_id());
+        self.streams.insert(id, Stream::default());
+        id
+    }
+
+    /// Closes a stream with all its watchers.
+    pub fn close(&mut self, stream: StreamId) {
+        if let Some(closed) = self.streams.remove(&stream) {
+            for watcher in closed.ids.into_values() {
+                self.forget(watcher);
+            }
+        }
+        self.ready.remove(&stream);
+        self.waiting.remove(&stream);
+    }
+
+    /// Creates a watcher; the answer (created, or refused) is queued on the stream.
+    pub fn create(&mut self, stream: StreamId, mut request: WatchRequest) {
+        let fresh = self.next_id;
+        let Some(to) = self.streams.get_mut(&stream) else {
+            return;
+        };
+        if request.key.is_empty() {
+            request.key = Bytes::from_static(b"\0");
+        }
+        let Some(scope) = Scope::new(request.key.clone(), request.range_end.clone()) else {
+            return self.refuse(stream, "mvcc: watcher range is empty");
+        };
+        let mut id = request.watch_id;
+        if id == 0 {
+            while to.ids.contains_key(&to.next_id) {
+                to.next_id += 1;
+            }
+            id = to.next_id;
+            to.next_id += 1;
+        } else if to.ids.contains_key(&id) {
+            return self.refuse(stream, "mvcc: duplicate watch ID provided on the WatchStream");
+        }
+        to.ids.insert(id, fresh);
+        self.next_id += 1;
+
+        let next = if request.start_revision > 0 {
+            request.start_revision
+        } else {
+            self.revision + 1
+        };
+        let synced = next > self.revision;
+        if synced {
+            self.matcher.insert(&scope, fresh);
+        } else {
+            self.unsynced.insert((next, fresh));
+        }
+        let watcher = Watcher {
+            stream,
+            id,
+            scope,
+            next,
+            synced,
+            quiet: false,
+            queued: 0,
+            request,
+        };
+        self.watchers.insert(fresh, watcher);
+        self.control(stream, id, |response| response.created = true);
+        self.cancel_compacted();
+    }
+
+    fn refuse(&mut self, stream: StreamId, reason: &'static str) {
+        self.control(stream, NO_WATCH, |response| {
+            response.created = true;
+            response.canceled = true;
+            response.cancel_reason = reason;
+        });
+    }
+
+    /// Cancels a watcher; the answer is queued. Unknown ids are ignored, as in etcd.
+    pub fn cancel(&mut self, stream: StreamId, watch_id: i64) {
+        let Some(from) = self.streams.get_mut(&stream) else {
+            return;
+        };
+        if let Some(watcher) = from.ids.remove(&watch_id) {
+            self.forget(watcher);
+            self.control(stream, watch_id, |response| response.canceled = true);
+            self.answer_waiting();
+        }
+    }
+
+    /// A client's progress request: answered once, when all watchers of the stream are synced.
+    pub fn request_progress(&mut self, stream: StreamId) {
+        if self.streams.contains_key(&stream) {
+            self.waiting.insert(stream);
+            self.answer_waiting();
+        }
+    }
+
+    /// The progress interval is over: every synced watcher that asked for notifications and had no event since the last call is
+    /// told the revision.
+    pub fn notify_progress(&mut self) {
+        let revision = self.revision;
+        let mut told = Vec::new();
+        for watcher in self.watchers.values_mut() {
+            let quiet = std::mem::replace(&mut watcher.quiet, true);
+            if quiet
+                && watcher.synced
+                && watcher.request.progress_notify
+                && watcher.request.start_revision <= revision
+            {
+                told.push((watcher.stream, watcher.id));
+            }
+        }
+        for (stream, id) in told {
+            self.control(stream, id, |_| {});
+        }
+    }
+
+    /// Takes in what was applied.
+    pub fn publish(&mut self, batch: &EventBatch) {
+        assert!(
+            batch.revision >= self.revision || batch.gap,
+            "batches come in order"
+        );
+        if batch.gap {
+            self.fall_behind(batch.revision);
+        } else {
+            self.deliver_to_synced(&batch.events);
+        }
+        self.revision = batch.revision;
+        self.compacted = batch.compacted;
+        self.cancel_compacted();
+        self.answer_waiting();
+    }
+
+    /// Events are missing: whoever was synced reads history from where the hub was.
+    fn fall_behind(&mut self, revision: i64) {
+        let missed = self.revision + 1;
+        let synced: Vec<u64> = self
+            .watchers
+            .iter()
+            .filter(|(_, w)| w.synced)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in synced {
+            let next = self.watchers[&key].next.max(missed);
+            if next <= revision {
+                self.unsync(key, next);
+            }
+        }
+    }
+
+    fn deliver_to_synced(&mut self, events: &[Arc<Event>]) {
+        let mut matched: BTreeMap<u64, Vec<Arc<Event>>> = BTreeMap::new();
+        for event in events {
+            self.matcher.each(&event.kv.key, &mut |key| {
+                matched.entry(key).or_default().push(event.clone())
+            });
+        }
+        let through = events.last().map_or(self.revision, |event| event.kv.mod_revision);
+        for (key, mut events) in matched {
+            let watcher = &self.watchers[&key];
+            events.retain(|event| watcher.wants(event));
+            let Some(first) = events.first() else { continue };
+            let bytes: usize = events.iter().map(|event| event_bytes(event)).sum();
+            if watcher.queued > 0 && watcher.queued + bytes > self.options.queue_bytes {
+                let next = first.kv.mod_revision;
+                self.unsync(key, next);
+            } else {
+                self.enqueue(key, events, through);
+            }
+        }
+    }
+
+    /// What to read for watchers that are behind and have room. One at a time.
+    pub fn wants_history(&self) -> Option<HistoryWanted> {
+        let mut with_room = self
+            .unsynced
+            .iter()
+            .filter(|(_, key)| self.has_room(&self.watchers[key]))
+            .peekable();
+        let from = with_room.peek()?.0;
+        Some(HistoryWanted {
+            from,
+            max_bytes: self.options.history_bytes,
+            prev_kv: with_room.any(|(_, key)| self.watchers[key].request.prev_kv),
+        })
+    }
+
+    /// A slow watcher reads on when half its queue is free, or it would read one event at a time.
+    fn has_room(&self, watcher: &Watcher) -> bool {
+        watcher.queued <= self.options.queue_bytes / 2
+    }
+
+    /// Takes in what was read.
+    pub fn history(&mut self, history: &History) {
+        self.compacted = self.compacted.max(history.compacted);
+        self.cancel_compacted();
+        let served: Vec<u64> = self
+            .unsynced
+            .range((history.from, 0)..=(history.through, u64::MAX))
+            .map(|(_, key)| *key)
+            .filter(|key| {
+                let watcher = &self.watchers[key];
+                self.has_room(watcher) && (history.prev_kv || !watcher.request.prev_kv)
+            })
+            .collect();
+        for key in served {
+            let watcher = &self.watchers[&key];
+            let wanted = |event: &&Arc<Event>| watcher.scope.contains(&event.kv.key) && watcher.wants(event);
+            let events: Vec<Arc<Event>> = history.events.iter().filter(wanted).cloned().collect();
+            if !events.is_empty() {
+                self.enqueue(key, events, history.through);
+            }
+            self.advance(key, history.through + 1);
+        }
+        self.answer_waiting();
+    }
+
+    /// An unsynced watcher got everything before `next`.
+    fn advance(&mut self, key: u64, next: i64) {
+        let watcher = self
+            .watchers
+            .get_mut(&key)
+            .expect("keys of unsynced watchers are in the map");
+        self.unsynced.remove(&(watcher.next, key));
+        watcher.next = next;
+        if next > self.revision {
+            watcher.synced = true;
+            self.matcher.insert(&watcher.scope, key);
+        } else {
+            self.unsynced.insert((next, key));
+        }
+    }
+
+    /// A synced watcher now misses events from `next` on.
+    fn unsync(&mut self, key: u64, next: i64) {
+        let watcher = self
+            .watchers
+            .get_mut(&key)
+            .expect("keys of synced watchers are in the map");
+        assert!(watcher.synced, "only a synced watcher falls behind");
+        watcher.synced = false;
+        watcher.next = next;
+        self.matcher.remove(&watcher.scope, key);
+        self.unsynced.insert((next, key));
+    }
+
+    /// Watchers that want what is compacted are lost: their clients must start anew.
+    fn cancel_compacted(&mut self) {
+        while let Some((next, key)) = self.unsynced.first().copied()
+            && next < self.compacted
+        {
+            let (stream, id) = (self.watchers[&key].stream, self.watchers[&key].id);
+            self.forget(key);
+            if let Some(stream) = self.streams.get_mut(&stream) {
+                stream.ids.remove(&id);
+            }
+            let compacted = self.compacted;
+            self.control(stream, id, |response| {
+                response.canceled = true;
+                response.compact_revision = compacted;
+            });
+        }
+    }
+
+    /// Answers progress requests of streams all of whose watchers are synced and have begun.
+    fn answer_waiting(&mut self) {
+        let revision = self.revision;
+        let due = |stream: &&StreamId| {
+            self.streams[stream].ids.values().all(|key| {
+                let watcher = &self.watchers[key];
+                watcher.synced && watcher.request.start_revision <= revision
+            })
+        };
+        let due: Vec<StreamId> = self.waiting.iter().filter(due).copied().collect();
+        for stream in due {
+            self.waiting.remove(&stream);
+            self.control(stream, NO_WATCH, |_| {});
+        }
+    }
+
+    /// The streams with something to send, since the last call.
+    pub fn take_ready(&mut self) -> Vec<StreamId> {
+        std::mem::take(&mut self.ready).into_iter().collect()
+    }
+
+    /// The next response of a stream. Taking it makes room for more.
+    pub fn next(&mut self, stream: StreamId) -> Option<WatchResponse> {
+        let queued = self.streams.get_mut(&stream)?.queue.pop_front()?;
+        if let Some(watcher) = self.watchers.get_mut(&queued.watcher) {
+            watcher.queued -= queued.bytes;
+        }
+        Some(queued.response)
+    }
+
+    /// Queues events for a watcher, in fragments if it agreed to that and they are large.
+    fn enqueue(&mut self, key: u64, events: Vec<Arc<Event>>, revision: i64) {
+        let watcher = self
+            .watchers
+            .get_mut(&key)
+            .expect("whoever is enqueued to is in the map");
+        let stream = self
+            .streams
+            .get_mut(&watcher.stream)
+            .expect("watchers go with their stream");
+        watcher.quiet = false;
+        let mut pieces: Vec<(Vec<Arc<Event>>, usize)> = Vec::new();
+        for event in events {
+            let size = event_bytes(&event);
+            match pieces.last_mut() {
+                Some((piece, bytes))
+                    if !watcher.request.fragment || *bytes + size <= self.options.fragment_bytes =>
+                {
+                    piece.push(event);
+                    *bytes += size;
+                }
+                _ => pieces.push((vec![event], size)),
+            }
+        }
+        let last = pieces.len().saturating_sub(1);
+        for (n, (events, bytes)) in pieces.into_iter().enumerate() {
+            watcher.queued += bytes;
+            let response = WatchResponse {
+                revision,
+                watch_id: watcher.id,
+                fragment: n < last,
+                prev_kv: watcher.request.prev_kv,
+                events,
+                ..WatchResponse::default()
+            };
+            stream.queue.push_back(Queued {
+                response,
+                watcher: key,
+                bytes,
+            });
+        }
+        self.ready.insert(watcher.stream);
+    }
+
+    /// Queues a response without events.
+    fn control(&mut self, to: StreamId, watch_id: i64, set: impl FnOnce(&mut WatchResponse)) {
+        let mut response = WatchResponse {
+            revision: self.revision,
+            watch_id,
+            ..WatchResponse::default()
+        };
+        set(&mut response);
+        if let Some(stream) = self.streams.get_mut(&to) {
+            stream.queue.push_back(Queued {
+                response,
+                watcher: u64::MAX,
+                bytes: 0,
+            });
+            self.ready.insert(to);
+        }
+    }
+
+    /// Drops a watcher, but for its place in its stream.
+    fn forget(&mut self, key: u64) {
+        if let Some(watcher) = self.watchers.remove(&key) {
+            if watcher.synced {
+                self.matcher.remove(&watcher.scope, key);
+            } else {
+                self.unsynced.remove(&(watcher.next, key));
+            }
+        }
+    }
+
+    fn fresh_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id - 1
+    }
+}
