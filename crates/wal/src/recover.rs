@@ -110,11 +110,10 @@ impl Replay {
                 }
                 Found::Damaged { offset, why } => return Err(self.damage(Position { offset, ..at }, why)),
                 Found::Frame { shape, records, end } => {
-                    self.check_untorn()?;
                     self.check_follows(at, &shape)?;
                     self.frame(at, &image, segment, shape, records)?;
                     self.last_frame = Some(at);
-                    self.sequence = Some(shape.sequence + 1);
+                    self.sequence = Some(shape.sequence.saturating_add(1));
                     at.offset = end;
                     self.end = at;
                 }
@@ -122,7 +121,7 @@ impl Replay {
         }
     }
 
-    /// After a torn frame nothing can have been written.
+    /// After a torn frame nothing can have been written. (What names its own predecessor is checked by that.)
     fn check_untorn(&self) -> Result<(), OpenError> {
         match self.torn {
             Some(torn) => Err(self.damage(torn, "parts of a frame are missing after which more was written")),

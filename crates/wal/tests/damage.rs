@@ -364,20 +364,83 @@ fn two_damaged_sectors_are_reported() {
     let (files, history) = longer_log();
     let whole = history.last().unwrap();
     let mut random = Random(33);
-    for (name, bytes) in &files {
-        for one in (0..bytes.len()).step_by(SECTOR) {
-            for two in (one + SECTOR..bytes.len()).step_by(SECTOR) {
-                let mut files = files.clone();
-                for at in [one, two] {
-                    files.get_mut(name).unwrap()[at + random.below(SECTOR as u64) as usize] ^=
-                        1 << random.below(8);
-                }
-                if let Ok((_, found)) = open(&MemDisk::of(&files), 8192) {
-                    assert_eq!(found, *whole, "{name} at {one} and {two}");
+    // Anywhere in the sectors, and in the headers at the front of them.
+    for within in [SECTOR as u64, 40] {
+        for (name, bytes) in &files {
+            for one in (0..bytes.len()).step_by(SECTOR) {
+                for two in (one + SECTOR..bytes.len()).step_by(SECTOR) {
+                    let mut files = files.clone();
+                    for at in [one, two] {
+                        files.get_mut(name).unwrap()[at + random.below(within) as usize] ^=
+                            1 << random.below(8);
+                    }
+                    if let Ok((_, found)) = open(&MemDisk::of(&files), 8192) {
+                        assert_eq!(found, *whole, "{name} at {one} and {two}");
+                    }
                 }
             }
         }
     }
+}
+
+/// All from some frame on zeroed, but for one sector. A header or footer of a later frame is proof enough of the loss.
+#[test]
+fn one_sector_of_a_later_frame_is_enough() {
+    let (files, history) = longer_log();
+    let frames = frames(&files);
+    let last = frames[frames.len() - 1].0.clone();
+    let (mut reported, mut silent) = (0, 0);
+    for (first, (_, from, _)) in frames.iter().enumerate().filter(|(_, frame)| frame.0 == last) {
+        for (this, (_, start, end)) in frames.iter().enumerate().skip(first) {
+            for kept in (*start..*end).step_by(SECTOR) {
+                let mut files = files.clone();
+                let bytes = files.get_mut(&last).unwrap();
+                let sector = bytes[kept..kept + SECTOR].to_vec();
+                bytes[*from..].fill(0);
+                bytes[kept..kept + SECTOR].copy_from_slice(&sector);
+                match open(&MemDisk::of(&files), 8192) {
+                    Err(_) => reported += 1,
+                    Ok((_, found)) => {
+                        let tells = kept == *start || kept == *end - SECTOR;
+                        assert!(
+                            this == first || !tells,
+                            "from {from}, kept {kept} of a later frame"
+                        );
+                        assert_eq!(found, history[first]);
+                        silent += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(
+        reported > 5 && silent > 5,
+        "{reported} reported, {silent} taken for a tear"
+    );
+}
+
+/// A torn frame in the next segment shows that the last frame of this one was durable, even if no header says so.
+#[test]
+fn remains_in_the_next_segment_are_proof_for_this_one() {
+    let (files, _) = longer_log();
+    let frames = frames(&files);
+    let next = frames.iter().position(|frame| frame.0 != frames[0].0).unwrap();
+    let ((first, _, end), (second, start, _)) = (&frames[next - 1], &frames[next]);
+    let mut files = files.clone();
+    files.get_mut(first).unwrap()[end - SECTOR..*end].fill(0);
+    let bytes = files.get_mut(second).unwrap();
+    bytes[*start..].fill(0);
+    files.retain(|name, _| name <= second);
+    assert!(
+        open(&MemDisk::of(&files), 8192).is_ok(),
+        "alone it looks like a tear"
+    );
+    files.get_mut(second).unwrap()[start + SECTOR..start + 2 * SECTOR].fill(7);
+    let error = open(&MemDisk::of(&files), 8192).unwrap_err();
+    assert!(
+        matches!(&error, OpenError::Damaged(damage) if damage.file == *first),
+        "{error}"
+    );
 }
 
 #[test]
