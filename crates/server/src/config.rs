@@ -1,0 +1,152 @@
+//! What a server must be told to start. Plain values, already checked for syntax by whoever read the flags.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use quorate_base::NodeId;
+
+/// The version that clients are told. Some parse every dotted part as a number, so it is a plain 3.6 release of the API spoken.
+pub const API_VERSION: &str = "3.6.6";
+
+/// The cluster and storage version that clients are told.
+pub const CLUSTER_VERSION: &str = "3.6.0";
+
+/// What a gRPC message may be longer than a request: its framing and headers.
+pub(crate) const MESSAGE_OVERHEAD: usize = 512 << 10;
+
+/// A member as the cluster was founded with it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// Its name.
+    pub name: String,
+    /// Where its peers reach it, as URLs. The first is the one connected to.
+    pub peer_urls: Vec<String>,
+}
+
+/// How to start a server. Made by [`ServerConfig::new`], then adjusted field by field.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// This member.
+    pub id: NodeId,
+    /// The cluster.
+    pub cluster: u64,
+    /// All members, this one included.
+    pub members: BTreeMap<NodeId, Member>,
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// Where to listen for peers. May be empty for a cluster of one.
+    pub listen_peers: Vec<SocketAddr>,
+    /// Where to listen for clients: gRPC and HTTP on the same port.
+    pub listen_clients: Vec<SocketAddr>,
+    /// The client URLs to show in the member list. Empty: those of the listening addresses.
+    pub advertise_clients: Vec<String>,
+    /// How often a leader is heard of.
+    pub heartbeat: Duration,
+    /// How long without a leader until a follower campaigns.
+    pub election: Duration,
+    /// The longest request in bytes.
+    pub max_request_bytes: usize,
+    /// How often a watcher that asked for it is told the revision while nothing happens.
+    pub progress_interval: Duration,
+}
+
+impl ServerConfig {
+    /// A server with etcd's defaults: heartbeat 100 ms, election 1 s, requests up to 1.5 MiB, progress every 10 minutes.
+    pub fn new(
+        id: NodeId,
+        cluster: u64,
+        members: BTreeMap<NodeId, Member>,
+        data_dir: impl Into<PathBuf>,
+    ) -> ServerConfig {
+        ServerConfig {
+            id,
+            cluster,
+            members,
+            data_dir: data_dir.into(),
+            listen_peers: Vec::new(),
+            listen_clients: Vec::new(),
+            advertise_clients: Vec::new(),
+            heartbeat: Duration::from_millis(100),
+            election: Duration::from_secs(1),
+            max_request_bytes: 1_572_864,
+            progress_interval: Duration::from_secs(600),
+        }
+    }
+
+    /// This member's name.
+    pub(crate) fn name(&self) -> &str {
+        self.members.get(&self.id).map_or("", |member| &member.name)
+    }
+
+    /// How long a request may take: etcd's rule.
+    pub(crate) fn request_timeout(&self) -> Duration {
+        Duration::from_secs(5) + self.election * 2
+    }
+
+    /// The shortest lease in seconds: one and a half election timeouts, rounded up, so that no lease ends by an election alone.
+    pub(crate) fn min_lease_ttl(&self) -> i64 {
+        let millis = self.election.as_millis().saturating_mul(3).div_ceil(2);
+        i64::try_from(millis.div_ceil(1000)).unwrap_or(i64::MAX).max(1)
+    }
+
+    /// The node's part of this.
+    pub(crate) fn node(&self) -> quorate::Config {
+        let members = self
+            .members
+            .iter()
+            .map(|(id, member)| (*id, member.peer_address()))
+            .collect();
+        let mut node = quorate::Config::new(self.id, self.cluster, self.name(), members, &self.data_dir);
+        node.listen_peers = self.listen_peers.clone();
+        node.heartbeat = self.heartbeat;
+        node.election = self.election;
+        node.max_proposal = self.max_request_bytes;
+        node.timeout = self.request_timeout();
+        node
+    }
+}
+
+impl Member {
+    /// `host:port` of the first peer URL.
+    fn peer_address(&self) -> String {
+        let url = self.peer_urls.first().map_or("", String::as_str);
+        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+        rest.split('/').next().unwrap_or_default().to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn peer_addresses_are_cut_from_urls() {
+        for (url, address) in [
+            ("http://127.0.0.1:2380", "127.0.0.1:2380"),
+            ("http://[::1]:2380/", "[::1]:2380"),
+            ("n1.example:2380", "n1.example:2380"),
+        ] {
+            let member = Member {
+                name: String::new(),
+                peer_urls: vec![url.into()],
+            };
+            assert_eq!(member.peer_address(), address);
+        }
+    }
+
+    #[test]
+    fn lease_and_request_times_follow_the_election_timeout() {
+        let mut config = ServerConfig::new(NodeId(1), 1, BTreeMap::new(), "unused");
+        assert_eq!(
+            (config.min_lease_ttl(), config.request_timeout()),
+            (2, Duration::from_secs(7))
+        );
+        config.election = Duration::from_millis(5000);
+        assert_eq!(
+            (config.min_lease_ttl(), config.request_timeout()),
+            (8, Duration::from_secs(15))
+        );
+    }
+}

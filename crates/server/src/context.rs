@@ -1,0 +1,111 @@
+//! What every service of a server shares: the node, the configuration, the helpers' ends; and the small things that every answer
+//! needs (headers, the leader check).
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+
+use quorate::{Handle, Status as NodeStatus};
+use quorate_base::NodeId;
+use quorate_kv::{Applied, Command};
+use quorate_proto::etcdserverpb::ResponseHeader;
+use tokio::sync::watch;
+use tonic::metadata::MetadataMap;
+use tonic::{Request, Response, Status};
+
+use crate::config::ServerConfig;
+use crate::errors;
+use crate::hub::HubClient;
+use crate::leases::Leases;
+use crate::machine::{KvMachine, News};
+use crate::members::Directory;
+
+/// Shared by all services of one server.
+pub(crate) struct Context {
+    pub config: ServerConfig,
+    pub handle: Handle<KvMachine>,
+    /// The node's status, to be looked at without a copy.
+    pub status: watch::Receiver<NodeStatus>,
+    pub news: Arc<News>,
+    pub leases: Arc<Leases>,
+    pub hub: HubClient,
+    pub directory: Directory,
+    /// Open client connections, for the metrics.
+    pub connections: AtomicUsize,
+}
+
+impl Context {
+    /// A header with the store's present revision.
+    pub fn header(&self) -> Option<ResponseHeader> {
+        self.header_at(self.news.revision())
+    }
+
+    /// A header with a given revision.
+    pub fn header_at(&self, revision: i64) -> Option<ResponseHeader> {
+        Some(ResponseHeader {
+            cluster_id: self.config.cluster,
+            member_id: self.config.id.0,
+            revision,
+            raft_term: self.status.borrow().term.0,
+        })
+    }
+
+    /// Who leads, if this member knows.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.status.borrow().leader
+    }
+
+    /// Refuses a request that insists on a leader when none is known.
+    pub fn check_leader(&self, metadata: &MetadataMap) -> Result<(), Status> {
+        if requires_leader(metadata) && self.leader().is_none() {
+            return Err(errors::no_leader());
+        }
+        Ok(())
+    }
+
+    /// Unwraps a request after the leader check.
+    pub fn admit<T>(&self, request: Request<T>) -> Result<T, Status> {
+        self.check_leader(request.metadata())?;
+        Ok(request.into_inner())
+    }
+
+    /// Replicates a command.
+    pub async fn propose(&self, command: &Command) -> Result<Applied, Status> {
+        let bytes = command.encode();
+        if bytes.len() > self.config.max_request_bytes {
+            return Err(errors::too_large());
+        }
+        let applied = self.handle.propose(bytes).await.map_err(errors::of_propose)?;
+        applied.map_err(|error| errors::of_kv(&error))
+    }
+
+    /// Refuses what would grow a store whose disk is full on this member.
+    pub fn check_space(&self) -> Result<(), Status> {
+        if self.news.space_low() || self.status.borrow().space != quorate::Space::Ok {
+            return Err(errors::no_space());
+        }
+        Ok(())
+    }
+
+    /// Waits until the leader or the term changes, but no longer than `at_most`.
+    pub async fn leadership_changed(&self, at_most: Duration) {
+        let mut status = self.status.clone();
+        let leadership = |now: &NodeStatus| (now.leader, now.term);
+        let before = leadership(&status.borrow_and_update());
+        let changed = status.wait_for(|now| leadership(now) != before || now.stopping);
+        // Whether it changed or time is up, the caller looks again.
+        let _ = tokio::time::timeout(at_most, changed).await;
+    }
+}
+
+/// Whether the client wants to be refused, and its streams cancelled, when there is no leader.
+pub(crate) fn requires_leader(metadata: &MetadataMap) -> bool {
+    metadata.get("hasleader").is_some_and(|value| value == "true")
+}
+
+/// The bug of answering a command with another command's answer. Cannot happen: [`quorate_kv::Response`] says so.
+pub(crate) fn mismatched<T>() -> Result<Response<T>, Status> {
+    Err(Status::internal(
+        "etcdserver: the state machine answered another kind of request",
+    ))
+}

@@ -1,0 +1,140 @@
+//! The key-value store as the replicated state machine: [`Kv`] plus the news that the rest of the server lives on (events
+//! for watchers, grants and revocations for the leader's lessor, the revision for headers). Nothing here changes
+//! what a command does.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+
+use bytes::Bytes;
+use quorate_base::{Disk, Index, Job, LogId, SnapshotReader, StateMachine};
+use quorate_kv::{Applied, Command, Error, EventBatch, Kv, Lease, Options, Response};
+use tokio::sync::{Notify, mpsc};
+
+use crate::leases::Leases;
+
+/// What the machine tells the server, readable at any time from any task.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// The store's revision, for headers.
+    revision: AtomicI64,
+    /// The store found the disk full.
+    space_low: AtomicBool,
+    /// Some background work of the store has ended.
+    pub worked: Notify,
+}
+
+impl News {
+    /// The store's revision after the last applied batch.
+    pub fn revision(&self) -> i64 {
+        self.revision.load(Relaxed)
+    }
+
+    /// Whether the store found the disk full.
+    pub fn space_low(&self) -> bool {
+        self.space_low.load(Relaxed)
+    }
+}
+
+/// The replicated state machine of a server.
+pub struct KvMachine {
+    kv: Kv,
+    news: Arc<News>,
+    leases: Arc<Leases>,
+    /// To the watch hub, which is told of every batch. Unbounded, because applying must not wait for watchers; the hub empties it
+    /// whenever it runs, and does nothing slow.
+    events: mpsc::UnboundedSender<Arc<EventBatch>>,
+}
+
+impl KvMachine {
+    /// Opens the store. The events that follow are those after the store's present revision.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        news: Arc<News>,
+        leases: Arc<Leases>,
+        events: mpsc::UnboundedSender<Arc<EventBatch>>,
+    ) -> io::Result<KvMachine> {
+        let kv = Kv::open(disk, Options::default())?;
+        let machine = KvMachine {
+            kv,
+            news,
+            leases,
+            events,
+        };
+        machine.publish_state();
+        Ok(machine)
+    }
+
+    /// The store.
+    pub fn kv(&self) -> &Kv {
+        &self.kv
+    }
+
+    fn publish_state(&self) {
+        self.news.revision.store(self.kv.revision(), Relaxed);
+        self.news.space_low.store(self.kv.space_low(), Relaxed);
+    }
+
+    /// Tells the lessor. Its deadlines follow this node's clock, which never touches the replicated state.
+    fn tell_leases(&self, command: &Bytes, applied: &Applied) {
+        match applied.response {
+            Response::LeaseGrant { id, ttl } => self.leases.granted(Lease { id, ttl }),
+            Response::LeaseRevoke { void: false } => {
+                if let Ok(Command::LeaseRevoke { id, .. }) = Command::decode(command) {
+                    self.leases.revoked(id);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+impl StateMachine for KvMachine {
+    type Output = Result<Applied, Error>;
+
+    fn apply(&mut self, at: LogId, command: &Bytes) -> Self::Output {
+        let output = self.kv.apply(at, command);
+        if let Ok(applied) = &output {
+            self.tell_leases(command, applied);
+        }
+        output
+    }
+
+    fn skip(&mut self, at: LogId) {
+        self.kv.skip(at);
+    }
+
+    fn batch_applied(&mut self) {
+        self.kv.batch_applied();
+        self.publish_state();
+        if let Some(batch) = self.kv.take_events() {
+            // Without a hub the server is stopping.
+            let _ = self.events.send(batch);
+        }
+    }
+
+    fn applied(&self) -> LogId {
+        self.kv.applied()
+    }
+
+    fn durable(&self) -> Index {
+        self.kv.durable()
+    }
+
+    fn job(&mut self, urgent: bool) -> Option<Job> {
+        let job = self.kv.job(urgent);
+        self.publish_state();
+        self.news.worked.notify_waiters();
+        job
+    }
+
+    fn snapshot(&self) -> io::Result<Box<dyn SnapshotReader>> {
+        self.kv.snapshot()
+    }
+
+    fn restore(&mut self, at: LogId, source: &mut dyn io::Read) -> io::Result<()> {
+        self.kv.restore(at, source)?;
+        self.batch_applied();
+        Ok(())
+    }
+}

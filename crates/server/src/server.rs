@@ -1,0 +1,215 @@
+//! Starting a server and ending it: ports first, then the node, then everything that hangs on it; backwards at the end.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quorate::{Fatal, Handle, Running, StartError};
+use quorate_kv::watch::{Hub, HubOptions};
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::config::ServerConfig;
+use crate::context::Context;
+use crate::grpc::Api;
+use crate::leases::Leases;
+use crate::machine::{KvMachine, News};
+use crate::members::Directory;
+use crate::{asks, hub, leases, listener, members, space};
+
+/// How long open connections may finish what they are at when the server stops.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Why a server did not start.
+#[derive(Debug, Error)]
+pub enum ServeError {
+    /// A client address could not be bound.
+    #[error("cannot listen for clients on {address}: {source}")]
+    Listen {
+        /// The address.
+        address: SocketAddr,
+        /// The system's answer.
+        source: io::Error,
+    },
+    /// The node did not start.
+    #[error(transparent)]
+    Node(#[from] StartError),
+    /// The node did not answer right after its start.
+    #[error("the node ended while it started")]
+    Ended,
+}
+
+/// Why a server that was serving ended.
+#[derive(Debug, Error)]
+pub enum EndError {
+    /// It did not start.
+    #[error(transparent)]
+    Start(#[from] ServeError),
+    /// The node could not go on.
+    #[error(transparent)]
+    Fatal(#[from] Fatal),
+}
+
+/// A running server.
+#[derive(Debug)]
+pub struct Server {
+    handle: Handle<KvMachine>,
+    running: Running,
+    addresses: Vec<SocketAddr>,
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+    /// Every connection holds the other end: nothing is ever sent.
+    connections: mpsc::Receiver<()>,
+}
+
+/// Starts a server and serves until `shutdown` completes or the node cannot go on. Leadership is handed over and everything is
+/// written before it returns.
+///
+/// # Errors
+/// If the server does not start, or ends by itself.
+pub async fn serve(config: ServerConfig, shutdown: impl Future<Output = ()>) -> Result<(), EndError> {
+    let mut server = start(config).await?;
+    tokio::select! {
+        ended = server.ended() => Ok(ended?),
+        () = shutdown => Ok(server.shutdown().await?),
+    }
+}
+
+/// Starts a server on the current tokio runtime. It serves from the moment this returns.
+///
+/// # Errors
+/// If a client address is taken or the node does not start; nothing is left running then.
+pub async fn start(config: ServerConfig) -> Result<Server, ServeError> {
+    let listen = |(address, source)| ServeError::Listen { address, source };
+    let sockets = listener::bind(&config.listen_clients).map_err(listen)?;
+    raise_descriptor_limit();
+    let (news, leases) = (Arc::new(News::default()), Arc::new(Leases::default()));
+    let (events, events_out) = mpsc::unbounded_channel();
+    let machine = (news.clone(), leases.clone(), events);
+    let mut at_open = None;
+    let (handle, running) = quorate::start(config.node(), |disk| {
+        let machine = KvMachine::open(disk, machine.0, machine.1, machine.2)?;
+        at_open = Some((machine.kv().revision(), machine.kv().compacted_revision()));
+        Ok(machine)
+    })
+    .await?;
+    let (revision, compacted) = at_open.ok_or(ServeError::Ended)?;
+    let options = HubOptions {
+        fragment_bytes: config.max_request_bytes,
+        ..HubOptions::default()
+    };
+    let hub = Hub::new(options, revision, compacted);
+    let (hub, hub_task) = hub::hub(
+        hub,
+        handle.clone(),
+        config.cluster,
+        config.progress_interval,
+        events_out,
+    );
+
+    let mut listeners = Vec::new();
+    let mut addresses = Vec::new();
+    for (socket, asked) in sockets.into_iter().zip(&config.listen_clients) {
+        let adopted = TcpListener::from_std(socket).and_then(|s| Ok((s.local_addr()?, s)));
+        let (address, socket) = adopted.map_err(|source| listen((*asked, source)))?;
+        addresses.push(address);
+        listeners.push(socket);
+    }
+    let client_urls = match config.advertise_clients.is_empty() {
+        true => addresses
+            .iter()
+            .map(|address| format!("http://{address}"))
+            .collect(),
+        false => config.advertise_clients.clone(),
+    };
+    let ctx = Arc::new(Context {
+        directory: Directory::new(&config, client_urls),
+        status: handle.subscribe(),
+        handle: handle.clone(),
+        config,
+        news,
+        leases,
+        hub,
+        connections: Default::default(),
+    });
+    let (stop, stopped) = watch::channel(false);
+    let mut tasks = JoinSet::new();
+    let (connected, connections) = mpsc::channel(1);
+    tokio::spawn(hub_task.run());
+    tokio::spawn(asks::serve(ctx.clone(), handle.serve_asks()));
+    tokio::spawn(leases::run(ctx.clone()));
+    tokio::spawn(members::introduce(ctx.clone()));
+    tokio::spawn(space::watch(ctx.clone()));
+    for listener in listeners {
+        tasks.spawn(listener::accept(
+            listener,
+            Api { ctx: ctx.clone() },
+            stopped.clone(),
+            connected.clone(),
+        ));
+    }
+    Ok(Server {
+        handle,
+        running,
+        addresses,
+        stop,
+        tasks,
+        connections,
+    })
+}
+
+impl Server {
+    /// The bound client addresses, in the order of the configuration.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// The node.
+    pub fn node(&self) -> &Handle<KvMachine> {
+        &self.handle
+    }
+
+    /// Completes when the node has ended by itself. To be awaited at most once to its end.
+    ///
+    /// # Errors
+    /// Why it could not go on.
+    pub async fn ended(&mut self) -> Result<(), Fatal> {
+        (&mut self.running).await
+    }
+
+    /// Ends the server in order: no new connections, leadership handed over, everything written.
+    ///
+    /// # Errors
+    /// If the node could not go on before or while it stopped.
+    pub async fn shutdown(mut self) -> Result<(), Fatal> {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+        let Server {
+            handle,
+            running,
+            mut connections,
+            ..
+        } = self;
+        // Whatever is in flight is answered by the ending node, and the answers get a moment to leave.
+        handle.shutdown().await;
+        if tokio::time::timeout(FAREWELL, connections.recv()).await.is_err() {
+            tracing::debug!("some clients did not hang up");
+        }
+        running.await
+    }
+}
+
+/// Raises the soft limit of open files to the hard one: every client connection is one.
+fn raise_descriptor_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.current != limit.maximum {
+        limit.current = limit.maximum;
+        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+            tracing::debug!(%error, "the limit of open files stays as it is");
+        }
+    }
+}
