@@ -107,6 +107,9 @@ pub enum Fatal {
     /// The state machine could not write or replace its state.
     #[error("the state machine failed, so this node stops: {0}")]
     Machine(String),
+    /// The node found its own data not to be what it must be.
+    #[error("this node stops: {0}")]
+    Node(String),
     /// The state machine, or an own invariant, panicked.
     #[error("this node stops after a panic: {0}")]
     Panic(String),

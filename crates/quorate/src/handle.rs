@@ -11,7 +11,7 @@ use crate::error::{AskError, ProposeError, ReadError, Reason, TransferError};
 use crate::inbox::{Inbox, Request};
 use crate::metrics::Metrics;
 use crate::peer::asks::{Ask, Asks};
-use crate::status::Status;
+use crate::status::{Role, Status};
 
 /// What handles, driver, threads and connections share.
 pub(crate) struct Shared<S: StateMachine> {
@@ -22,8 +22,21 @@ pub(crate) struct Shared<S: StateMachine> {
     pub metrics: Arc<Metrics>,
     pub asks: Arc<Asks>,
     pub max_proposal: usize,
-    pub timeout: Duration,
     pub election: Duration,
+}
+
+impl<S: StateMachine> Shared<S> {
+    /// The node is no more: whoever still waits hears so.
+    pub(crate) fn end(&self) {
+        self.inbox.close();
+        self.asks.close();
+        self.status.send_modify(|status| {
+            status.stopping = true;
+            status.leader = None;
+            status.role = Role::Follower;
+        });
+        self.ended.send_replace(true);
+    }
 }
 
 /// A running node, to be used from anywhere. Cheap to clone; the node goes on when all handles are gone.

@@ -2,15 +2,16 @@
 //! the driver takes everything at once. Frames of peers do not pass here, since they need back-pressure of their own.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::Bytes;
-use quorate_base::{LogId, NodeId, SnapshotReader, StateMachine, Term};
-use quorate_node::event::{Event, StreamId};
+use quorate_base::{NodeId, SnapshotReader, StateMachine, Term};
+use quorate_node::event::StreamId;
 use tokio::sync::{Notify, oneshot};
 
-use crate::error::{Fatal, ProposeError, ReadError, Reason};
-use crate::status::Space;
+use crate::error::{ProposeError, ReadError, Reason};
+use crate::flusher::Flushed;
+use crate::work::Report;
 
 /// Requests that may wait for the driver before handles answer [`Reason::Busy`].
 const MAX_REQUESTS: usize = 1 << 16;
@@ -49,31 +50,20 @@ impl<S: StateMachine> Request<S> {
         match self {
             Request::Propose { reply, .. } => drop(reply.send(Err(ProposeError::NotDone(why)))),
             Request::Read(look) | Request::Local(look) => look(Err(ReadError(why))),
-            Request::Confirm(reply) => drop(reply.send(Err(ReadError(why)))),
+            Request::Confirm(reply) => {
+                let _ = reply.send(Err(ReadError(why)));
+            }
             Request::Transfer(_) | Request::Shutdown => {}
         }
     }
 }
 
-/// What a thread or a connection has to say.
+/// What was done elsewhere.
 pub(crate) enum Done<S> {
-    /// For the node, as it is.
-    Events(Vec<Event>),
-    /// The state of the log's disk: whether space is short, and how much is reserved.
-    Space { space: Space },
-    /// The node cannot go on.
-    Failed(Fatal),
-    /// A job of the machine ended.
-    Job {
-        result: std::io::Result<()>,
-        took: Duration,
-    },
-    /// The machine comes back from restoring a snapshot.
-    Restored {
-        machine: Box<S>,
-        at: LogId,
-        result: std::io::Result<()>,
-    },
+    /// By the disk thread or a connection.
+    Report(Report),
+    /// By the flusher.
+    Flushed(Flushed<S>),
     /// A snapshot reader comes back with its next piece.
     Chunk {
         stream: StreamId,

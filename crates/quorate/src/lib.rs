@@ -10,21 +10,22 @@
 
 mod config;
 mod disk;
+mod driver;
 mod error;
+mod flusher;
 mod handle;
-#[allow(dead_code)]
 mod identity;
-#[allow(dead_code)]
 mod inbox;
-#[allow(dead_code)]
 mod lock;
+mod log_thread;
 mod metrics;
-#[allow(dead_code)]
 mod peer;
+mod staging;
 mod start;
 mod status;
 #[cfg(test)]
 mod testing;
+mod work;
 
 pub use config::Config;
 pub use disk::DirDisk;

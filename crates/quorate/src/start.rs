@@ -1,18 +1,37 @@
 //! Starting a node: lock, identity, log, machine, threads, sockets, in this order; and what is left to hold on to.
 
+use std::fs::File;
 use std::future::Future;
-use std::io;
-use std::net::TcpListener;
+use std::io::{self, Read};
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
-use quorate_base::{Disk, StateMachine};
-use tokio::sync::oneshot;
+use quorate_base::{Disk, NodeId, StateMachine};
+use quorate_node::event::MachineOp;
+use quorate_node::{Boot, Node, NodeConfig};
+use quorate_wal::{Options, Wal};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinError;
 
 use crate::config::Config;
+use crate::disk::DirDisk;
+use crate::driver::{Driver, Parts, nanos};
 use crate::error::{Fatal, StartError};
-use crate::handle::Handle;
+use crate::flusher::Flusher;
+use crate::handle::{Handle, Shared};
+use crate::identity::Identity;
+use crate::inbox::{Done, Inbox};
+use crate::lock::DirLock;
+use crate::log_thread::LogThread;
+use crate::metrics::Metrics;
+use crate::peer::asks::Asks;
+use crate::peer::{Links, Network, max_frame};
+use crate::status::Status;
+use crate::work::{Reports, panic_text};
 
 /// Resolves when the node has ended, for whatever reason, and its data directory is free again: `Ok` after
 /// [`Handle::shutdown`], an error if it could not go on. Dropping it lets the node run on.
@@ -57,13 +76,204 @@ pub struct Resources {
 /// As [`start`].
 pub async fn start_with<S: StateMachine>(
     config: Config,
-    _resources: Resources,
-    _open: impl FnOnce(Arc<dyn Disk>) -> io::Result<S>,
+    resources: Resources,
+    open: impl FnOnce(Arc<dyn Disk>) -> io::Result<S>,
 ) -> Result<(Handle<S>, Running), StartError> {
-    match config.problem() {
-        Some(problem) => Err(StartError::Config(problem)),
-        None => Err(StartError::io("start the node")(
-            io::ErrorKind::Unsupported.into(),
-        )),
+    if let Some(problem) = config.problem() {
+        return Err(StartError::Config(problem));
     }
+    let (disk, lock) = match resources.disk {
+        Some(disk) => (disk, None),
+        None => open_directory(&config.data_dir)?,
+    };
+    let listeners = match resources.listeners {
+        given if !given.is_empty() => given,
+        _ => bind(&config)?,
+    };
+    let boot = random().map_err(StartError::io("draw a random number"))?;
+    let opened = open_state(&config, &disk, boot, open)?;
+    let (shared, links) = share(&config);
+    let reports: Reports = {
+        let shared = shared.clone();
+        Arc::new(move |report| shared.inbox.done(Done::Report(report)))
+    };
+    let began = Instant::now();
+    let (network, frames) = Network::start(
+        &config,
+        boot,
+        listeners,
+        &links,
+        &shared.asks,
+        &shared.metrics,
+        &reports,
+    )
+    .map_err(StartError::io("listen for peers"))?;
+    let spawned = |what| StartError::io(format!("start the {what} thread"));
+    let (log, log_gone) = LogThread::spawn(
+        opened.wal,
+        disk.clone(),
+        lock.clone(),
+        shared.metrics.clone(),
+        reports,
+    )
+    .map_err(spawned("disk"))?;
+    let flushed = shared.clone();
+    let (flusher, flusher_gone) = Flusher::spawn(disk, lock.clone(), move |done| {
+        flushed.inbox.done(Done::Flushed(done))
+    })
+    .map_err(spawned("flusher"))?;
+    tracing::info!(
+        member = %format_args!("{:016x}", config.id.0),
+        cluster = %format_args!("{:016x}", config.cluster),
+        name = %config.name,
+        last_log = %opened.node.raft().last(),
+        "started"
+    );
+    let (node, machine) = (opened.node, opened.machine);
+    let parts = Parts {
+        config,
+        node,
+        machine,
+        flusher,
+        log,
+        links,
+        network,
+        frames,
+        shared: shared.clone(),
+        began,
+    };
+    let driver = tokio::spawn(Driver::new(parts).run(opened.first));
+    let (sender, ended) = oneshot::channel();
+    let watched = shared.clone();
+    tokio::spawn(async move {
+        let result = driver.await;
+        // The driver is gone, and with it the queues into the threads: these finish what they have and let go.
+        let _ = log_gone.await;
+        let _ = flusher_gone.await;
+        drop(lock);
+        watched.end();
+        let _ = sender.send(verdict(result));
+    });
+    Ok((Handle::new(shared), Running { ended }))
+}
+
+/// A disk, and the lock on its directory if it has one.
+type Directory = (Arc<dyn Disk>, Option<Arc<DirLock>>);
+
+fn open_directory(dir: &Path) -> Result<Directory, StartError> {
+    let disk = DirDisk::open(dir).map_err(StartError::io(format!(
+        "open the data directory {}",
+        dir.display()
+    )))?;
+    let lock = DirLock::take(dir)?;
+    Ok((Arc::new(disk), Some(Arc::new(lock))))
+}
+
+fn bind(config: &Config) -> Result<Vec<TcpListener>, StartError> {
+    let bind = |address: &SocketAddr| {
+        TcpListener::bind(address).map_err(StartError::io(format!("listen for peers on {address}")))
+    };
+    config.listen_peers.iter().map(bind).collect()
+}
+
+/// What is on the disk, put together.
+struct Opened<S> {
+    wal: Wal,
+    node: Node,
+    machine: S,
+    first: Vec<MachineOp>,
+}
+
+fn open_state<S: StateMachine>(
+    config: &Config,
+    disk: &Arc<dyn Disk>,
+    boot: u64,
+    open: impl FnOnce(Arc<dyn Disk>) -> io::Result<S>,
+) -> Result<Opened<S>, StartError> {
+    let dir = &config.data_dir;
+    let mut identity = Identity::settle(&**disk, dir, config.cluster, config.id, &config.name, random)?;
+    let mut log = Boot::new();
+    let options = Options {
+        must_exist: identity.founded(),
+        ..Options::new(identity.log())
+    };
+    let wal = Wal::open(disk.clone(), options, &mut |record| log.record(record))?;
+    identity.found(&**disk).map_err(StartError::io(format!(
+        "write {}",
+        dir.join("identity").display()
+    )))?;
+    let machine = open(disk.clone()).map_err(StartError::Machine)?;
+    let seed = random().map_err(StartError::io("draw a random number"))?;
+    let node = NodeConfig {
+        heartbeat: nanos(config.heartbeat),
+        election: nanos(config.election),
+        max_proposal: config.max_proposal,
+        ..NodeConfig::new(config.id, boot, seed)
+    };
+    let initial = quorate_raft::Config::of(config.members.keys().copied());
+    let (node, first) = log
+        .finish(node, initial, machine.applied(), machine.durable())
+        .map_err(|error| StartError::Boot {
+            dir: dir.clone(),
+            why: error.to_string(),
+        })?;
+    Ok(Opened {
+        wal,
+        node,
+        machine,
+        first,
+    })
+}
+
+fn share<S: StateMachine>(config: &Config) -> (Arc<Shared<S>>, Links) {
+    let others: Vec<NodeId> = config
+        .members
+        .keys()
+        .copied()
+        .filter(|id| *id != config.id)
+        .collect();
+    let links = Links::new(others.iter().copied());
+    let status = Status {
+        id: config.id,
+        cluster: config.cluster,
+        ..Status::default()
+    };
+    let shared = Arc::new(Shared {
+        inbox: Inbox::new(),
+        status: watch::channel(status).0,
+        ended: watch::channel(false).0,
+        metrics: Arc::new(Metrics::new(others)),
+        asks: Arc::new(Asks::new(
+            config.id,
+            links.roads(),
+            config.timeout,
+            max_frame(config) / 2,
+        )),
+        max_proposal: config.max_proposal,
+        election: config.election,
+    });
+    (shared, links)
+}
+
+/// A number that nobody can foresee and no other run has drawn.
+fn random() -> io::Result<u64> {
+    let mut bytes = [0; 8];
+    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    // 0 stands for "none" in places.
+    Ok(u64::from_le_bytes(bytes).max(1))
+}
+
+fn verdict(driver: Result<Result<(), Fatal>, JoinError>) -> Result<(), Fatal> {
+    let result = match driver {
+        Ok(result) => result,
+        Err(error) => Err(Fatal::Panic(match error.try_into_panic() {
+            Ok(panic) => panic_text(&*panic),
+            Err(_) => "the runtime was shut down".to_owned(),
+        })),
+    };
+    match &result {
+        Ok(()) => tracing::info!("stopped"),
+        Err(fatal) => tracing::error!(%fatal, "stopped"),
+    }
+    result
 }

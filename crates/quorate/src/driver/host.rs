@@ -1,0 +1,260 @@
+//! The state machine's place: applies on the driver's task, lends the machine to the flusher while a snapshot is restored, hands out
+//! its jobs, and reads its snapshots. Whatever comes for the machine while it is away waits here, in order.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use quorate_base::{Index, SnapshotReader, StateMachine};
+use quorate_node::event::{Event, MachineOp, SnapshotOp, StreamId, ToApply};
+
+use super::replies::Replies;
+use crate::error::Fatal;
+use crate::flusher::{FlushOp, Flusher};
+use crate::handle::Shared;
+use crate::inbox::{Done, Look};
+use crate::work::{Report, panic_text};
+
+enum Waiting<S> {
+    Op(MachineOp),
+    Look(Look<S>),
+    Open(StreamId),
+}
+
+/// An open snapshot. The reader is away while a piece is read.
+struct View {
+    reader: Option<Box<dyn SnapshotReader>>,
+    asked: VecDeque<usize>,
+}
+
+/// See the module.
+pub(crate) struct Host<S: StateMachine> {
+    /// `None` while it is being restored.
+    machine: Option<Box<S>>,
+    waiting: VecDeque<Waiting<S>>,
+    flusher: Flusher<S>,
+    job_runs: bool,
+    /// From now on every job is to make everything durable.
+    urgent: bool,
+    /// The last durable index that the node was told.
+    durable: Index,
+    applied: Index,
+    views: BTreeMap<StreamId, View>,
+    shared: Arc<Shared<S>>,
+}
+
+impl<S: StateMachine> Host<S> {
+    pub(crate) fn new(machine: S, flusher: Flusher<S>, shared: Arc<Shared<S>>) -> Host<S> {
+        Host {
+            durable: machine.durable(),
+            applied: machine.applied().index,
+            machine: Some(Box::new(machine)),
+            waiting: VecDeque::new(),
+            flusher,
+            job_runs: false,
+            urgent: false,
+            views: BTreeMap::new(),
+            shared,
+        }
+    }
+
+    /// The last index applied.
+    pub(crate) fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// The last index that would survive a crash.
+    pub(crate) fn durable(&self) -> Index {
+        self.durable
+    }
+
+    /// Carries out one operation; what the node should hear of it goes to `events`.
+    pub(crate) fn carry_out(&mut self, op: MachineOp, replies: &mut Replies<S>, events: &mut Vec<Event>) {
+        match op {
+            op if self.machine.is_none() => self.waiting.push_back(Waiting::Op(op)),
+            MachineOp::Apply(entries) => self.apply(entries, replies, events),
+            MachineOp::Restore(meta) => {
+                let machine = self.machine.take().expect("asked above");
+                tracing::info!(upto = %meta.last, "restoring a snapshot");
+                self.flusher.put(FlushOp::Restore {
+                    machine,
+                    at: meta.last,
+                });
+            }
+        }
+    }
+
+    fn apply(&mut self, entries: Vec<ToApply>, replies: &mut Replies<S>, events: &mut Vec<Event>) {
+        let machine = self.machine.as_mut().expect("only called while it is here");
+        self.shared.metrics.applied.add(entries.len() as u64);
+        for entry in entries {
+            assert_eq!(
+                entry.at.index,
+                self.applied.next(),
+                "entries are applied in order, each once"
+            );
+            self.applied = entry.at.index;
+            match entry.command {
+                Some(command) => {
+                    let output = machine.apply(entry.at, &command);
+                    if let Some(token) = entry.token {
+                        replies.applied(token, output);
+                    }
+                }
+                None => machine.skip(entry.at),
+            }
+        }
+        machine.batch_applied();
+        events.push(Event::Applied(self.applied));
+        self.tend(events);
+    }
+
+    /// Notices what became durable, and hands out the next job.
+    pub(crate) fn tend(&mut self, events: &mut Vec<Event>) {
+        let Some(machine) = &mut self.machine else { return };
+        let durable = machine.durable();
+        if durable > self.durable {
+            self.durable = durable;
+            events.push(Event::MachineDurable(durable));
+        }
+        if !self.job_runs
+            && let Some(job) = machine.job(self.urgent)
+        {
+            self.job_runs = true;
+            self.flusher.put(FlushOp::Job(job));
+        }
+    }
+
+    /// The job ended.
+    pub(crate) fn job_done(&mut self, events: &mut Vec<Event>) {
+        self.job_runs = false;
+        self.tend(events);
+    }
+
+    /// The machine is back from being restored: what waited for it goes on.
+    pub(crate) fn restored(&mut self, machine: Box<S>, replies: &mut Replies<S>, events: &mut Vec<Event>) {
+        let at = machine.applied();
+        tracing::info!(upto = %at, "the snapshot is restored");
+        self.applied = at.index;
+        self.machine = Some(machine);
+        events.push(Event::Restored(at));
+        self.tend(events);
+        // A second restore among these sends the machine away again; the rest then waits on.
+        for waiting in std::mem::take(&mut self.waiting) {
+            match waiting {
+                Waiting::Op(op) => self.carry_out(op, replies, events),
+                Waiting::Look(look) => self.look(look),
+                Waiting::Open(stream) => self.open_view(stream, events),
+            }
+        }
+    }
+
+    /// Shows the state, in order with what is to be applied.
+    pub(crate) fn look(&mut self, look: Look<S>) {
+        match &self.machine {
+            Some(machine) => look(Ok(machine)),
+            None => self.waiting.push_back(Waiting::Look(look)),
+        }
+    }
+
+    /// From now on the machine is to make everything durable.
+    pub(crate) fn hurry(&mut self, events: &mut Vec<Event>) {
+        self.urgent = true;
+        self.tend(events);
+    }
+
+    /// Whether there is nothing more to flush, as far as the machine has any work to offer.
+    pub(crate) fn is_flushed(&self, upto: Index) -> bool {
+        self.machine.is_some() && (self.durable >= upto || !self.job_runs)
+    }
+
+    /// Carries out an operation on an outgoing snapshot.
+    pub(crate) fn snapshot(&mut self, op: SnapshotOp, events: &mut Vec<Event>) {
+        match op {
+            SnapshotOp::Open { stream } if self.machine.is_none() => {
+                self.waiting.push_back(Waiting::Open(stream));
+            }
+            SnapshotOp::Open { stream } => self.open_view(stream, events),
+            SnapshotOp::Read { stream, max } => match self.views.get_mut(&stream) {
+                Some(view) => {
+                    view.asked.push_back(max);
+                    self.read_view(stream);
+                }
+                None => events.push(Event::SnapshotChunk { stream, chunk: None }),
+            },
+            SnapshotOp::Close { stream } => drop(self.views.remove(&stream)),
+        }
+    }
+
+    fn open_view(&mut self, stream: StreamId, events: &mut Vec<Event>) {
+        let Some(machine) = &self.machine else {
+            self.waiting.push_back(Waiting::Open(stream));
+            return;
+        };
+        let at = match machine.snapshot() {
+            Ok(reader) => {
+                self.views.insert(
+                    stream,
+                    View {
+                        reader: Some(reader),
+                        asked: VecDeque::new(),
+                    },
+                );
+                Some(machine.applied())
+            }
+            Err(error) => {
+                tracing::error!(%error, "cannot take a snapshot of the state machine");
+                None
+            }
+        };
+        events.push(Event::SnapshotOpened { stream, at });
+    }
+
+    /// Reads the next piece asked for on a blocking thread, if the reader is here.
+    fn read_view(&mut self, stream: StreamId) {
+        let Some(view) = self.views.get_mut(&stream) else {
+            return;
+        };
+        if view.reader.is_none() || view.asked.is_empty() {
+            return;
+        }
+        let (Some(mut reader), Some(max)) = (view.reader.take(), view.asked.pop_front()) else {
+            return;
+        };
+        let shared = self.shared.clone();
+        tokio::task::spawn_blocking(move || {
+            let read = std::panic::catch_unwind(AssertUnwindSafe(|| reader.read_chunk(max)));
+            shared.inbox.done(match read {
+                Ok(chunk) => Done::Chunk {
+                    stream,
+                    reader,
+                    chunk,
+                },
+                Err(panic) => Done::Report(Report::Failed(Fatal::Panic(panic_text(&*panic)))),
+            });
+        });
+    }
+
+    /// A piece has been read.
+    pub(crate) fn chunk_read(
+        &mut self,
+        stream: StreamId,
+        reader: Box<dyn SnapshotReader>,
+        chunk: std::io::Result<bytes::Bytes>,
+        events: &mut Vec<Event>,
+    ) {
+        // Closed meanwhile: the reader goes, and nobody asks for the piece.
+        let Some(view) = self.views.get_mut(&stream) else {
+            return;
+        };
+        view.reader = Some(reader);
+        if let Err(error) = &chunk {
+            tracing::error!(%error, "cannot read a snapshot of the state machine");
+        }
+        events.push(Event::SnapshotChunk {
+            stream,
+            chunk: chunk.ok(),
+        });
+        self.read_view(stream);
+    }
+}

@@ -1,0 +1,419 @@
+//! The driver: one task that orders everything that happens to the node and carries out what the node wants done. It decides
+//! nothing about Raft.
+//!
+//! A turn takes all that has come (frames first, then what the threads have done, then requests), steps the node through it, and
+//! carries out the effects: messages into the peers' queues, writes to the disk thread, commands into the machine, answers to
+//! whoever waits. So one write and one sync serve everything that came in a turn, and messages leave while the disk works.
+
+mod host;
+mod replies;
+mod stop;
+mod telling;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use quorate_base::StateMachine;
+use quorate_node::Node;
+use quorate_node::event::{Effects, Event, MachineOp, Nanos};
+use tokio::sync::mpsc;
+
+use crate::config::Config;
+use crate::error::{Fatal, ProposeError, ReadError, Reason};
+use crate::flusher::{Flushed, Flusher};
+use crate::handle::Shared;
+use crate::inbox::{Done, Look, Request};
+use crate::log_thread::{DiskOp, LogThread};
+use crate::peer::{Inbound, Links, Network};
+use crate::status::Space;
+use crate::work::Report;
+use host::Host;
+use replies::{Readers, Replies, reason};
+use stop::Stop;
+use telling::Telling;
+
+/// Rounds of effects in one turn, lest a peer that refuses everything at once keeps the driver from everyone else.
+const MAX_ROUNDS: usize = 64;
+/// Looks at the network after a pause, and how many of them in a row must find nothing.
+const DRAIN_LOOKS: (usize, usize) = (64, 3);
+
+/// What a driver is made of.
+pub(crate) struct Parts<S: StateMachine> {
+    pub config: Config,
+    pub node: Node,
+    pub machine: S,
+    pub flusher: Flusher<S>,
+    pub log: LogThread,
+    pub links: Links,
+    pub network: Network,
+    pub frames: mpsc::Receiver<Inbound>,
+    pub shared: Arc<Shared<S>>,
+    pub began: Instant,
+}
+
+/// See the module.
+pub(crate) struct Driver<S: StateMachine> {
+    shared: Arc<Shared<S>>,
+    node: Node,
+    host: Host<S>,
+    replies: Replies<S>,
+    log: LogThread,
+    links: Links,
+    frames: mpsc::Receiver<Inbound>,
+    /// Ends all connections with the driver.
+    _network: Network,
+    began: Instant,
+    heartbeat: Nanos,
+    election: Nanos,
+    timeout: Nanos,
+    telling: Telling,
+    stop: Stop,
+    /// When a leader without space may next try to hand over.
+    next_handover: Nanos,
+    /// Effects were left over.
+    again: bool,
+}
+
+pub(crate) fn nanos(duration: Duration) -> Nanos {
+    Nanos::try_from(duration.as_nanos()).unwrap_or(Nanos::MAX)
+}
+
+impl<S: StateMachine> Driver<S> {
+    pub(crate) fn new(parts: Parts<S>) -> Driver<S> {
+        let Parts {
+            config,
+            node,
+            machine,
+            flusher,
+            log,
+            links,
+            network,
+            frames,
+            shared,
+            began,
+        } = parts;
+        Driver {
+            host: Host::new(machine, flusher, shared.clone()),
+            replies: Replies::new(shared.metrics.clone()),
+            telling: Telling::new(&config),
+            shared,
+            node,
+            log,
+            links,
+            frames,
+            _network: network,
+            began,
+            heartbeat: nanos(config.heartbeat),
+            election: nanos(config.election),
+            timeout: nanos(config.timeout),
+            stop: Stop::No,
+            next_handover: 0,
+            again: false,
+        }
+    }
+
+    /// Runs the node until it is stopped or fails. `first` comes before everything else.
+    pub(crate) async fn run(mut self, first: Vec<MachineOp>) -> Result<(), Fatal> {
+        let mut events = Vec::new();
+        for op in first {
+            self.host.carry_out(op, &mut self.replies, &mut events);
+        }
+        let now = self.now();
+        // The first event starts the node's clock.
+        self.node.step(now, Event::Wake);
+        self.step_all(now, events);
+        loop {
+            self.turn()?;
+            if matches!(self.stop, Stop::Done) {
+                return Ok(());
+            }
+            self.wait().await;
+        }
+    }
+
+    fn now(&self) -> Nanos {
+        nanos(self.began.elapsed())
+    }
+
+    /// Waits until there is something to do.
+    async fn wait(&mut self) {
+        if std::mem::take(&mut self.again) {
+            tokio::task::yield_now().await;
+            return;
+        }
+        // Without any deadline, an hour is as good as for ever.
+        let deadline = [self.node.next_deadline(), self.stop.deadline()]
+            .into_iter()
+            .flatten()
+            .min();
+        let until = self.began + deadline.map_or(Duration::from_secs(3600), Duration::from_nanos);
+        let inbound = tokio::select! {
+            biased;
+            inbound = self.frames.recv() => inbound,
+            () = self.shared.inbox.ready() => None,
+            () = tokio::time::sleep_until(until.into()) => None,
+        };
+        let now = self.now();
+        if let Some(inbound) = inbound {
+            self.take_frames(now, inbound);
+        }
+        if deadline.is_some_and(|deadline| now > deadline + self.heartbeat) {
+            self.drain_network().await;
+        }
+    }
+
+    /// After a pause of the whole process: hears what the peers have said meanwhile before any timer fires, or a follower would campaign
+    /// against a leader that never fell silent.
+    async fn drain_network(&mut self) {
+        let (looks, quiet_enough) = DRAIN_LOOKS;
+        let mut quiet = 0;
+        for _ in 0..looks {
+            // Lets the runtime look at its sockets, and the readers run.
+            tokio::task::yield_now().await;
+            quiet += 1;
+            let now = self.now();
+            while let Ok(inbound) = self.frames.try_recv() {
+                self.take_frames(now, inbound);
+                quiet = 0;
+            }
+            if quiet == quiet_enough {
+                return;
+            }
+        }
+    }
+
+    fn turn(&mut self) -> Result<(), Fatal> {
+        let now = self.now();
+        while let Ok(inbound) = self.frames.try_recv() {
+            self.take_frames(now, inbound);
+        }
+        let batch = self.shared.inbox.take();
+        for done in batch.done {
+            self.take_done(now, done)?;
+        }
+        let local = self.take_requests(now, batch.requests);
+        if self.node.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.node.step(now, Event::Wake);
+        }
+        self.flee_full_disk(now);
+        self.carry_out_all(now)?;
+        local.into_iter().for_each(|look| self.host.look(look));
+        self.go_on_stopping(now);
+        self.carry_out_all(now)?;
+        self.tell();
+        Ok(())
+    }
+
+    fn take_frames(&mut self, now: Nanos, inbound: Inbound) {
+        let Inbound { from, messages } = inbound;
+        for message in messages {
+            self.node.step(now, Event::Peer { from, message });
+        }
+    }
+
+    fn step_all(&mut self, now: Nanos, events: Vec<Event>) {
+        for event in events {
+            self.node.step(now, event);
+        }
+    }
+
+    fn take_done(&mut self, now: Nanos, done: Done<S>) -> Result<(), Fatal> {
+        let mut events = Vec::new();
+        match done {
+            Done::Report(Report::Failed(fatal)) | Done::Flushed(Flushed::Failed(fatal)) => return Err(fatal),
+            Done::Report(Report::Events(reported)) => {
+                self.telling.links(&reported);
+                events = reported;
+            }
+            Done::Report(Report::Space(space)) => self.telling.space(space),
+            Done::Flushed(Flushed::Job { result, took }) => {
+                self.shared.metrics.flush_duration.observe(took);
+                result?;
+                self.host.job_done(&mut events);
+            }
+            Done::Flushed(Flushed::Restored { machine, at }) => {
+                let applied = machine.applied();
+                if applied != at {
+                    return Err(Fatal::Machine(format!(
+                        "restored a snapshot up to {at} and is at {applied}"
+                    )));
+                }
+                self.host.restored(machine, &mut self.replies, &mut events);
+            }
+            Done::Chunk {
+                stream,
+                reader,
+                chunk,
+            } => {
+                self.host.chunk_read(stream, reader, chunk, &mut events);
+            }
+        }
+        self.step_all(now, events);
+        Ok(())
+    }
+
+    /// Steps all requests; gives back the reads that want nothing of the node.
+    fn take_requests(&mut self, now: Nanos, requests: Vec<Request<S>>) -> Vec<Look<S>> {
+        let deadline = now.saturating_add(self.timeout);
+        let (mut looks, mut confirms, mut local) = (Vec::new(), Vec::new(), Vec::new());
+        for request in requests {
+            match request {
+                Request::Propose {
+                    command,
+                    arrived,
+                    reply,
+                } => {
+                    let refuse = match (&self.stop, self.telling.space) {
+                        (Stop::No, Space::Ok | Space::Low) => None,
+                        (Stop::No, Space::Out) => Some(Reason::NoSpace),
+                        _ => Some(Reason::Stopped),
+                    };
+                    if let Some(why) = refuse {
+                        let _ = reply.send(Err(ProposeError::NotDone(why)));
+                    } else if !reply.is_closed() {
+                        let token = self.replies.proposal(arrived, reply);
+                        self.node.step(
+                            now,
+                            Event::Propose {
+                                token,
+                                command,
+                                deadline,
+                            },
+                        );
+                    }
+                }
+                Request::Read(look) => looks.push(look),
+                Request::Local(look) => local.push(look),
+                Request::Confirm(reply) => confirms.push(reply),
+                Request::Transfer(to) => self.node.step(now, Event::Transfer(to)),
+                Request::Shutdown => self.begin_stopping(now),
+            }
+        }
+        if !looks.is_empty() {
+            let token = self.replies.read(Readers::Looks(looks));
+            self.node.step(
+                now,
+                Event::Read {
+                    token,
+                    forward: true,
+                    deadline,
+                },
+            );
+        }
+        if !confirms.is_empty() {
+            let token = self.replies.read(Readers::Confirms(confirms));
+            self.node.step(
+                now,
+                Event::Read {
+                    token,
+                    forward: false,
+                    deadline,
+                },
+            );
+        }
+        local
+    }
+
+    /// A leader that cannot write should not lead; while nobody takes over, it tries again now and then.
+    fn flee_full_disk(&mut self, now: Nanos) {
+        if self.telling.space != Space::Ok
+            && now >= self.next_handover
+            && self.node_leads()
+            && self.telling.someone_is_connected()
+        {
+            self.next_handover = now + 5 * self.election;
+            tracing::warn!("the disk is full: handing over leadership");
+            self.node.step(now, Event::Transfer(None));
+        }
+    }
+
+    /// Carries out effects until there are none.
+    fn carry_out_all(&mut self, now: Nanos) -> Result<(), Fatal> {
+        for _ in 0..MAX_ROUNDS {
+            let effects = self.node.take_effects();
+            if is_empty(&effects) {
+                return Ok(());
+            }
+            self.carry_out(now, effects)?;
+        }
+        self.again = true;
+        Ok(())
+    }
+
+    fn carry_out(&mut self, now: Nanos, effects: Effects) -> Result<(), Fatal> {
+        let Effects {
+            log,
+            stage,
+            machine,
+            snapshots,
+            send,
+            answers,
+            reads,
+            fatal,
+        } = effects;
+        if let Some(why) = fatal {
+            return Err(Fatal::Node(why));
+        }
+        let mut events = Vec::new();
+        for (to, message) in send {
+            if let Err(message) = self.links.send(to, message) {
+                self.telling.dropped(&self.shared.metrics, to);
+                events.push(Event::Dropped { to, message });
+            }
+        }
+        if !log.is_empty() || !stage.is_empty() {
+            let log = log.into_iter().map(DiskOp::Log);
+            self.log.put(log.chain(stage.into_iter().map(DiskOp::Stage)));
+        }
+        for op in machine {
+            self.host.carry_out(op, &mut self.replies, &mut events);
+        }
+        for op in snapshots {
+            self.host.snapshot(op, &mut events);
+        }
+        for (token, failure) in answers {
+            self.replies.failed(token, failure);
+        }
+        for (token, result) in reads {
+            self.answer_readers(token, result);
+        }
+        self.step_all(now, events);
+        Ok(())
+    }
+
+    fn answer_readers(&mut self, token: u64, result: Result<(), quorate_node::event::Failure>) {
+        use quorate_node::event::Failure::{NotDone, Unknown};
+        let readers = self.replies.readers(token);
+        match (result, readers) {
+            (Err(NotDone(why) | Unknown(why)), readers) => readers.fail(ReadError(reason(why))),
+            (Ok(()), Readers::Looks(looks)) => looks.into_iter().for_each(|look| self.host.look(look)),
+            (Ok(()), Readers::Confirms(replies)) => {
+                let answer = self.leading_term().ok_or(ReadError(Reason::LeaderChanged));
+                for reply in replies {
+                    let _ = reply.send(answer);
+                }
+            }
+        }
+    }
+}
+
+fn is_empty(effects: &Effects) -> bool {
+    let Effects {
+        log,
+        stage,
+        machine,
+        snapshots,
+        send,
+        answers,
+        reads,
+        fatal,
+    } = effects;
+    fatal.is_none()
+        && log.is_empty()
+        && stage.is_empty()
+        && machine.is_empty()
+        && snapshots.is_empty()
+        && send.is_empty()
+        && answers.is_empty()
+        && reads.is_empty()
+}

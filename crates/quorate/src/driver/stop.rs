@@ -1,0 +1,65 @@
+//! Stopping in order: refuse proposals, hand leadership over, let those under way end, flush the machine. What follows (closing
+//! connections and threads) follows from dropping the driver.
+
+use quorate_base::{Index, StateMachine};
+use quorate_node::event::{Event, Nanos};
+
+use super::Driver;
+
+/// How far stopping has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stop {
+    /// Nobody has asked for it.
+    No,
+    /// Somebody else is to lead, and proposals under way are to end; not for longer than this.
+    HandOver { until: Nanos },
+    /// The machine is to be durable up to here.
+    Flush { upto: Index },
+    /// All is done.
+    Done,
+}
+
+impl Stop {
+    /// When to look again without any other reason.
+    pub(crate) fn deadline(self) -> Option<Nanos> {
+        match self {
+            Stop::HandOver { until } => Some(until),
+            _ => None,
+        }
+    }
+}
+
+impl<S: StateMachine> Driver<S> {
+    pub(super) fn begin_stopping(&mut self, now: Nanos) {
+        if self.stop != Stop::No {
+            return;
+        }
+        tracing::info!("stopping");
+        self.telling.stopping = true;
+        self.stop = Stop::HandOver {
+            until: now + self.election,
+        };
+        if self.node_leads() && self.telling.someone_is_connected() {
+            self.node.step(now, Event::Transfer(None));
+        }
+    }
+
+    pub(super) fn go_on_stopping(&mut self, now: Nanos) {
+        if let Stop::HandOver { until } = self.stop {
+            let led = !self.node_leads() || !self.telling.someone_is_connected();
+            if (led && self.replies.waiting() == 0) || now >= until {
+                self.stop = Stop::Flush {
+                    upto: self.host.applied(),
+                };
+                let mut events = Vec::new();
+                self.host.hurry(&mut events);
+                self.step_all(now, events);
+            }
+        }
+        if let Stop::Flush { upto } = self.stop
+            && self.host.is_flushed(upto)
+        {
+            self.stop = Stop::Done;
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! What the driver tells the world: the status, the gauges, and one log line for each change of leader or role.
+
+use std::collections::BTreeMap;
+
+use quorate_base::{NodeId, StateMachine, Term};
+use quorate_node::event::Event;
+use quorate_raft::RoleKind;
+
+use super::Driver;
+use crate::config::Config;
+use crate::metrics::Metrics;
+use crate::status::{PeerStatus, Role, Space, Status};
+
+/// What the driver knows beside the node.
+pub(crate) struct Telling {
+    id: NodeId,
+    cluster: u64,
+    connected: BTreeMap<NodeId, bool>,
+    pub(crate) space: Space,
+    pub(crate) stopping: bool,
+}
+
+impl Telling {
+    pub(crate) fn new(config: &Config) -> Telling {
+        let others = config.members.keys().filter(|id| **id != config.id);
+        Telling {
+            id: config.id,
+            cluster: config.cluster,
+            connected: others.map(|id| (*id, false)).collect(),
+            space: Space::Ok,
+            stopping: false,
+        }
+    }
+
+    /// Notes which links went up or down.
+    pub(crate) fn links(&mut self, events: &[Event]) {
+        for event in events {
+            match event {
+                Event::LinkUp(peer) => drop(self.connected.insert(*peer, true)),
+                Event::LinkDown(peer) => drop(self.connected.insert(*peer, false)),
+                _ => {}
+            }
+        }
+    }
+
+    pub(crate) fn someone_is_connected(&self) -> bool {
+        self.connected.values().any(|connected| *connected)
+    }
+
+    pub(crate) fn space(&mut self, space: Space) {
+        match space {
+            Space::Ok => tracing::info!("there is room for the log again"),
+            Space::Low => tracing::error!("the disk is full: the log goes on in its reserve"),
+            Space::Out => {
+                tracing::error!(
+                    "the disk is full and the log's reserve nearly used up: proposals are refused"
+                )
+            }
+        }
+        self.space = space;
+    }
+
+    pub(crate) fn dropped(&self, metrics: &Metrics, to: NodeId) {
+        if let Some(peer) = metrics.peers.get(&to) {
+            peer.dropped.add(1);
+        }
+    }
+}
+
+impl<S: StateMachine> Driver<S> {
+    pub(super) fn node_leads(&self) -> bool {
+        self.leading_term().is_some()
+    }
+
+    /// The term in which this node leads, if it does.
+    pub(super) fn leading_term(&self) -> Option<Term> {
+        let raft = self.node.raft();
+        (raft.role() == RoleKind::Leader).then(|| raft.term())
+    }
+
+    fn status(&self) -> Status {
+        let raft = self.node.raft();
+        let mut peers: BTreeMap<NodeId, PeerStatus> = BTreeMap::new();
+        for (id, connected) in &self.telling.connected {
+            peers.insert(
+                *id,
+                PeerStatus {
+                    connected: *connected,
+                    matched: None,
+                },
+            );
+        }
+        for (id, progress) in raft.peers() {
+            if let Some(peer) = peers.get_mut(&id) {
+                peer.matched = Some(progress.matched);
+            }
+        }
+        Status {
+            id: self.telling.id,
+            cluster: self.telling.cluster,
+            term: raft.term(),
+            leader: raft.leader(),
+            role: role(raft.role()),
+            commit: raft.commit(),
+            applied: self.host.applied(),
+            durable: self.host.durable(),
+            last_log: raft.last(),
+            space: self.telling.space,
+            stopping: self.telling.stopping,
+            peers,
+        }
+    }
+
+    /// Publishes what has changed.
+    pub(super) fn tell(&mut self) {
+        let metrics = &self.shared.metrics;
+        metrics.proposals_pending.set(self.replies.waiting() as u64);
+        let now = self.status();
+        self.shared.status.send_if_modified(|before| {
+            if *before == now {
+                return false;
+            }
+            if before.leader != now.leader {
+                metrics.leader_changes.add(1);
+            }
+            log_changes(before, &now);
+            let audible = before.differs_audibly(&now);
+            *before = now;
+            audible
+        });
+    }
+}
+
+fn log_changes(before: &Status, now: &Status) {
+    if (before.term, before.leader, before.role) == (now.term, now.leader, now.role) {
+        return;
+    }
+    let term = now.term.0;
+    match (now.role, now.leader) {
+        (Role::Leader, _) => tracing::info!(term, last_log = %now.last_log, "elected: this node leads"),
+        (_, Some(leader)) if before.leader != now.leader => {
+            tracing::info!(term, leader = %format_args!("{:016x}", leader.0), "following a leader");
+        }
+        (Role::Candidate, _) => tracing::info!(term, last_log = %now.last_log, "campaigning"),
+        (_, None) if before.leader.is_some() => tracing::warn!(term, "no leader"),
+        _ => {}
+    }
+}
+
+fn role(role: RoleKind) -> Role {
+    match role {
+        RoleKind::Follower => Role::Follower,
+        RoleKind::PreCandidate => Role::PreCandidate,
+        RoleKind::Candidate => Role::Candidate,
+        RoleKind::Leader => Role::Leader,
+    }
+}

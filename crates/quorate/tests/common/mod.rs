@@ -1,0 +1,311 @@
+//! What the tests of whole nodes share: a machine that sums numbers, directories that go away, and clusters on loopback.
+#![allow(dead_code, reason = "every test file uses another part")]
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate::{
+    Config, Disk, Fatal, Handle, Index, Job, LogId, NodeId, ReadError, Resources, Running, SnapshotReader,
+    StateMachine, start_with,
+};
+
+/// Sums the numbers it is given, and answers the sum. Keeps it in the file `sum` when asked to hurry, or after every batch if
+/// it is eager.
+pub struct Sum {
+    disk: Arc<dyn Disk>,
+    pub applied: LogId,
+    pub sum: u64,
+    /// Commands applied since the start: those that were replayed, after a restart.
+    pub commands: u64,
+    durable: Arc<AtomicU64>,
+    pub eager: bool,
+}
+
+/// A command of [`Sum`]; 0 makes the machine panic.
+pub fn add(n: u64) -> Bytes {
+    Bytes::copy_from_slice(&n.to_le_bytes())
+}
+
+impl Sum {
+    pub fn open(disk: Arc<dyn Disk>) -> io::Result<Sum> {
+        let mut numbers = [0; 3];
+        match disk.open("sum", false) {
+            Ok(file) => {
+                for (i, number) in numbers.iter_mut().enumerate() {
+                    let mut bytes = [0; 8];
+                    file.read_at(8 * i as u64, &mut bytes)?;
+                    *number = u64::from_le_bytes(bytes);
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+        let [term, index, sum] = numbers;
+        let durable = Arc::new(AtomicU64::new(index));
+        Ok(Sum {
+            disk,
+            applied: LogId::new(term, index),
+            sum,
+            commands: 0,
+            durable,
+            eager: false,
+        })
+    }
+
+    pub fn open_eager(disk: Arc<dyn Disk>) -> io::Result<Sum> {
+        Ok(Sum {
+            eager: true,
+            ..Sum::open(disk)?
+        })
+    }
+}
+
+fn save(disk: &dyn Disk, at: LogId, sum: u64) -> io::Result<()> {
+    let file = disk.open("sum.new", true)?;
+    let bytes: Vec<u8> = [at.term.0, at.index.0, sum]
+        .into_iter()
+        .flat_map(u64::to_le_bytes)
+        .collect();
+    file.write_at(0, &bytes)?;
+    file.sync()?;
+    disk.rename("sum.new", "sum")?;
+    disk.sync_dir()
+}
+
+impl StateMachine for Sum {
+    type Output = u64;
+
+    fn apply(&mut self, at: LogId, command: &Bytes) -> u64 {
+        let n = u64::from_le_bytes(command[..8].try_into().expect("a command starts with 8 bytes"));
+        assert!(n != 0, "zero was proposed");
+        self.applied = at;
+        self.sum += n;
+        self.commands += 1;
+        self.sum
+    }
+
+    fn skip(&mut self, at: LogId) {
+        self.applied = at;
+    }
+
+    fn applied(&self) -> LogId {
+        self.applied
+    }
+
+    fn durable(&self) -> Index {
+        Index(self.durable.load(Ordering::SeqCst))
+    }
+
+    fn job(&mut self, urgent: bool) -> Option<Job> {
+        if self.durable() == self.applied.index || !(urgent || self.eager) {
+            return None;
+        }
+        let (disk, at, sum, durable) = (self.disk.clone(), self.applied, self.sum, self.durable.clone());
+        Some(Box::new(move || {
+            save(&*disk, at, sum)?;
+            durable.store(at.index.0, Ordering::SeqCst);
+            Ok(())
+        }))
+    }
+
+    fn snapshot(&self) -> io::Result<Box<dyn SnapshotReader>> {
+        struct Whole(Bytes);
+        impl SnapshotReader for Whole {
+            fn read_chunk(&mut self, max: usize) -> io::Result<Bytes> {
+                Ok(self.0.split_to(max.min(self.0.len())))
+            }
+        }
+        // Padded, so that a transfer takes several pieces.
+        let mut bytes = self.sum.to_le_bytes().to_vec();
+        bytes.resize(3 << 20, 0x5a);
+        Ok(Box::new(Whole(bytes.into())))
+    }
+
+    fn restore(&mut self, at: LogId, source: &mut dyn io::Read) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        source.read_to_end(&mut bytes)?;
+        if bytes.len() != 3 << 20 || bytes[8..].iter().any(|byte| *byte != 0x5a) {
+            return Err(io::Error::other("the snapshot is damaged"));
+        }
+        let sum = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes"));
+        save(&*self.disk, at, sum)?;
+        (self.applied, self.sum) = (at, sum);
+        self.durable.store(at.index.0, Ordering::SeqCst);
+        Ok(())
+    }
+}
+
+/// A fresh directory, removed with everything in it when dropped.
+pub struct TempDir(PathBuf);
+
+impl TempDir {
+    pub fn new() -> TempDir {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let path = std::env::temp_dir().join(format!("quorate-test-{}-{number}", std::process::id()));
+        std::fs::create_dir_all(&path).unwrap();
+        TempDir(path)
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for TempDir {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+pub const CLUSTER: u64 = 0xc1;
+
+/// Timings that make tests quick and still leave a loaded machine some slack.
+pub fn config(id: u64, members: &BTreeMap<NodeId, String>, dir: &Path) -> Config {
+    Config {
+        heartbeat: Duration::from_millis(50),
+        election: Duration::from_millis(500),
+        timeout: Duration::from_secs(10),
+        ..Config::new(NodeId(id), CLUSTER, format!("n{id}"), members.clone(), dir)
+    }
+}
+
+/// A cluster of one.
+pub fn alone(dir: &Path) -> Config {
+    config(1, &BTreeMap::from([(NodeId(1), "127.0.0.1:0".to_owned())]), dir)
+}
+
+/// One running member.
+pub struct Member {
+    pub handle: Handle<Sum>,
+    pub running: Running,
+}
+
+/// Members on loopback, each with a directory of its own.
+pub struct Cluster {
+    pub dirs: BTreeMap<u64, TempDir>,
+    pub addresses: BTreeMap<NodeId, String>,
+    /// Bound until first used, so that nobody takes the port.
+    listeners: BTreeMap<u64, TcpListener>,
+    pub members: BTreeMap<u64, Member>,
+}
+
+impl Cluster {
+    /// `size` members, none of them running.
+    pub fn prepare(size: u64) -> Cluster {
+        let mut cluster = Cluster {
+            dirs: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            listeners: BTreeMap::new(),
+            members: BTreeMap::new(),
+        };
+        for id in 1..=size {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            cluster.dirs.insert(id, TempDir::new());
+            cluster
+                .addresses
+                .insert(NodeId(id), listener.local_addr().unwrap().to_string());
+            cluster.listeners.insert(id, listener);
+        }
+        cluster
+    }
+
+    pub async fn start(size: u64) -> Cluster {
+        let mut cluster = Cluster::prepare(size);
+        for id in 1..=size {
+            cluster.start_member(id).await;
+        }
+        cluster
+    }
+
+    pub fn address(&self, id: u64) -> SocketAddr {
+        self.addresses[&NodeId(id)].parse().unwrap()
+    }
+
+    pub fn config(&self, id: u64) -> Config {
+        config(id, &self.addresses, self.dirs[&id].path())
+    }
+
+    pub async fn start_member(&mut self, id: u64) {
+        // The port was this test's a moment ago; std binds with SO_REUSEADDR.
+        let listener = self
+            .listeners
+            .remove(&id)
+            .unwrap_or_else(|| TcpListener::bind(self.address(id)).unwrap());
+        let resources = Resources {
+            listeners: vec![listener],
+            ..Resources::default()
+        };
+        let (handle, running) = start_with(self.config(id), resources, Sum::open).await.unwrap();
+        self.members.insert(id, Member { handle, running });
+    }
+
+    pub fn handle(&self, id: u64) -> &Handle<Sum> {
+        &self.members[&id].handle
+    }
+
+    /// Waits until all running members agree on a leader among them, and answers it.
+    pub async fn leader(&self) -> u64 {
+        within(async {
+            loop {
+                let mut leaders = Vec::new();
+                for member in self.members.values() {
+                    let mut status = member.handle.subscribe();
+                    leaders.push(
+                        status
+                            .wait_for(|now| now.leader.is_some())
+                            .await
+                            .unwrap()
+                            .leader
+                            .unwrap()
+                            .0,
+                    );
+                }
+                if leaders
+                    .iter()
+                    .all(|leader| *leader == leaders[0] && self.members.contains_key(leader))
+                {
+                    return leaders[0];
+                }
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+    }
+
+    /// Stops a member in order.
+    pub async fn stop(&mut self, id: u64) {
+        let member = self.members.remove(&id).unwrap();
+        within(member.handle.shutdown()).await;
+        within(member.running).await.unwrap();
+    }
+
+    pub async fn stop_all(mut self) {
+        let ids: Vec<u64> = self.members.keys().copied().collect();
+        for id in ids {
+            self.stop(id).await;
+        }
+    }
+}
+
+/// Awaits, but not for ever: a test that hangs says where.
+pub async fn within<F: IntoFuture>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(30), future.into_future())
+        .await
+        .expect("this should not take so long")
+}
+
+pub async fn sum(handle: &Handle<Sum>) -> Result<u64, ReadError> {
+    within(handle.read(|machine| machine.sum)).await
+}
+
+/// A node that is expected to end by itself.
+pub async fn fate(running: Running) -> Fatal {
+    within(running).await.expect_err("the node should have failed")
+}
