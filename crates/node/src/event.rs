@@ -208,7 +208,7 @@ pub enum SnapshotOp {
         /// At most so many bytes.
         max: usize,
     },
-    /// Let go of it.
+    /// Let go of it. Comes once for each that was opened or could not be.
     Close {
         /// Its number.
         stream: StreamId,

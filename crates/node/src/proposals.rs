@@ -410,7 +410,7 @@ impl Proposals {
     /// Looks whether term or leader changed: forwarded proposals of earlier terms end, held ones try again.
     pub(crate) fn follow(&mut self, raft: &Raft, out: &mut Outbox) {
         let now = (raft.term(), raft.leader());
-        if self.tried_in == now {
+        if self.tried_in == now && (self.held.is_empty() || self.retry_at.is_some()) {
             return;
         }
         if self.tried_in.0 != now.0 {

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use quorate_base::{Index, NodeId, Term};
+use quorate_base::Index;
 use quorate_raft::{Input, Raft, Refused};
 
 use crate::event::{Failure, Nanos, Reason, Token};
@@ -20,8 +20,6 @@ pub(crate) struct Reads {
     waiting: BTreeSet<(Index, u64)>,
     /// Reads without a leader to ask.
     held: BTreeSet<u64>,
-    /// Term and leader when held reads were last asked again.
-    asked_in: (Term, Option<NodeId>),
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -84,14 +82,9 @@ impl Reads {
         }
     }
 
-    /// Asks held reads again whenever there is another leader.
+    /// Asks held reads as soon as there is a leader: it, or whoever knows it, refuses none.
     pub(crate) fn follow(&mut self, raft: &Raft, out: &mut Outbox) {
-        let now = (raft.term(), raft.leader());
-        if self.asked_in == now {
-            return;
-        }
-        self.asked_in = now;
-        if now.1.is_some() {
+        if raft.leader().is_some() {
             let ids = std::mem::take(&mut self.held);
             out.inputs
                 .extend(ids.into_iter().map(|token| Input::Read { token, forward: true }));

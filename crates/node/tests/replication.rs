@@ -6,7 +6,7 @@ use bytes::Bytes;
 use common::{Cluster, Outcome};
 use quorate_base::{Index, LogId, NodeId, Term};
 use quorate_node::{BootError, Event, NodeConfig, PeerMessage};
-use quorate_raft::RoleKind;
+use quorate_raft::{Body, RoleKind};
 
 fn small_cache(config: &mut NodeConfig) {
     config.cache_bytes = 300;
@@ -86,11 +86,19 @@ fn a_full_queue_is_reported_and_made_good() {
     let mut cluster = Cluster::new(3, |config| config.frame_bytes = 100);
     let leader = cluster.elect();
     let slow = NodeId(cluster.follower());
-    let mut count = 0;
+    // Room for three Appends between two heartbeats.
+    let mut room = 3;
     cluster.queue = Box::new(move |_, to, message| {
-        let append = to == slow && matches!(message, PeerMessage::Append { .. });
-        count += i32::from(append);
-        !append || count % 3 == 0
+        if to != slow {
+            return true;
+        }
+        match message {
+            PeerMessage::Raft(message) if matches!(message.body, Body::Heartbeat { .. }) => room = 3,
+            PeerMessage::Append { .. } if room == 0 => return false,
+            PeerMessage::Append { .. } => room -= 1,
+            _ => {}
+        }
+        true
     });
     let tokens: Vec<_> = (0..40)
         .map(|i| cluster.propose(leader, format!("command {i}")))

@@ -23,6 +23,9 @@ pub use machine::Machine;
 /// How long requests may take.
 pub const PATIENCE: Nanos = 10_000_000_000;
 
+/// Decides about a message by sender, receiver and content.
+pub type Look = Box<dyn FnMut(NodeId, NodeId, &PeerMessage) -> bool>;
+
 /// What became of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -65,9 +68,9 @@ pub struct Cluster {
     net: VecDeque<(NodeId, NodeId, PeerMessage)>,
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Looks at each message: `false` loses it on the way.
-    pub filter: Box<dyn FnMut(NodeId, NodeId, &PeerMessage) -> bool>,
+    pub filter: Look,
     /// Looks at each message: `false` refuses to send it, and says so.
-    pub queue: Box<dyn FnMut(NodeId, NodeId, &PeerMessage) -> bool>,
+    pub queue: Look,
     pub outcomes: BTreeMap<u64, Outcome>,
     last_token: u64,
     /// Messages delivered so far.
@@ -105,7 +108,7 @@ impl Cluster {
 
     /// Like [`Cluster::start`], for disks that are not.
     pub fn try_start(&mut self, id: u64) -> Result<(), BootError> {
-        let (now, initial, settings) = (self.now, self.config.clone(), self.settings);
+        let (initial, settings) = (self.config.clone(), self.settings);
         let host = self.hosts.get_mut(&NodeId(id)).expect("a member");
         host.boots += 1;
         let mut config = NodeConfig::new(NodeId(id), id * 1_000_000 + host.boots, id * 77 + host.boots);
@@ -124,7 +127,6 @@ impl Cluster {
             self.step(id, Event::LinkUp(peer));
             self.step(peer.0, Event::LinkUp(NodeId(id)));
         }
-        let _ = now;
         Ok(())
     }
 
