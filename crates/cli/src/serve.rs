@@ -1,13 +1,20 @@
-//! `quorate serve`.
+//! `quorate serve`: from checked settings to a running server, and from a signal to its orderly end. What a server is
+//! stands in `quorate-server`.
+
+use std::io::Read;
+
+use quorate_server::{API_VERSION, EndError, Member, ServerConfig};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
 
 use crate::client::Failure;
 use crate::flags::{self, Ask, Values};
-use crate::logging;
 use crate::settings::Settings;
+use crate::{logging, output};
 
-/// What `--version` prints.
+/// What `quorate version` and `--version` print.
 pub fn version() -> String {
-    format!("quorate {}\n", env!("CARGO_PKG_VERSION"))
+    format!("quorate {}\netcd API {API_VERSION}\n", env!("CARGO_PKG_VERSION"))
 }
 
 /// Runs a server until it ends.
@@ -16,16 +23,143 @@ pub fn run(args: Vec<String>) -> Result<(), Failure> {
     match values.ask {
         Ask::Run => {}
         Ask::Help => {
-            crate::output::print(flags::help().as_bytes());
+            output::print(flags::help().as_bytes());
             return Ok(());
         }
         Ask::Version => {
-            crate::output::print(version().as_bytes());
+            output::print(version().as_bytes());
             return Ok(());
         }
     }
     let settings = Settings::new(&values).map_err(|error| Failure::usage(error.to_string()))?;
     logging::start(&values).map_err(Failure::usage)?;
-    let _ = settings;
-    Err(Failure::refused("the server is not part of this build yet"))
+    for remark in &values.remarks {
+        tracing::warn!("{remark}");
+    }
+    announce(&settings);
+    crate::block_on(serve(settings, values.is_true("exit-with-parent")))
+}
+
+fn announce(settings: &Settings) {
+    let join = |texts: Vec<String>| texts.join(",");
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        name = settings.name,
+        member = format!("{:x}", settings.id.get()),
+        cluster = format!("{:x}", settings.cluster_id),
+        members = settings.members.len(),
+        data_dir = %settings.data_dir.display(),
+        clients = join(settings.listen_clients.iter().map(ToString::to_string).collect()),
+        peers = join(settings.listen_peers.iter().map(ToString::to_string).collect()),
+        "starting"
+    );
+}
+
+async fn serve(settings: Settings, exit_with_parent: bool) -> Result<(), Failure> {
+    let failed = |error: std::io::Error| Failure::refused(format!("cannot handle signals: {error}"));
+    let signals = Signals::new().map_err(failed)?;
+    let parent = if exit_with_parent {
+        Some(closed_stdin())
+    } else {
+        None
+    };
+    let served = quorate_server::serve(server_config(settings), told_to_end(signals, parent)).await;
+    match served {
+        Ok(()) => {
+            tracing::info!("ended in order");
+            Ok(())
+        }
+        Err(error @ EndError::Start(_)) => Err(Failure::refused(error.to_string())),
+        Err(error @ EndError::Fatal(_)) => {
+            tracing::error!(%error, "cannot go on");
+            Err(Failure::refused(error.to_string()))
+        }
+    }
+}
+
+fn server_config(settings: Settings) -> ServerConfig {
+    let members = settings.members.into_iter().map(|(id, member)| {
+        let peer_urls = member.peer_urls.iter().map(ToString::to_string).collect();
+        (
+            id,
+            Member {
+                name: member.name,
+                peer_urls,
+            },
+        )
+    });
+    let mut config = ServerConfig::new(
+        settings.id,
+        settings.cluster_id,
+        members.collect(),
+        settings.data_dir,
+    );
+    config.listen_peers = settings.listen_peers;
+    config.listen_clients = settings.listen_clients;
+    config.advertise_clients = settings
+        .advertise_clients
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    config.heartbeat = settings.heartbeat;
+    config.election = settings.election;
+    config.max_request_bytes = settings.max_request_bytes;
+    config.progress_interval = settings.progress_interval;
+    config
+}
+
+/// The signals that end a server.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Completes when the server is to end. A second signal does not wait for the orderly end any more.
+async fn told_to_end(mut signals: Signals, parent: Option<oneshot::Receiver<()>>) {
+    let parent_gone = async {
+        match parent {
+            Some(closed) => {
+                let _ = closed.await;
+            }
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        name = signals.next() => tracing::info!(signal = name, "ending"),
+        () = parent_gone => tracing::info!("ending: standard input was closed"),
+    }
+    tokio::spawn(async move {
+        let name = signals.next().await;
+        tracing::warn!(signal = name, "ending at once");
+        std::process::exit(1);
+    });
+}
+
+/// Completes when standard input is closed. A thread of its own: there is no other way to wait for a pipe's end that
+/// works for every kind of standard input.
+fn closed_stdin() -> oneshot::Receiver<()> {
+    let (closed, when) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut stdin = std::io::stdin().lock();
+        let mut ignored = [0; 256];
+        while stdin.read(&mut ignored).is_ok_and(|read| read > 0) {}
+        let _ = closed.send(());
+    });
+    when
 }
