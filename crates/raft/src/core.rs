@@ -23,7 +23,8 @@ pub struct Restored {
     pub entries: Vec<EntryShape>,
     /// The last entry whose effects the state machine has durably.
     pub applied: Index,
-    /// A number that no earlier run of this node had, so that answers to a former run are not taken for answers to this one.
+    /// Where this run starts to number its batches of forwarded reads, so that an answer to a former run is never taken for one to this.
+    /// Must be far from that of every earlier run: random, or a durable count of starts times 2³².
     pub nonce: u64,
     /// Limits of flow control.
     pub limits: Limits,

@@ -102,9 +102,10 @@ impl Durability {
         self.log_by = self.next;
     }
 
-    /// A staged snapshot took the place of the log.
-    pub fn installed(&mut self, meta: SnapMeta) {
-        self.forget_after(Index::ZERO);
+    /// A staged snapshot took the place of the log, of which the entries up to `commit` were committed. Until that is written the disk
+    /// has these; what follows them there may conflict with the leader's log.
+    pub fn installed(&mut self, meta: SnapMeta, commit: Index) {
+        self.forget_after(commit);
         self.handed = meta.last.index;
         self.truncate_after = None;
         self.installed = Some(meta);

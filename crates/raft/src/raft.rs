@@ -4,7 +4,7 @@ use quorate_base::{Index, LogId, NodeId, Term};
 
 use crate::config::Config;
 use crate::core::{Core, Restored};
-use crate::effects::{Effects, Input, Refused, Timer};
+use crate::effects::{Arm, Effects, Input, Refused, Timer};
 use crate::election;
 use crate::log::Log;
 use crate::message::{Body, Message};
@@ -147,8 +147,7 @@ impl Raft {
             self.transition(Some(Next::Follower { term, leader }));
         }
         if term < self.core.term {
-            self.answer_old_term(from, &body);
-            return None;
+            return self.on_old_term(from, &body);
         }
         if body.is_from_leader() && !self.accept_leader(from) {
             return None;
@@ -156,14 +155,21 @@ impl Raft {
         self.on_current(from, body)
     }
 
-    /// A message of an earlier term has no effect. Leaders and candidates are told the newer term, so that nobody is wedged.
-    fn answer_old_term(&mut self, from: NodeId, body: &Body) {
-        if body.is_from_leader() {
-            self.core.send_after_hard(from, Body::NewerTerm);
-        } else if matches!(body, Body::Vote { .. }) {
-            self.core
-                .send_after_hard(from, Body::VoteResponse { granted: false });
+    /// A message of an earlier term has no effect, except that a voter behind in terms answers a pre-vote in its own: asking
+    /// did not change its term. Leaders and candidates are told the newer term, so that nobody is wedged.
+    fn on_old_term(&mut self, from: NodeId, body: &Body) -> Option<Next> {
+        match (&mut self.role, body) {
+            (Role::PreCandidate(role), Body::PreVoteResponse { next, granted }) => {
+                return role.on_response(&self.core, from, *next, *granted);
+            }
+            (_, Body::Vote { .. }) => {
+                self.core
+                    .send_after_hard(from, Body::VoteResponse { granted: false });
+            }
+            _ if body.is_from_leader() => self.core.send_after_hard(from, Body::NewerTerm),
+            _ => {}
         }
+        None
     }
 
     /// A message of the current term's leader: whoever ran against it in this term follows it now (§3.4). False if the
@@ -247,6 +253,12 @@ impl Raft {
         match &mut self.role {
             Role::Follower(follower) => follower.on_timer(core, timer),
             Role::Leader(leader) => leader.on_timer(core, timer),
+            // This campaign is still being written down. Another would have to be written after it, so a disk that takes
+            // longer than an election timeout would never see the end.
+            Role::Candidate(_) if timer == Timer::Election && !core.durability.hard_is_durable() => {
+                core.arm(Timer::Election, Arm::Set);
+                None
+            }
             // A split vote or no answer: ask around again, after a newly drawn timeout.
             Role::PreCandidate(_) | Role::Candidate(_) if timer == Timer::Election => {
                 Some(Next::PreCandidate)
@@ -329,7 +341,7 @@ impl Raft {
             && follower.leader == Some(from)
         {
             snapshot::on_staged(&mut self.core, from, meta);
-            follower.verified = follower.verified.max(self.core.commit);
+            follower.staged(&self.core);
         }
         None
     }

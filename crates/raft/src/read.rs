@@ -72,7 +72,17 @@ impl ReadQueue {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ForwardedReads {
     waiting: Vec<u64>,
-    asked: Option<(u64, Vec<u64>)>,
+    asked: Option<Asked>,
+}
+
+/// A batch that was asked of the leader. Its reads came before it was first asked, and none joins later, so that an answer to any
+/// asking is good for all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Asked {
+    id: u64,
+    tokens: Vec<u64>,
+    /// To be asked (again) at the next drain.
+    due: bool,
 }
 
 impl ForwardedReads {
@@ -81,34 +91,39 @@ impl ForwardedReads {
         self.waiting.push(token);
     }
 
-    /// Makes the next batch, if there is none out: it goes by the number `id`.
-    pub fn ask(&mut self, id: u64) -> bool {
-        if self.waiting.is_empty() || self.asked.is_some() {
-            return false;
+    /// The number of the batch that is to be asked now, if any. A new one is made if none is out; it goes by `new`.
+    pub fn ask(&mut self, new: u64) -> Option<u64> {
+        if self.asked.is_none() && !self.waiting.is_empty() {
+            self.asked = Some(Asked {
+                id: new,
+                tokens: std::mem::take(&mut self.waiting),
+                due: true,
+            });
         }
-        self.asked = Some((id, std::mem::take(&mut self.waiting)));
-        true
+        let asked = self.asked.as_mut().filter(|asked| asked.due)?;
+        asked.due = false;
+        Some(asked.id)
     }
 
-    /// No answer came in time: the batch joins those that wait, to be asked again under a new number. Its reads
-    /// only get newer by that.
+    /// No answer came in time: the batch is asked again, under its number. With a new one, a link slower than the timer
+    /// would never get an answer through.
     pub fn retry(&mut self) {
-        if let Some((_, tokens)) = self.asked.take() {
-            self.waiting.splice(0..0, tokens);
+        if let Some(asked) = &mut self.asked {
+            asked.due = true;
         }
     }
 
     /// The leader answered batch `id`. An answer to any other batch is late and says nothing.
     pub fn answered(&mut self, id: u64) -> Vec<u64> {
-        match self.asked.take_if(|asked| asked.0 == id) {
-            Some((_, tokens)) => tokens,
-            None => Vec::new(),
-        }
+        self.asked
+            .take_if(|asked| asked.id == id)
+            .map(|asked| asked.tokens)
+            .unwrap_or_default()
     }
 
     /// All that wait: the leader changed.
     pub fn drain(&mut self) -> impl Iterator<Item = u64> {
-        let asked = self.asked.take().map(|asked| asked.1).unwrap_or_default();
+        let asked = self.asked.take().map(|asked| asked.tokens).unwrap_or_default();
         asked.into_iter().chain(self.waiting.drain(..))
     }
 }

@@ -1,11 +1,14 @@
 //! InstallSnapshot at the receiver (§5.3). The bytes travel and are staged beside the core; here is decided whether they
 //! count. The log write that says "installed" is the one commit point; the state machine is swapped only after it.
 
-use quorate_base::{LogId, NodeId};
+use quorate_base::{Index, LogId, NodeId};
 
 use crate::core::Core;
 use crate::effects::SnapMeta;
 use crate::message::Body;
+
+/// Indexes from here on are taken for garbage: counting further would overflow.
+const ABSURD_INDEX: Index = Index(u64::MAX / 2);
 
 /// The leader begins to send a snapshot up to `last`. If this node has committed that much, it is not needed: the leader
 /// learns from the acknowledgement where to go on.
@@ -23,13 +26,13 @@ pub(crate) fn on_staged(core: &mut Core, from: NodeId, meta: SnapMeta) {
         if core.log.contains(last) {
             // All that it covers is in the log already: it only proves that it is committed (§5.3).
             core.commit_to(last.index);
-        } else if last.term <= core.term {
+        } else if last.term <= core.term && last.index < ABSURD_INDEX {
             // The log is shorter, or an uncommitted tail of it conflicts; a configuration in that tail goes with it.
             core.log.install(meta.clone());
-            core.durability.installed(meta);
+            core.durability.installed(meta, core.commit);
             core.commit = last.index;
         } else {
-            return; // No leader of this term can have sent it.
+            return; // No correct leader of this term can have sent it.
         }
     }
     let upto = core.commit;

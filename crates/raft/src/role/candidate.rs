@@ -33,7 +33,7 @@ impl PreCandidate {
     }
 
     /// An answer, which is about `next`.
-    pub fn on_response(&mut self, core: &mut Core, from: NodeId, next: Term, granted: bool) -> Option<Next> {
+    pub fn on_response(&mut self, core: &Core, from: NodeId, next: Term, granted: bool) -> Option<Next> {
         if next != core.term.next() {
             return None; // About an earlier attempt.
         }

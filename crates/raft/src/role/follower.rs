@@ -51,7 +51,7 @@ impl Follower {
         entries: &[EntryShape],
         commit: Index,
     ) {
-        let last = Index(prev.index.0 + entries.len() as u64);
+        let last = Index(prev.index.0.saturating_add(entries.len() as u64));
         // What is committed here is in the log of every later leader, so it matches without a look. That also covers
         // a `prev` that was compacted away here, which is no conflict.
         if last <= core.commit {
@@ -61,12 +61,17 @@ impl Follower {
         let known = core.commit.0.saturating_sub(prev.index.0) as usize;
         let (prev, entries) = match known {
             0 => (prev, entries),
-            n => (
-                core.log
-                    .id_at(core.commit)
-                    .expect("the commit index is in the log"),
-                &entries[n..],
-            ),
+            n => {
+                let term = entries[n - 1].term;
+                let committed = LogId {
+                    term,
+                    index: core.commit,
+                };
+                if !core.log.contains(committed) {
+                    return; // No correct leader lacks what is committed.
+                }
+                (committed, &entries[n..])
+            }
         };
         if !core.log.contains(prev) {
             // Rule 2. The hint lets the leader skip a whole term at once.
@@ -104,6 +109,8 @@ impl Follower {
         let keep = Index(prev.index.0 + same as u64);
         if keep < core.log.last_index() {
             core.truncate_after(keep);
+            // A correct leader never takes back what it sent in this term, but no message may break this node.
+            self.verified = self.verified.min(keep);
         }
         for entry in &entries[same..] {
             core.append(entry.term, entry.size, entry.config.as_deref().cloned());
@@ -113,6 +120,11 @@ impl Follower {
     /// Rule 5, bounded by what is known to equal the leader's log.
     pub fn learn_commit(&mut self, core: &mut Core, commit: Index) {
         core.commit_to(commit.min(self.verified));
+    }
+
+    /// A staged snapshot was taken, and what it covers is committed.
+    pub fn staged(&mut self, core: &Core) {
+        self.verified = self.verified.clamp(core.commit, core.log.last_index());
     }
 
     /// A heartbeat: the leader asks whether it still leads.
@@ -165,9 +177,11 @@ impl Follower {
     /// Sends what has gathered since the last drain.
     pub fn flush(&mut self, core: &mut Core) {
         let Some(leader) = self.leader else { return };
-        if self.reads.ask(core.next_read) {
-            core.send_after_hard(leader, Body::ReadIndex { id: core.next_read });
-            core.next_read = core.next_read.wrapping_add(1);
+        if let Some(id) = self.reads.ask(core.next_read) {
+            if id == core.next_read {
+                core.next_read = core.next_read.wrapping_add(1);
+            }
+            core.send_after_hard(leader, Body::ReadIndex { id });
             core.arm(Timer::Read, Arm::Set);
         }
     }

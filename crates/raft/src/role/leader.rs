@@ -127,7 +127,9 @@ impl Leader {
                 .log
                 .last_at_or_below(hint.index, hint.term)
                 .map_or(hint.index, |id| id.index);
-            peer.probe(agrees.next(), false);
+            // Below the match there is nothing to look for: the peer lost what it had acknowledged, which no correct disk
+            // does. It is asked again at each heartbeat, and not as fast as the network allows.
+            peer.probe(agrees.next(), agrees < peer.matched);
         }
     }
 

@@ -1,0 +1,258 @@
+//! Seeded chance, and the one list of everything that may happen to a cluster, for the random explorations.
+
+use std::collections::BTreeMap;
+
+use quorate_base::{Index, NodeId};
+use quorate_raft::{Body, Input, RoleKind, Timer};
+
+use super::{Cluster, What};
+
+/// A small generator of random numbers (SplitMix64): the same seed, the same run.
+pub struct Chance(pub u64);
+
+impl Chance {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ z >> 31
+    }
+
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.next() % n
+    }
+
+    pub fn one_in(&mut self, n: u64) -> bool {
+        self.below(n) == 0
+    }
+
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+}
+
+/// How often each kind of thing happened, so that a run that never did something is noticed.
+pub type Seen = BTreeMap<&'static str, u64>;
+
+/// How rough one run is: each run draws its own, since a cluster that is always disturbed gets nowhere, and one that never
+/// is shows nothing.
+pub struct Mood {
+    /// Of so many messages one is lost, doubled, or reported as not sent.
+    trouble: u64,
+    /// Of so many messages one overtakes others.
+    disorder: u64,
+    /// Of so many election, freshness and check-quorum timers that could fire one does.
+    patience: u64,
+    /// Of so many crashes, cuts and transfers that could be one is.
+    peace: u64,
+    /// Of so many chances to let a node do all its work one is taken.
+    sloth: u64,
+}
+
+impl Mood {
+    pub fn any(chance: &mut Chance) -> Mood {
+        Mood {
+            trouble: chance.pick(&[4, 20, 100, 1000]),
+            disorder: chance.pick(&[2, 8, 1000]),
+            patience: chance.pick(&[1, 5, 20]),
+            peace: chance.pick(&[1, 3, 10]),
+            sloth: chance.pick(&[1, 2, 10]),
+        }
+    }
+}
+
+/// Lets one thing happen to the cluster.
+pub fn disturb(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, seen: &mut Seen, token: &mut u64) {
+    let id = chance.pick(&cluster.ids());
+    let what = match chance.below(100) {
+        0..46 => return network(cluster, chance, mood, seen),
+        46..48 if chance.one_in(mood.peace) => "crash",
+        _ if !cluster.is_up(id) => "start",
+        48..60 if chance.one_in(mood.sloth) => "settle",
+        48..60 => "drain",
+        60..68 => "persist",
+        68..76 => "apply",
+        76..84 => "timer",
+        84..90 => "propose",
+        90..93 => "read",
+        93..95 => "compact",
+        95..97 if chance.one_in(mood.peace) => "transfer",
+        97..99 if chance.one_in(mood.peace) => "cut",
+        99 => "heal",
+        _ => "flush the machine",
+    };
+    match what {
+        "crash" if cluster.is_up(id) => {
+            let survive = chance.below(3) as usize;
+            cluster.crash(id, survive);
+        }
+        // A node stays down for a while.
+        "start" if chance.one_in(10) => cluster.start(id),
+        "crash" | "start" => return,
+        "settle" => cluster.settle(id),
+        "drain" => drop(cluster.drain(id)),
+        "persist" => drop(cluster.persist(id, 1 + chance.below(3) as usize)),
+        "apply" => drop(cluster.apply(id)),
+        "timer" => {
+            let timers: Vec<Timer> = cluster.nodes[&id].timers.iter().copied().collect();
+            if !timers.is_empty() {
+                let timer = chance.pick(&timers);
+                let impatient = matches!(timer, Timer::Election | Timer::Fresh | Timer::Quorum);
+                if !impatient || cluster.leader().is_none() || chance.one_in(mood.patience) {
+                    cluster.fire(id, timer);
+                }
+            }
+        }
+        "propose" => {
+            let to = cluster.leader().filter(|_| !chance.one_in(5)).unwrap_or(id);
+            cluster.propose(to);
+        }
+        "read" => {
+            *token += 1;
+            cluster.read(id, *token);
+        }
+        "compact" => {
+            let applied = cluster.nodes[&id].machine.applied;
+            let keep = chance.pick(&[0, 0, 1, 4]);
+            cluster.compact(id, Index(applied.0.saturating_sub(keep)));
+        }
+        "transfer" => {
+            let to = (!chance.one_in(3)).then(|| chance.pick(&cluster.ids()));
+            cluster.step(cluster.leader().unwrap_or(id), Input::Transfer(to));
+        }
+        "flush the machine" => cluster.flush_machine(id),
+        "cut" => match chance.pick(&cluster.ids()) {
+            other if other == id => cluster.isolate(id),
+            other => drop(cluster.cut.insert((id, other))),
+        },
+        _ => cluster.heal(),
+    }
+    *seen.entry(what).or_default() += 1;
+}
+
+/// Something happens to one of the messages on their way: mostly it arrives, mostly in order.
+fn network(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, seen: &mut Seen) {
+    if cluster.network.is_empty() {
+        return;
+    }
+    let at = if chance.one_in(mood.disorder) {
+        chance.below(cluster.network.len() as u64)
+    } else {
+        0
+    };
+    let parcel = cluster.network.remove(at as usize).expect("within the queue");
+    let what = match chance.below(3) {
+        _ if !chance.one_in(mood.trouble) => {
+            if at > 0 {
+                "out of order"
+            } else {
+                "in order"
+            }
+        }
+        0 => "loss",
+        1 => "duplicate",
+        _ => "not sent",
+    };
+    *seen.entry(what).or_default() += 1;
+    match what {
+        "loss" => cluster.lose(parcel),
+        "duplicate" => {
+            // The driver reports each snapshot once; messages may come any number of times.
+            if matches!(parcel.what, What::Message(..)) {
+                cluster.network.push_back(parcel.clone());
+            }
+            cluster.deliver(parcel);
+        }
+        "not sent" => {
+            let (from, to) = (parcel.from, parcel.to);
+            let first = match &parcel.what {
+                What::Message(message, _) => match &message.body {
+                    Body::Append { prev, .. } => Some(prev.index.next()),
+                    _ => None,
+                },
+                _ => None,
+            };
+            cluster.lose(parcel);
+            if let Some(first) = first.filter(|_| cluster.is_up(from)) {
+                cluster.step(from, Input::NotSent { to, first });
+            }
+        }
+        _ => cluster.deliver(parcel),
+    }
+}
+
+/// All is well again: everyone runs, all messages arrive, timers fire as they would in peace. Within a bounded time
+/// there must be one leader, whom all follow and equal, and who commits what is proposed.
+pub fn must_recover(cluster: &mut Cluster, chance: &mut Chance) {
+    cluster.heal();
+    for id in cluster.ids() {
+        if !cluster.is_up(id) {
+            cluster.start(id);
+        }
+    }
+    cluster.run();
+    for _ in 0..60 {
+        if is_whole(cluster) {
+            return;
+        }
+        peace(cluster, chance);
+    }
+    panic!("a healed cluster must recover");
+}
+
+/// Everyone follows one leader, and a proposal reaches every state machine.
+fn is_whole(cluster: &mut Cluster) -> bool {
+    let Some(leader) = cluster.leader() else {
+        return false;
+    };
+    let token = cluster.propose(leader);
+    cluster.run();
+    cluster.heartbeat(leader);
+    let Some(placed) = cluster.nodes[&leader].placed.get(&token).copied() else {
+        return false;
+    };
+    let machine = cluster.nodes[&leader].machine;
+    cluster.ids().into_iter().all(|id| {
+        let raft = cluster.raft(id);
+        let follows = raft.leader() == Some(leader) && raft.last() == placed && raft.commit() == placed.index;
+        follows && cluster.nodes[&id].machine == machine && machine.applied == placed.index
+    })
+}
+
+/// One election timeout in which nothing is lost.
+fn peace(cluster: &mut Cluster, chance: &mut Chance) {
+    for _ in 0..3 {
+        for id in cluster.ids() {
+            cluster.fire(id, Timer::Heartbeat);
+            cluster.run();
+            cluster.fire(id, Timer::Read);
+            cluster.run();
+        }
+    }
+    // Who has a leader hears of it in time, so that only lonely nodes lose patience; one is always first.
+    for id in cluster.ids() {
+        cluster.fire(id, Timer::Quorum);
+        cluster.fire(id, Timer::Transfer);
+    }
+    let led = |cluster: &Cluster, id: NodeId| {
+        let leader = cluster.raft(id).leader();
+        leader.is_some_and(|l| {
+            cluster.raft(l).role() == RoleKind::Leader && cluster.raft(l).term() == cluster.raft(id).term()
+        })
+    };
+    for id in cluster.ids() {
+        if !led(cluster, id) {
+            cluster.fire(id, Timer::Fresh);
+        }
+    }
+    let lonely: Vec<NodeId> = cluster
+        .ids()
+        .into_iter()
+        .filter(|id| !led(cluster, *id))
+        .collect();
+    if !lonely.is_empty() {
+        cluster.fire(chance.pick(&lonely), Timer::Election);
+    }
+    cluster.run();
+}

@@ -1,0 +1,659 @@
+//! A cluster of cores in one thread, for all tests of this crate: the network is a list of messages, each disk a queue of
+//! writes, each state machine a queue of work, and nothing moves unless the test says so. After every step and every drain
+//! the invariants are checked, those of the node and those of the whole cluster (`ghost`).
+
+// Each test binary uses its own part of the harness.
+#![allow(dead_code)]
+
+pub mod disk;
+pub mod explore;
+pub mod ghost;
+pub mod show;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use quorate_base::{Index, LogId, NodeId, Term};
+use quorate_raft::{
+    Arm, Body, Config, Effects, EntryShape, Input, Limits, Message, Outgoing, Placed, Raft, Range, Refused,
+    RoleKind, SnapMeta, Timer, invariants,
+};
+
+use disk::{Entry, FilledWrite, Image, Machine, Payload, noop};
+use ghost::Ghost;
+
+/// Something on the network.
+#[derive(Clone, Debug)]
+pub struct Parcel {
+    pub from: NodeId,
+    pub to: NodeId,
+    pub what: What,
+}
+
+/// What travels.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// A message, with the payloads if it is an Append.
+    Message(Message, Vec<Payload>),
+    /// A whole snapshot.
+    Snapshot {
+        term: Term,
+        meta: SnapMeta,
+        machine: Machine,
+    },
+    /// The receiver of a snapshot tells the sender's driver how it went.
+    SnapshotDone { last: Option<LogId> },
+}
+
+/// Work for a state machine.
+#[derive(Clone, Debug)]
+pub enum Work {
+    Apply(Vec<(LogId, Payload)>),
+    Restore(SnapMeta),
+}
+
+/// One node and what surrounds it.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    /// `None` while it is down.
+    pub raft: Option<Raft>,
+    pub image: Image,
+    /// Handed out and not durable yet.
+    pub writes: VecDeque<FilledWrite>,
+    /// The payloads of the log, by index, with the term they belong to.
+    pub bodies: BTreeMap<Index, (Term, Payload)>,
+    pub machine: Machine,
+    pub work: VecDeque<Work>,
+    /// The timers that run.
+    pub timers: BTreeSet<Timer>,
+    pub reads: BTreeMap<u64, Result<Index, Refused>>,
+    pub placed: BTreeMap<u64, LogId>,
+    pub refused: BTreeMap<u64, Refused>,
+    /// The disk keeps writes back until the test lets them through.
+    pub slow_disk: bool,
+    starts: u64,
+    /// How often its machine was replaced by a snapshot, and its log cut back, in all its runs.
+    pub restored: u64,
+    pub truncated: u64,
+}
+
+/// The cluster.
+#[derive(Clone, Debug, Default)]
+pub struct Cluster {
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub network: VecDeque<Parcel>,
+    /// Links, from and to, that lose everything.
+    pub cut: BTreeSet<(NodeId, NodeId)>,
+    pub ghost: Ghost,
+    pub limits: Limits,
+    /// What happened, readably, if wanted.
+    pub trace: Option<Vec<String>>,
+    next_payload: Payload,
+}
+
+/// A node's id.
+pub fn n(id: u64) -> NodeId {
+    NodeId(id)
+}
+
+/// An index.
+pub fn i(index: u64) -> Index {
+    Index(index)
+}
+
+/// The entry of `term` at `index`.
+pub fn at(term: u64, index: u64) -> LogId {
+    LogId::new(term, index)
+}
+
+impl Cluster {
+    /// Nodes 1 to `count`, all voters, with empty logs.
+    pub fn new(count: u64) -> Cluster {
+        Cluster::of(Config::of((1..=count).map(NodeId)), Limits::default())
+    }
+
+    /// All members of `config`, with empty logs.
+    pub fn of(config: Config, limits: Limits) -> Cluster {
+        let mut cluster = Cluster {
+            limits,
+            ..Cluster::default()
+        };
+        for id in config.members() {
+            cluster.add(id, &config, &[], 0);
+        }
+        cluster
+    }
+
+    /// Nodes 1.. whose logs hold entries of these terms; the last one's term, or the given one if higher, is current.
+    pub fn with_logs(logs: &[&[u64]], term: u64) -> Cluster {
+        let config = Config::of((1..=logs.len() as u64).map(NodeId));
+        let mut cluster = Cluster::default();
+        for (id, terms) in (1..).zip(logs) {
+            cluster.add(NodeId(id), &config, terms, term);
+        }
+        cluster
+    }
+
+    /// Adds a node that has just started with a log of entries of these terms, none of them known to be committed.
+    pub fn add(&mut self, id: NodeId, config: &Config, terms: &[u64], term: u64) {
+        let mut image = Image::default();
+        image.base.config = config.clone();
+        image.hard.term = Term(terms.last().copied().unwrap_or(0).max(term));
+        for (index, term) in (1..).zip(terms) {
+            let shape = EntryShape {
+                term: Term(*term),
+                size: 10,
+                config: None,
+            };
+            let payload = 1 << 62 | term << 32 | index;
+            image.entries.push(Entry { shape, payload });
+        }
+        self.nodes.insert(
+            id,
+            Node {
+                image,
+                ..Node::default()
+            },
+        );
+        self.start(id);
+    }
+
+    /// Starts a node from its disk.
+    pub fn start(&mut self, id: NodeId) {
+        let limits = self.limits.clone();
+        let node = self.nodes.get_mut(&id).expect("a node");
+        assert!(node.raft.is_none(), "n{id} is running");
+        node.starts += 1;
+        let restored = node.image.restored(id, node.starts << 32, limits);
+        node.machine = node.image.machine;
+        node.bodies.clear();
+        for index in node.image.base.last.index.0 + 1..=node.image.last_index().0 {
+            let entry = node.image.entry(Index(index)).expect("within the log");
+            node.bodies
+                .insert(Index(index), (entry.shape.term, entry.payload));
+        }
+        let raft = Raft::new(restored);
+        invariants::check(&raft);
+        node.raft = Some(raft);
+        let bodies: Vec<_> = node.bodies.iter().map(|(index, body)| (*index, *body)).collect();
+        for (index, body) in bodies {
+            self.placed(id, index, body);
+        }
+    }
+
+    /// The node crashes: all is lost but its durable image and the first `survive` of the writes on their way.
+    pub fn crash(&mut self, id: NodeId, survive: usize) {
+        for _ in 0..survive.min(self.nodes[&id].writes.len()) {
+            self.write(id);
+        }
+        let node = self.nodes.get_mut(&id).expect("a node");
+        let old = std::mem::take(node);
+        node.image = old.image;
+        node.starts = old.starts;
+        node.slow_disk = old.slow_disk;
+        node.restored = old.restored;
+        node.truncated = old.truncated;
+        self.ghost.crashed(id);
+    }
+
+    /// Crash and restart.
+    pub fn restart(&mut self, id: NodeId) {
+        self.crash(id, 0);
+        self.start(id);
+    }
+
+    /// The core of a running node.
+    pub fn raft(&self, id: NodeId) -> &Raft {
+        self.nodes[&id].raft.as_ref().expect("the node runs")
+    }
+
+    pub fn node(&mut self, id: NodeId) -> &mut Node {
+        self.nodes.get_mut(&id).expect("a node")
+    }
+
+    /// Whether the node runs.
+    pub fn is_up(&self, id: NodeId) -> bool {
+        self.nodes.get(&id).is_some_and(|node| node.raft.is_some())
+    }
+
+    pub fn ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// The only leader of the highest term, if there is one.
+    pub fn leader(&self) -> Option<NodeId> {
+        let rafts = self.nodes.values().filter_map(|node| node.raft.as_ref());
+        let leader = rafts
+            .filter(|raft| raft.role() == RoleKind::Leader)
+            .max_by_key(|raft| raft.term());
+        leader.map(Raft::id)
+    }
+
+    /// The terms of the entries of a node's log after its base.
+    pub fn terms(&self, id: NodeId) -> Vec<u64> {
+        let log = self.raft(id).log();
+        (log.first().0..=log.last_index().0)
+            .map(|index| log.term_at(Index(index)).expect("within the log").0)
+            .collect()
+    }
+
+    /// Steps one input, with all checks.
+    pub fn step(&mut self, id: NodeId, input: Input) {
+        let before = self.act(id, |raft| raft.step(input));
+        self.observe(id, &before.0);
+        self.show_change(id, &before.0);
+    }
+
+    /// Does something to a node's core, and checks the step. Returns the node before.
+    fn act<R>(&mut self, id: NodeId, act: impl FnOnce(&mut Raft) -> R) -> (Raft, R) {
+        let raft = self.node(id).raft.as_mut().expect("the node runs");
+        let before = raft.clone();
+        let result = act(raft);
+        invariants::check(raft);
+        invariants::check_delta(&before, raft);
+        (before, result)
+    }
+
+    /// Steps a message that nobody may ever have sent.
+    pub fn message(&mut self, from: NodeId, to: NodeId, term: u64, body: Body) {
+        let payloads = match &body {
+            Body::Append { entries, .. } => entries.iter().map(|entry| noop(entry.term)).collect(),
+            _ => Vec::new(),
+        };
+        self.receive(
+            from,
+            to,
+            Message {
+                term: Term(term),
+                body,
+            },
+            &payloads,
+        );
+    }
+
+    fn receive(&mut self, from: NodeId, to: NodeId, message: Message, payloads: &[Payload]) {
+        let before = self
+            .act(to, |raft| {
+                raft.step(Input::Message {
+                    from,
+                    message: message.clone(),
+                })
+            })
+            .0;
+        if let Body::Append { prev, entries, .. } = &message.body {
+            for ((index, entry), payload) in (prev.index.0 + 1..).zip(entries).zip(payloads) {
+                if self.raft(to).log().term_at(Index(index)) == Some(entry.term) {
+                    self.placed(to, Index(index), (entry.term, *payload));
+                }
+            }
+        }
+        self.observe(to, &before);
+        self.show_change(to, &before);
+    }
+
+    fn placed(&mut self, id: NodeId, index: Index, body: (Term, Payload)) {
+        let log = self.raft(id).log();
+        if index > log.base().last.index {
+            let before = log.term_at(index.prev());
+            self.ghost.placed(LogId { term: body.0, index }, body.1, before);
+            self.node(id).bodies.insert(index, body);
+        }
+    }
+
+    /// A timer runs out, if it runs.
+    pub fn fire(&mut self, id: NodeId, timer: Timer) {
+        self.drain(id);
+        if self.node(id).timers.remove(&timer) {
+            self.step(id, Input::Fired(timer));
+        }
+    }
+
+    /// A client's command of ten bytes. Its token is also its payload.
+    pub fn propose(&mut self, id: NodeId) -> u64 {
+        self.next_payload += 1;
+        let token = self.next_payload;
+        self.step(id, Input::Propose { token, size: 10 });
+        token
+    }
+
+    /// A client's read, forwarded where needed.
+    pub fn read(&mut self, id: NodeId, token: u64) {
+        self.ghost.read_begun(id, token);
+        self.step(id, Input::Read { token, forward: true });
+    }
+
+    /// Takes the effects of a node: messages go to the network, writes to the disk's queue, entries to the machine's.
+    pub fn drain(&mut self, id: NodeId) -> bool {
+        let (before, effects) = self.act(id, Raft::take_effects);
+        let quiet = effects == Effects::default();
+        for placed in &effects.placed {
+            let (at, payload) = match placed {
+                Placed::Noop { at } => (*at, noop(at.term)),
+                Placed::Proposal { token, at } => {
+                    self.node(id).placed.insert(*token, *at);
+                    (*at, *token)
+                }
+            };
+            if self.raft(id).log().contains(at) {
+                self.placed(id, at.index, (at.term, payload));
+            }
+        }
+        self.observe(id, &before);
+        self.show_change(id, &before);
+        self.show_effects(id, &effects);
+        for outgoing in effects.send {
+            self.send(id, outgoing);
+        }
+        if let Some(write) = effects.write {
+            let entries = write.append.map(|range| self.fill(id, range)).unwrap_or_default();
+            self.node(id).writes.push_back(FilledWrite { write, entries });
+        }
+        if let Some(meta) = effects.restore {
+            self.node(id).work.push_back(Work::Restore(meta));
+        }
+        if let Some(range) = effects.apply {
+            let filled = self.fill(id, range);
+            let entries = (range.first().0..).zip(filled).map(|(index, entry)| {
+                let index = Index(index);
+                (
+                    LogId {
+                        term: entry.shape.term,
+                        index,
+                    },
+                    entry.payload,
+                )
+            });
+            let entries = entries.collect();
+            self.node(id).work.push_back(Work::Apply(entries));
+        }
+        for (token, answer) in effects.reads {
+            self.ghost.read_answered(id, token, answer.ok());
+            self.node(id).reads.insert(token, answer);
+        }
+        let node = self.node(id);
+        node.refused.extend(effects.refused);
+        for (timer, arm) in effects.timers {
+            match arm {
+                Arm::Set => node.timers.insert(timer),
+                Arm::Off => node.timers.remove(&timer),
+            };
+        }
+        !quiet
+    }
+
+    /// The entries of a range, with their payloads.
+    fn fill(&self, id: NodeId, range: Range) -> Vec<Entry> {
+        let (node, log) = (&self.nodes[&id], self.raft(id).log());
+        assert!(log.holds(&range), "a range names what is in the log");
+        let shapes = log.shapes(range.prev.index, range.last.index);
+        (range.first().0..)
+            .zip(shapes)
+            .map(|(index, shape)| {
+                let body = node.bodies[&Index(index)];
+                assert_eq!(body.0, shape.term, "the payload belongs to the entry");
+                Entry {
+                    shape,
+                    payload: body.1,
+                }
+            })
+            .collect()
+    }
+
+    fn send(&mut self, from: NodeId, outgoing: Outgoing) {
+        let (to, what) = match outgoing {
+            Outgoing::Message { to, message } => (to, What::Message(message, Vec::new())),
+            Outgoing::Append {
+                to,
+                term,
+                range,
+                commit,
+            } => {
+                let filled = self.fill(from, range);
+                let payloads = filled.iter().map(|entry| entry.payload).collect();
+                let entries = filled.into_iter().map(|entry| entry.shape).collect();
+                let body = Body::Append {
+                    prev: range.prev,
+                    entries,
+                    commit,
+                };
+                (to, What::Message(Message { term, body }, payloads))
+            }
+            Outgoing::Snapshot { to, term } => {
+                let node = &self.nodes[&from];
+                let log = self.raft(from).log();
+                // The state machine as it is now; while it is being replaced it is behind the log's base, and has nothing to give.
+                let Some(last) = log.id_at(node.machine.applied) else {
+                    let what = What::SnapshotDone { last: None };
+                    return self.network.push_back(Parcel {
+                        from: to,
+                        to: from,
+                        what,
+                    });
+                };
+                let meta = SnapMeta {
+                    last,
+                    config: log.config_at(last.index).clone(),
+                };
+                let offer = Message {
+                    term,
+                    body: Body::InstallSnapshot { last },
+                };
+                let machine = node.machine;
+                self.post(from, to, What::Message(offer, Vec::new()));
+                (to, What::Snapshot { term, meta, machine })
+            }
+        };
+        self.post(from, to, what);
+    }
+
+    fn post(&mut self, from: NodeId, to: NodeId, what: What) {
+        if let What::Message(message, _) = &what {
+            self.ghost.sent(&self.nodes, from, to, message);
+        }
+        self.network.push_back(Parcel { from, to, what });
+    }
+
+    /// The parcel arrives, unless its link is cut or the receiver is down.
+    pub fn deliver(&mut self, parcel: Parcel) {
+        let Parcel { from, to, what } = parcel;
+        if self.cut.contains(&(from, to)) || !self.is_up(to) {
+            return self.lose(Parcel { from, to, what });
+        }
+        self.show_parcel(
+            &Parcel {
+                from,
+                to,
+                what: what.clone(),
+            },
+            true,
+        );
+        match what {
+            What::Message(message, payloads) => self.receive(from, to, message, &payloads),
+            What::Snapshot { term, meta, machine } => {
+                let last = meta.last;
+                // One that a started install needs is not overwritten.
+                let installing =
+                    self.raft(to).log().base().last.index > self.nodes[&to].image.machine.applied;
+                if last.index > self.raft(to).commit() && !installing {
+                    self.node(to).image.staged = Some((meta.clone(), machine));
+                    self.step(to, Input::SnapshotStaged { from, term, meta });
+                }
+                let what = What::SnapshotDone { last: Some(last) };
+                self.network.push_back(Parcel {
+                    from: to,
+                    to: from,
+                    what,
+                });
+            }
+            What::SnapshotDone { last } => self.step(to, Input::SnapshotSent { to: from, last }),
+        }
+    }
+
+    /// The parcel is lost. Only the sender of a snapshot hears of that.
+    pub fn lose(&mut self, parcel: Parcel) {
+        self.show_parcel(&parcel, false);
+        let Parcel { from, to, what } = parcel;
+        match what {
+            What::Snapshot { .. } if self.is_up(from) => {
+                self.step(from, Input::SnapshotSent { to, last: None });
+            }
+            What::SnapshotDone { .. } if self.is_up(to) => {
+                self.step(to, Input::SnapshotSent { to: from, last: None });
+            }
+            _ => {}
+        }
+    }
+
+    /// The oldest write becomes durable; the core is not told yet.
+    fn write(&mut self, id: NodeId) -> u64 {
+        let node = self.node(id);
+        let filled = node.writes.pop_front().expect("a write");
+        let gone = node.image.apply(&filled);
+        node.truncated += u64::from(!gone.is_empty());
+        self.ghost.removed(id, &gone);
+        filled.write.id
+    }
+
+    /// The oldest `count` writes become durable, and the core hears of the last.
+    pub fn persist(&mut self, id: NodeId, count: usize) -> bool {
+        let mut done = None;
+        for _ in 0..count.min(self.nodes[&id].writes.len()) {
+            done = Some(self.write(id));
+        }
+        if let Some(write) = done {
+            self.show(format!("n{id} has write {write} on disk"));
+            self.step(id, Input::Persisted(write));
+        }
+        done.is_some()
+    }
+
+    /// The state machine does the oldest work.
+    pub fn apply(&mut self, id: NodeId) -> bool {
+        let node = self.node(id);
+        let Some(work) = node.work.pop_front() else {
+            return false;
+        };
+        match work {
+            Work::Apply(entries) => {
+                for (at, payload) in entries {
+                    self.node(id).machine.apply(at, payload);
+                    let machine = self.nodes[&id].machine;
+                    self.ghost.machine(machine);
+                }
+            }
+            Work::Restore(meta) => {
+                let staged = node.image.staged.clone().expect("what is restored is staged");
+                assert_eq!(staged.0, meta, "what is restored is what is staged");
+                node.restored += 1;
+                node.machine = staged.1;
+                node.image.machine = staged.1;
+                self.ghost.machine(staged.1);
+            }
+        }
+        let applied = self.nodes[&id].machine.applied;
+        self.step(id, Input::Applied(applied));
+        true
+    }
+
+    /// The state machine makes itself durable.
+    pub fn flush_machine(&mut self, id: NodeId) {
+        let node = self.node(id);
+        node.image.machine = node.machine;
+    }
+
+    /// The log is compacted up to `index`, or as far as the durable machine allows.
+    pub fn compact(&mut self, id: NodeId, index: Index) {
+        self.flush_machine(id);
+        let index = index.min(self.nodes[&id].machine.applied);
+        let log = self.raft(id).log();
+        if index <= log.base().last.index {
+            return;
+        }
+        let last = log.id_at(index).expect("applied entries are in the log");
+        let config = log.config_at(index).clone();
+        self.node(id).image.compact(SnapMeta { last, config });
+        self.node(id).bodies.retain(|at, _| *at > index);
+        self.step(id, Input::Compacted(index));
+    }
+
+    /// Drains a node, and lets its disk and state machine do their work, until it is quiet.
+    pub fn settle(&mut self, id: NodeId) {
+        while self.is_up(id) {
+            let drained = self.drain(id);
+            let count = if self.nodes[&id].slow_disk { 0 } else { usize::MAX };
+            let persisted = self.persist(id, count);
+            if !(self.apply(id) || persisted || drained) {
+                return;
+            }
+        }
+    }
+
+    /// Delivers everything, in order, until nothing moves any more.
+    pub fn run(&mut self) {
+        for id in self.ids() {
+            self.settle(id);
+        }
+        let mut left = 100_000;
+        while let Some(parcel) = self.network.pop_front() {
+            let (from, to) = (parcel.from, parcel.to);
+            self.deliver(parcel);
+            self.settle(to);
+            self.settle(from);
+            left -= 1;
+            assert!(left > 0, "the cluster never comes to rest");
+        }
+    }
+
+    /// Node `id` campaigns and is elected: whoever has a fresh leader stops to count on it first.
+    pub fn elect(&mut self, id: NodeId) {
+        self.run();
+        for other in self.ids() {
+            if self.is_up(other) {
+                self.fire(other, Timer::Fresh);
+            }
+        }
+        self.fire(id, Timer::Election);
+        self.run();
+        assert_eq!(self.raft(id).role(), RoleKind::Leader, "n{id} should lead");
+    }
+
+    /// The leader's heartbeat timer, and all that follows from it.
+    pub fn heartbeat(&mut self, id: NodeId) {
+        self.fire(id, Timer::Heartbeat);
+        self.run();
+    }
+
+    /// Cuts all links from and to a node.
+    pub fn isolate(&mut self, id: NodeId) {
+        for other in self.ids() {
+            if other != id {
+                self.cut.extend([(id, other), (other, id)]);
+            }
+        }
+    }
+
+    /// All links work again.
+    pub fn heal(&mut self) {
+        self.cut.clear();
+    }
+
+    /// Loses the messages on the network for which `which` holds.
+    pub fn lose_where(&mut self, which: impl Fn(&Parcel) -> bool) -> usize {
+        let all = std::mem::take(&mut self.network);
+        let (lost, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(which);
+        self.network.extend(kept);
+        let count = lost.len();
+        lost.into_iter().for_each(|parcel| self.lose(parcel));
+        count
+    }
+
+    /// The messages on the network from one node to another.
+    pub fn bodies(&self, from: u64, to: u64) -> Vec<Body> {
+        let between = self.network.iter().filter(|p| p.from.0 == from && p.to.0 == to);
+        between
+            .filter_map(|parcel| match &parcel.what {
+                What::Message(message, _) => Some(message.body.clone()),
+                _ => None,
+            })
+            .collect()
+    }
+}
