@@ -64,6 +64,8 @@ struct Medium {
     run: u64,
     dead: bool,
     fuse: Option<(u64, Blow)>,
+    /// An error was reported in this run that is not a power failure.
+    faulted: bool,
     lies: bool,
     capacity: Option<u64>,
     files: BTreeMap<FileId, Contents>,
@@ -83,6 +85,7 @@ impl SimDisk {
                 run: 0,
                 dead: false,
                 fuse: None,
+                faulted: false,
                 lies: false,
                 capacity: None,
                 files: BTreeMap::new(),
@@ -125,6 +128,16 @@ impl SimDisk {
     /// Whether power failed inside an operation. The run is over; [`crash`](SimDisk::crash) has to follow.
     pub fn is_dead(&self) -> bool {
         self.medium().dead
+    }
+
+    /// Whether this run was told of a failed sync or a full disk, so that it has reason to stop.
+    pub fn has_faulted(&self) -> bool {
+        self.medium().faulted
+    }
+
+    /// The process is killed: its view is void, and everything it wrote stays, synced or not.
+    pub fn kill(&self) {
+        self.medium().end_run();
     }
 
     /// From now on a sync makes only a part of the data durable and says nothing. Only to show that the checkers notice.
@@ -202,10 +215,15 @@ impl Medium {
             report.kept += kept;
             report.lost += lost;
         }
+        self.end_run();
+        report
+    }
+
+    fn end_run(&mut self) {
         self.run += 1;
         self.dead = false;
+        self.faulted = false;
         self.fuse = None;
-        report
     }
 
     /// Whether this run may still use the disk.
@@ -247,12 +265,13 @@ impl Medium {
         self.finish()
     }
 
-    fn make_room(&self, file: FileId, end: u64) -> io::Result<()> {
+    fn make_room(&mut self, file: FileId, end: u64) -> io::Result<()> {
         let Some(capacity) = self.capacity else {
             return Ok(());
         };
         let growth = end.saturating_sub(self.files[&file].now.len() as u64);
         if growth > 0 && self.used() + growth > capacity {
+            self.faulted = true;
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         Ok(())
@@ -266,6 +285,7 @@ impl Medium {
         match self.fuse {
             Some((0, Blow::SyncError)) if file.is_dirty() => {
                 self.fuse = None;
+                self.faulted = true;
                 file.fail_sync(&mut self.rng);
                 Err(io::Error::other("simulated I/O error of a sync"))
             }

@@ -1,0 +1,334 @@
+//! Clients: each asks one thing at a time, of any node, and remembers what it was told. Values are never written twice, so that
+//! the history shows whose write is whose.
+
+use bytes::Bytes;
+use quorate_base::{Index, NodeId, StateMachine};
+use quorate_kv::{
+    Command, Compare, CompareOp, CompareTarget, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp,
+    TxnRequest,
+};
+use quorate_node::Failure as Refusal;
+use quorate_node::event::{Event, Token};
+
+use crate::coverage::Kind;
+use crate::failure::{Failure, catch};
+use crate::history::{Action, Call, Outcome};
+use crate::params::{MS, SEC};
+use crate::rng::Rng;
+use crate::world::{Happening, Pending, World};
+
+/// One client.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    rng: Rng,
+    /// The last value read, with its key: what a compare-and-swap expects.
+    seen: Option<(Bytes, Bytes)>,
+    /// The largest revision seen.
+    revision: i64,
+}
+
+impl From<Refusal> for Outcome {
+    fn from(refusal: Refusal) -> Outcome {
+        match refusal {
+            Refusal::NotDone(_) => Outcome::NotDone,
+            Refusal::Unknown(_) => Outcome::Unknown,
+        }
+    }
+}
+
+impl Client {
+    pub(crate) fn new(rng: Rng) -> Client {
+        Client {
+            rng,
+            seen: None,
+            revision: 1,
+        }
+    }
+
+    fn key(&mut self, keys: u64) -> Bytes {
+        format!("key{:02}", self.rng.within(0..keys)).into()
+    }
+
+    /// A value that carries the number of its call, so that it is unlike every other.
+    fn value(&mut self, number: usize) -> Bytes {
+        let padding = match self.rng.below(40) {
+            0 => self.rng.within(1_000..6_000),
+            _ => self.rng.within(0..100),
+        };
+        format!("v{number}:{}", "x".repeat(padding as usize)).into()
+    }
+
+    fn read(&mut self, keys: u64) -> Action {
+        let serializable = self.rng.below(4) == 0;
+        let mut request = RangeRequest {
+            key: self.key(keys),
+            ..RangeRequest::default()
+        };
+        match self.rng.below(10) {
+            0 | 1 => (request.key, request.range_end) = ("key".into(), "kez".into()),
+            2 => request.revision = (self.revision - self.rng.within(0..60) as i64).max(1),
+            _ => {}
+        }
+        Action::Read {
+            request,
+            serializable,
+        }
+    }
+
+    fn swap(&mut self, keys: u64, number: usize) -> Command {
+        let (key, target) = match self.seen.take() {
+            Some((key, value)) if self.rng.coin() => (key, CompareTarget::Value(value)),
+            _ => {
+                let key = self.key(keys);
+                let known = self.revision;
+                let target = if self.rng.coin() {
+                    CompareTarget::Version(0)
+                } else {
+                    CompareTarget::Mod(known)
+                };
+                (key, target)
+            }
+        };
+        let op = if self.rng.coin() {
+            CompareOp::Equal
+        } else {
+            CompareOp::Less
+        };
+        let put = PutRequest {
+            key: key.clone(),
+            value: self.value(number),
+            ..PutRequest::default()
+        };
+        let get = RangeRequest {
+            key: key.clone(),
+            ..RangeRequest::default()
+        };
+        Command::Txn(TxnRequest {
+            compare: vec![Compare {
+                key,
+                range_end: Bytes::new(),
+                op,
+                target,
+            }],
+            success: vec![RequestOp::Put(put), RequestOp::Range(get.clone())],
+            failure: vec![RequestOp::Range(get)],
+        })
+    }
+
+    fn pair(&mut self, keys: u64, number: usize) -> Command {
+        let (one, other) = (self.key(keys), self.key(keys));
+        let put = |key: &Bytes, value| {
+            RequestOp::Put(PutRequest {
+                key: key.clone(),
+                value,
+                ..PutRequest::default()
+            })
+        };
+        let mut success = vec![put(&one, self.value(number))];
+        if one != other {
+            success.push(put(&other, format!("{}+", number).into()));
+        }
+        Command::Txn(TxnRequest {
+            success,
+            ..TxnRequest::default()
+        })
+    }
+
+    fn next_action(&mut self, keys: u64, number: usize) -> Action {
+        let prev_kv = self.rng.coin();
+        Action::Write(match self.rng.below(100) {
+            0..40 => Command::Put(PutRequest {
+                key: self.key(keys),
+                value: self.value(number),
+                prev_kv,
+                ..PutRequest::default()
+            }),
+            40..50 => Command::DeleteRange(DeleteRangeRequest {
+                key: self.key(keys),
+                prev_kv,
+                ..DeleteRangeRequest::default()
+            }),
+            50..65 => self.swap(keys, number),
+            65..70 => self.pair(keys, number),
+            70 => {
+                let revision = (self.revision - self.rng.within(0..50) as i64).max(1);
+                Command::Compact {
+                    revision,
+                    physical: self.rng.coin(),
+                }
+            }
+            _ => return self.read(keys),
+        })
+    }
+
+    fn learn(&mut self, outcome: &Outcome) {
+        match outcome {
+            Outcome::Written(Ok(applied)) => self.revision = self.revision.max(applied.revision),
+            Outcome::Read(Ok(response)) => {
+                self.revision = self.revision.max(response.revision);
+                self.seen = response.kvs.first().map(|kv| (kv.key.clone(), kv.value.clone()));
+            }
+            _ => {}
+        }
+    }
+}
+
+impl World {
+    /// A client's turn: it asks some node something.
+    pub(crate) fn client_turn(&mut self, number: usize) -> Result<(), Failure> {
+        if self.healing {
+            return Ok(());
+        }
+        let running = self.running();
+        if running.is_empty() {
+            self.client_pause(number);
+            return Ok(());
+        }
+        let (keys, call) = (self.params.keys, self.calls.len());
+        let client = &mut self.clients[number];
+        let id = client.rng.pick(&running);
+        let action = client.next_action(keys, call);
+        self.ask(number, id, action)
+    }
+
+    /// A client asks `id` for something.
+    pub(crate) fn ask(&mut self, number: usize, id: NodeId, action: Action) -> Result<(), Failure> {
+        let invoked = self.moment();
+        let call = self.calls.len();
+        self.trace.event(
+            self.now,
+            Some(id),
+            format_args!("client {number} asks {call}: {}", short(&action)),
+        );
+        self.calls.push(Call {
+            client: number as u64,
+            action: action.clone(),
+            invoked,
+            returned: u64::MAX,
+            outcome: Outcome::Unknown,
+        });
+        let token = call as Token;
+        let host = &self.hosts[&id];
+        let patience = self.clients[number].rng.within(300 * MS..5 * SEC);
+        let deadline = host.local(self.now) + patience;
+        let floor = self.ghost.commits().last();
+        self.pending.insert(
+            (id, host.run, token),
+            Pending {
+                client: number,
+                call,
+                floor,
+            },
+        );
+        match action {
+            Action::Write(command) => self.step_node(
+                id,
+                Event::Propose {
+                    token,
+                    command: command.encode(),
+                    deadline,
+                },
+            ),
+            Action::Read {
+                serializable: false, ..
+            } => self.step_node(
+                id,
+                Event::Read {
+                    token,
+                    forward: true,
+                    deadline,
+                },
+            ),
+            Action::Read {
+                serializable: true, ..
+            } => {
+                self.pending.insert(
+                    (id, self.hosts[&id].run, token),
+                    Pending {
+                        client: number,
+                        call,
+                        floor: Index(0),
+                    },
+                );
+                self.serve_read(id, token)
+            }
+        }
+    }
+
+    /// A read may be served by the node's state machine as it is now.
+    pub(crate) fn serve_read(&mut self, id: NodeId, token: Token) -> Result<(), Failure> {
+        let run = self.hosts[&id].run;
+        let Some(pending) = self.pending.get(&(id, run, token)).copied() else {
+            return Err(Failure::Correctness(format!(
+                "n{id} answers the read {token} twice"
+            )));
+        };
+        let Action::Read { request, .. } = self.calls[pending.call].action.clone() else {
+            return Err(Failure::Correctness(format!(
+                "n{id} answers the write {token} like a read"
+            )));
+        };
+        let process = self.process(id).expect("it is serving");
+        let applied = process.kv.applied().index;
+        let answer = catch(|| process.kv.range(&request));
+        self.ghost.check_read(id, pending.floor, applied)?;
+        match answer {
+            Ok(answer) => self.answer(id, token, Outcome::Read(answer)),
+            Err(why) => return Err(Failure::Crash(format!("n{id} reading: {why}"))),
+        }
+        Ok(())
+    }
+
+    /// A request got its answer.
+    pub(crate) fn answer(&mut self, id: NodeId, token: Token, outcome: Outcome) {
+        let run = self.hosts[&id].run;
+        let Some(pending) = self.pending.remove(&(id, run, token)) else {
+            panic!("n{id} answers the request {token} twice, or one that nobody asked: {outcome:?}");
+        };
+        let returned = self.moment();
+        if outcome == Outcome::Unknown {
+            self.coverage.hit(Kind::UnknownOutcome);
+        }
+        let told = match &outcome {
+            Outcome::Written(Ok(applied)) => format!("done, revision {}", applied.revision),
+            Outcome::Read(Ok(response)) => format!("read, revision {}", response.revision),
+            Outcome::Written(Err(error)) | Outcome::Read(Err(error)) => format!("error: {error}"),
+            other => format!("{other:?}"),
+        };
+        let client = pending.client;
+        self.trace.event(
+            self.now,
+            Some(id),
+            format_args!("client {client} is told of {token}: {told}"),
+        );
+        self.clients[client].learn(&outcome);
+        let call = &mut self.calls[pending.call];
+        call.returned = returned;
+        call.outcome = outcome;
+        self.client_pause(client);
+    }
+
+    fn client_pause(&mut self, number: usize) {
+        let pause = self.clients[number].rng.within(0..self.params.think);
+        self.after(pause, Happening::Client(number));
+    }
+}
+
+fn short(action: &Action) -> String {
+    let text = |bytes: &Bytes| String::from_utf8_lossy(&bytes[..bytes.len().min(12)]).into_owned();
+    match action {
+        Action::Write(Command::Put(put)) => format!("put {} = {}", text(&put.key), text(&put.value)),
+        Action::Write(Command::DeleteRange(delete)) => format!("delete {}", text(&delete.key)),
+        Action::Write(Command::Txn(txn)) if txn.compare.is_empty() => "write a pair".to_owned(),
+        Action::Write(Command::Txn(txn)) => format!("swap {}", text(&txn.compare[0].key)),
+        Action::Write(Command::Compact { revision, .. }) => format!("compact {revision}"),
+        Action::Write(other) => format!("{other:?}"),
+        Action::Read {
+            request,
+            serializable,
+        } => {
+            let how = if *serializable { "read locally" } else { "read" };
+            format!("{how} {} at {}", text(&request.key), request.revision)
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Which kinds of fault and of rare event a run really met. A simulator that silently stopped injecting something would
+//! prove nothing, so the tests demand that every kind is hit.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// A kind of event that runs are there to meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A message vanished.
+    Drop,
+    /// A message took much longer than usual.
+    Delay,
+    /// A message overtook another of the same link.
+    Reorder,
+    /// A message arrived twice.
+    Duplicate,
+    /// The cluster was cut in two.
+    Partition,
+    /// Messages passed in one direction only.
+    OneWay,
+    /// The leader was cut off from everyone.
+    IsolateLeader,
+    /// A link broke and came back.
+    Reset,
+    /// A machine lost power.
+    PowerLoss,
+    /// A process was killed, its page cache surviving.
+    Kill,
+    /// The end came inside a disk operation.
+    CrashInDisk,
+    /// The end came while a node was starting.
+    CrashInRecovery,
+    /// Of the unsynced sectors some survived a crash and others did not.
+    TornWrite,
+    /// A sync failed.
+    SyncError,
+    /// A node started again.
+    Restart,
+    /// All nodes were down at once.
+    AllDown,
+    /// A disk was slow.
+    SlowDisk,
+    /// A node stood still for a while.
+    Pause,
+    /// A disk ran full.
+    FullDisk,
+    /// A snapshot was installed.
+    SnapshotInstall,
+    /// A log was compacted.
+    Compaction,
+    /// The log was read back from disk.
+    ColdRead,
+    /// The state machine was flushed to disk.
+    Flush,
+    /// A follower's log was truncated.
+    Truncation,
+    /// Another node became leader.
+    LeaderChange,
+    /// A leadership transfer was asked for.
+    Transfer,
+    /// A request ended without anybody knowing how.
+    UnknownOutcome,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Kind; 27] = [
+        Kind::Drop,
+        Kind::Delay,
+        Kind::Reorder,
+        Kind::Duplicate,
+        Kind::Partition,
+        Kind::OneWay,
+        Kind::IsolateLeader,
+        Kind::Reset,
+        Kind::PowerLoss,
+        Kind::Kill,
+        Kind::CrashInDisk,
+        Kind::CrashInRecovery,
+        Kind::TornWrite,
+        Kind::SyncError,
+        Kind::Restart,
+        Kind::AllDown,
+        Kind::SlowDisk,
+        Kind::Pause,
+        Kind::FullDisk,
+        Kind::SnapshotInstall,
+        Kind::Compaction,
+        Kind::ColdRead,
+        Kind::Flush,
+        Kind::Truncation,
+        Kind::LeaderChange,
+        Kind::Transfer,
+        Kind::UnknownOutcome,
+    ];
+}
+
+/// How often each kind was met.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    counts: BTreeMap<Kind, u64>,
+}
+
+impl Coverage {
+    /// It happened.
+    pub fn hit(&mut self, kind: Kind) {
+        *self.counts.entry(kind).or_default() += 1;
+    }
+
+    /// How often it happened.
+    pub fn count(&self, kind: Kind) -> u64 {
+        self.counts.get(&kind).copied().unwrap_or(0)
+    }
+
+    /// Adds another run's counts.
+    pub fn add(&mut self, other: &Coverage) {
+        for (kind, count) in &other.counts {
+            *self.counts.entry(*kind).or_default() += count;
+        }
+    }
+
+    /// The kinds among `wanted` that never happened.
+    pub fn missing(&self, wanted: &[Kind]) -> Vec<Kind> {
+        wanted
+            .iter()
+            .copied()
+            .filter(|kind| self.count(*kind) == 0)
+            .collect()
+    }
+}
+
+impl fmt::Display for Coverage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words: Vec<String> = Kind::ALL
+            .iter()
+            .map(|kind| format!("{kind:?} {}", self.count(*kind)))
+            .collect();
+        f.write_str(&words.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_never_happened_is_named() {
+        let mut coverage = Coverage::default();
+        coverage.hit(Kind::Drop);
+        let mut sum = Coverage::default();
+        sum.add(&coverage);
+        sum.add(&coverage);
+        assert_eq!(sum.count(Kind::Drop), 2);
+        assert_eq!(sum.missing(&[Kind::Drop, Kind::Kill]), [Kind::Kill]);
+    }
+
+    #[test]
+    fn the_list_of_kinds_is_complete_and_in_order() {
+        assert!(Kind::ALL.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!(Kind::ALL[26], Kind::UnknownOutcome, "the last one");
+        assert_eq!(Kind::UnknownOutcome as usize + 1, Kind::ALL.len());
+    }
+}

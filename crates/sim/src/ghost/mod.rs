@@ -1,0 +1,395 @@
+//! The invariants of the whole cluster, checked after every step against ghost state that no node knows: C (everything
+//! ever committed), who led which term, who voted for whom, and what is durable on each disk.
+//!
+//! | invariant | where |
+//! | --- | --- |
+//! | S1 one leader a term; S4 a new leader has what was committed before | [`Ghost::stepped`] |
+//! | S2 log matching, by entry bytes and by chained hashes | [`Ghost::emitted`], [`Commits::name`](commits::Commits::name) |
+//! | S3 committed prefix; S9 transitions of one run; S10, S11 | [`Ghost::stepped`], with the core's own `invariants` |
+//! | S5 C is durable on a quorum | [`Ghost::check_durable_quorum`] |
+//! | S6 nothing leaves before it is durable; S8 votes and terms | [`Ghost::sent`] in `sending` |
+//! | S7 match index | [`Ghost::stepped`] |
+//! | S12 snapshots and compaction; S14 state hashes; S15 revisions | `applying` |
+//! | S13 reads | [`Ghost::check_read`] |
+//! | S20 recovery | [`Ghost::recovered`], [`Ghost::check_image`] |
+//!
+//! Not applicable yet, for want of the feature: the part of S11 about changing configurations (membership is static, so the
+//! configuration must simply never change), S18 (no client sessions), the repair of S19 (a damaged log stops the
+//! node, and the simulated disk does not rot), identities that return with an old or empty disk. S16 (watch) and S17 (leases) are
+//! properties of parts above the node that this simulator does not run; their crate tests them against models.
+//! Nothing here is switched off for a fault: every fault of the simulator is inside the model that the invariants are stated for.
+
+pub mod applying;
+pub mod commits;
+pub mod log;
+mod sending;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use quorate_base::{Index, NodeId, Term};
+use quorate_node::entry;
+use quorate_raft::{Config, Raft, RoleKind, WriteId, quorum};
+use quorate_wal::Record;
+use thiserror::Error;
+
+use applying::Machines;
+use commits::Commits;
+use log::{GhostLog, Recovered};
+
+/// A broken invariant.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{rule}: {what}")]
+pub struct Violation {
+    /// Which one, by its number in the table above.
+    pub rule: &'static str,
+    /// How.
+    pub what: String,
+}
+
+impl Violation {
+    pub(crate) fn new(rule: &'static str, what: String) -> Violation {
+        Violation { rule, what }
+    }
+
+    pub(crate) fn because<T>(rule: &'static str, what: String) -> Result<T, Violation> {
+        Err(Violation { rule, what })
+    }
+}
+
+/// What the checker knows of one node.
+#[derive(Clone, Debug, Default)]
+struct Member {
+    /// The log as the running node sees it: all records it has handed out.
+    volatile: GhostLog,
+    /// The log as the disk must have it: all records of completed appends.
+    durable: GhostLog,
+    /// Handed out, not completed.
+    waiting: VecDeque<(WriteId, Vec<Record>)>,
+    /// In the hands of the log at this moment: after a crash each is there or not, the later only with the earlier.
+    appending: Vec<Vec<Record>>,
+    /// Its commit index after the last look; `None` before the first of a run.
+    commit: Option<Index>,
+    /// The match indexes it had as a leader, after its last step.
+    matched: BTreeMap<NodeId, Index>,
+    leads: Option<Term>,
+    /// It has truncated its log since the last look.
+    truncated: bool,
+}
+
+/// The ghost state of a cluster.
+#[derive(Clone, Debug)]
+pub struct Ghost {
+    config: Config,
+    commits: Commits,
+    leaders: BTreeMap<Term, NodeId>,
+    /// Promised by a message or a durable hard state.
+    votes: BTreeMap<(NodeId, Term), NodeId>,
+    durable_votes: BTreeMap<(NodeId, Term), NodeId>,
+    members: BTreeMap<NodeId, Member>,
+    /// What the state machines did.
+    pub machines: Machines,
+}
+
+impl Ghost {
+    /// Before anything has happened in a cluster of this configuration.
+    pub fn new(config: Config) -> Ghost {
+        let members = config
+            .members()
+            .into_iter()
+            .map(|id| (id, Member::default()))
+            .collect();
+        Ghost {
+            config,
+            commits: Commits::default(),
+            leaders: BTreeMap::new(),
+            votes: BTreeMap::new(),
+            durable_votes: BTreeMap::new(),
+            members,
+            machines: Machines::default(),
+        }
+    }
+
+    /// C and the entries.
+    pub fn commits(&self) -> &Commits {
+        &self.commits
+    }
+
+    /// How many terms had a leader.
+    pub fn elections(&self) -> usize {
+        self.leaders.len()
+    }
+
+    fn member(&mut self, id: NodeId) -> &mut Member {
+        self.members.get_mut(&id).expect("a member of the cluster")
+    }
+
+    /// The node handed a write to its log.
+    pub fn emitted(&mut self, id: NodeId, write: WriteId, records: &[Record]) -> Result<(), Violation> {
+        let member = self.members.get_mut(&id).expect("a member of the cluster");
+        if member.waiting.back().is_some_and(|last| last.0 >= write) {
+            return Violation::because("S9", format!("{id} numbered a write {write} after a later one"));
+        }
+        for record in records {
+            if let Record::Truncate { after } = record {
+                member.truncated |= *after < member.volatile.last().index;
+            }
+            if let Record::Entry { index, body } = record {
+                let Some(at) = entry::id_of(body) else {
+                    return Violation::because("records", format!("{id} wrote nonsense at {index}"));
+                };
+                self.commits.name(at, body)?;
+            }
+            member.volatile.carry_out(record, &self.commits)?;
+        }
+        member.waiting.push_back((write, records.to_vec()));
+        Ok(())
+    }
+
+    /// The log of the node begins to append its oldest writes up to `last`.
+    pub fn appending(&mut self, id: NodeId, last: WriteId) {
+        let member = self.member(id);
+        while member.waiting.front().is_some_and(|write| write.0 <= last) {
+            member
+                .appending
+                .extend(member.waiting.pop_front().map(|write| write.1));
+        }
+    }
+
+    /// The log says that what it was appending is durable.
+    pub fn appended(&mut self, id: NodeId) -> Result<(), Violation> {
+        let batches = std::mem::take(&mut self.member(id).appending);
+        let member = self.members.get_mut(&id).expect("a member of the cluster");
+        let mut shrunk = false;
+        for record in batches.iter().flatten() {
+            shrunk |= matches!(record, Record::Truncate { .. });
+            member.durable.carry_out(record, &self.commits)?;
+            if let Record::State(_) = record {
+                check_hard(id, &member.durable, &mut self.durable_votes)?;
+            }
+        }
+        if shrunk {
+            self.check_durable_quorum()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// The node ended, in whatever way.
+    pub fn crashed(&mut self, id: NodeId) {
+        let member = self.member(id);
+        member.waiting.clear();
+        member.matched.clear();
+        member.leads = None;
+        member.commit = None;
+    }
+
+    /// The node's log was opened again and said `found`. It must be what was durable, and possibly the first few of the
+    /// batches that were being appended (S20).
+    pub fn recovered(&mut self, id: NodeId, found: &Recovered) -> Result<(), Violation> {
+        let member = self.members.get_mut(&id).expect("a member of the cluster");
+        let batches = std::mem::take(&mut member.appending);
+        let mut candidate = member.durable.clone();
+        let mut more = batches.iter();
+        while !candidate.matches(found) {
+            let Some(batch) = more.next() else {
+                let (expected, hard) = (member.durable.last(), member.durable.hard);
+                return Violation::because("S20", describe_loss(id, found, &format!("{expected}, {hard:?}")));
+            };
+            for record in batch {
+                candidate.carry_out(record, &self.commits)?;
+            }
+        }
+        if candidate.hard.term < member.durable.hard.term {
+            return Violation::because("S8", format!("the durable term of {id} fell"));
+        }
+        member.durable = candidate;
+        member.volatile = member.durable.clone();
+        check_hard(id, &member.durable, &mut self.durable_votes)?;
+        self.check_durable_quorum()
+    }
+
+    /// A copy of the node's disk without anything unsynced says `found`: exactly what was reported durable (S6, S20).
+    pub fn check_image(&self, id: NodeId, found: &Recovered) -> Result<(), Violation> {
+        let durable = &self.members[&id].durable;
+        if durable.matches(found) {
+            return Ok(());
+        }
+        let expected = format!("{}, {:?}", durable.last(), durable.hard);
+        Violation::because("S6", describe_loss(id, found, &expected))
+    }
+
+    /// Checks a running node whose effects have just been taken.
+    pub fn stepped(&mut self, id: NodeId, after: &Raft) -> Result<(), Violation> {
+        let Member { volatile, commit, .. } = &self.members[&id];
+        if volatile.last() != after.last() {
+            let (log, shape) = (volatile.last(), after.last());
+            return Violation::because(
+                "S2",
+                format!("{id} wrote its log up to {log}, and believes {shape}"),
+            );
+        }
+        if *commit != Some(after.commit()) {
+            self.check_commit(id, after)?;
+        }
+        if after.config() != &self.config {
+            return Violation::because(
+                "S11",
+                format!("{id} changed its configuration to {:?}", after.config()),
+            );
+        }
+        let truncated = std::mem::take(&mut self.member(id).truncated);
+        match after.role() {
+            RoleKind::Leader if truncated && self.members[&id].leads == Some(after.term()) => {
+                Violation::because(
+                    "S9",
+                    format!("{id} leads and truncates its log to {}", after.last()),
+                )
+            }
+            RoleKind::Leader => self.check_leader(id, after),
+            _ => {
+                let member = self.member(id);
+                member.leads = None;
+                member.matched.clear();
+                Ok(())
+            }
+        }
+    }
+
+    /// The commit index moved: the node's log agrees with C, or extends it (S3).
+    fn check_commit(&mut self, id: NodeId, raft: &Raft) -> Result<(), Violation> {
+        let commit = raft.commit();
+        if self
+            .member(id)
+            .commit
+            .replace(commit)
+            .is_some_and(|before| before > commit)
+        {
+            return Violation::because("S9", format!("the commit index of {id} fell to {commit}"));
+        }
+        let volatile = &self.members[&id].volatile;
+        let shared = commit.min(self.commits.last());
+        if !volatile.holds(shared, &self.commits) {
+            return Violation::because(
+                "S3",
+                format!("{id} commits {shared}, and holds another entry there than C"),
+            );
+        }
+        if commit <= self.commits.last() {
+            return Ok(());
+        }
+        for index in self.commits.last().0 + 1..=commit.0 {
+            let index = Index(index);
+            let (Some(term), Some(hash)) = (volatile.term_at(index), volatile.hash_at(index)) else {
+                return Violation::because("S3", format!("{id} commits {index}, which it does not have"));
+            };
+            self.commits.push(term, hash, raft.term());
+        }
+        self.check_durable_quorum()
+    }
+
+    fn check_leader(&mut self, id: NodeId, raft: &Raft) -> Result<(), Violation> {
+        let term = raft.term();
+        let other = *self.leaders.entry(term).or_insert(id);
+        if other != id {
+            return Violation::because("S1", format!("{id} and {other} both lead term {term}"));
+        }
+        let member = &self.members[&id];
+        if member.leads != Some(term) {
+            let needed = self.commits.known_before(term);
+            if !member.volatile.holds(needed, &self.commits) {
+                let last = member.volatile.last();
+                return Violation::because(
+                    "S4",
+                    format!("{id} leads term {term} with a log to {last}, without C[{needed}]"),
+                );
+            }
+        }
+        let mut matched = BTreeMap::new();
+        for (peer, status) in raft.peers() {
+            if member.matched.get(&peer) != Some(&status.matched) {
+                self.check_match(id, raft, peer, status.matched)?;
+            }
+            matched.insert(peer, status.matched);
+        }
+        let member = self.member(id);
+        member.leads = Some(term);
+        member.matched = matched;
+        Ok(())
+    }
+
+    /// A leader takes `matched` for what `peer` holds: while the peer is in the same term, its disk agrees (S7).
+    fn check_match(&self, id: NodeId, raft: &Raft, peer: NodeId, matched: Index) -> Result<(), Violation> {
+        let (leader, follower) = (&self.members[&id].volatile, &self.members[&peer].durable);
+        if follower.hard.term != raft.term() || matched == Index::ZERO {
+            return Ok(());
+        }
+        let same = match (leader.hash_at(matched), follower.hash_at(matched)) {
+            (Some(ours), Some(theirs)) => ours == theirs,
+            // Under an installed snapshot, hence in C.
+            (None, _) => follower.holds(matched, &self.commits),
+            (_, None) => matched < follower.last().index && leader.holds(matched, &self.commits),
+        };
+        if same {
+            return Ok(());
+        }
+        Violation::because(
+            "S7",
+            format!(
+                "{id} takes {matched} for matched by {peer}, whose disk has {}",
+                follower.last()
+            ),
+        )
+    }
+
+    /// Everything committed is durable on a quorum (S5).
+    pub fn check_durable_quorum(&self) -> Result<(), Violation> {
+        let last = self.commits.last();
+        let durable = |id: NodeId| self.members[&id].durable.holds(last, &self.commits);
+        if quorum::has_quorum(&self.config, durable) {
+            return Ok(());
+        }
+        let have: Vec<NodeId> = self.members.keys().copied().filter(|id| durable(*id)).collect();
+        Violation::because("S5", format!("C[{last}] is durable only on {have:?}"))
+    }
+
+    /// A linearizable read that began when C had length `floor` is served at `applied` (S13).
+    pub fn check_read(&self, id: NodeId, floor: Index, applied: Index) -> Result<(), Violation> {
+        if applied < floor {
+            return Violation::because(
+                "S13",
+                format!("{id} serves at {applied} a read that began after C[{floor}]"),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// The vote in a durable hard state is the only one of its term (S8).
+fn check_hard(
+    id: NodeId,
+    durable: &GhostLog,
+    votes: &mut BTreeMap<(NodeId, Term), NodeId>,
+) -> Result<(), Violation> {
+    let Some(vote) = durable.hard.vote else {
+        return Ok(());
+    };
+    let term = durable.hard.term;
+    let before = *votes.entry((id, term)).or_insert(vote);
+    if before != vote {
+        return Violation::because(
+            "S8",
+            format!("{id} voted for {before} and {vote} in term {term}, durably"),
+        );
+    }
+    Ok(())
+}
+
+fn describe_loss(id: NodeId, found: &Recovered, expected: &str) -> String {
+    let start = found.mark.as_ref().map_or(Index::ZERO, |meta| meta.last.index);
+    let last = Index(start.0 + found.entries.len() as u64);
+    let hard = found.hard.unwrap_or_default();
+    format!("the disk of {id} holds {start} to {last}, {hard:?}; durable was {expected}")
+}
+
+#[cfg(test)]
+mod tests;

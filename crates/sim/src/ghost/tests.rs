@@ -1,0 +1,288 @@
+//! Each invariant rejects a forged deed that breaks it.
+
+use bytes::Bytes;
+use quorate_base::LogId;
+use quorate_node::entry::encode_noop;
+use quorate_node::message::PeerMessage;
+use quorate_node::stored::state_record;
+use quorate_raft::{Body, HardState, Message, Raft, Restored, SnapMeta};
+
+use super::*;
+
+fn ids() -> impl Iterator<Item = NodeId> {
+    (1..=3).map(NodeId)
+}
+
+fn ghost() -> Ghost {
+    Ghost::new(Config::of(ids()))
+}
+
+fn entry(term: u64, index: u64) -> Record {
+    let at = LogId::new(term, index);
+    Record::Entry {
+        index: at.index,
+        body: encode_noop(at),
+    }
+}
+
+fn state(term: u64, vote: Option<u64>, commit: u64) -> Record {
+    state_record(&HardState {
+        term: Term(term),
+        vote: vote.map(NodeId),
+        commit: Index(commit),
+    })
+}
+
+/// Writes `records` durably on `id`.
+fn write(ghost: &mut Ghost, id: u64, number: u64, records: Vec<Record>) -> Result<(), Violation> {
+    ghost.emitted(NodeId(id), number, &records)?;
+    ghost.appending(NodeId(id), number);
+    ghost.appended(NodeId(id))
+}
+
+/// A core that has just started from such a disk.
+fn raft(id: u64, term: u64, entries: &[u64], commit: u64) -> Raft {
+    let shape = |term: &u64| quorate_raft::EntryShape {
+        term: Term(*term),
+        size: 17,
+        config: None,
+    };
+    Raft::new(Restored {
+        id: NodeId(id),
+        hard: HardState {
+            term: Term(term),
+            vote: None,
+            commit: Index(commit),
+        },
+        base: SnapMeta {
+            last: LogId::ZERO,
+            config: Config::of(ids()),
+        },
+        entries: entries.iter().map(shape).collect(),
+        ..Restored::default()
+    })
+}
+
+fn rule(result: Result<(), Violation>) -> &'static str {
+    result.expect_err("this must be rejected").rule
+}
+
+#[test]
+fn one_name_for_two_entries_is_rejected() {
+    let mut ghost = ghost();
+    write(&mut ghost, 1, 1, vec![entry(1, 1)]).unwrap();
+    let mut other = encode_noop(LogId::new(1, 1)).to_vec();
+    other.push(9);
+    let forged = Record::Entry {
+        index: Index(1),
+        body: Bytes::from(other),
+    };
+    assert_eq!(rule(write(&mut ghost, 2, 1, vec![forged])), "S2");
+}
+
+#[test]
+fn falling_terms_and_gaps_are_rejected() {
+    assert_eq!(
+        rule(write(&mut ghost(), 1, 1, vec![entry(2, 1), entry(1, 2)])),
+        "S10"
+    );
+    assert_eq!(rule(write(&mut ghost(), 1, 1, vec![entry(1, 2)])), "records");
+}
+
+#[test]
+fn a_second_vote_in_a_term_is_rejected() {
+    let mut ghost = ghost();
+    write(&mut ghost, 1, 1, vec![state(3, Some(2), 0)]).unwrap();
+    assert_eq!(rule(write(&mut ghost, 1, 2, vec![state(3, Some(3), 0)])), "S8");
+}
+
+#[test]
+fn a_commit_that_is_not_on_a_quorum_of_disks_is_rejected() {
+    let mut ghost = ghost();
+    write(&mut ghost, 1, 1, vec![state(1, None, 0), entry(1, 1)]).unwrap();
+    assert_eq!(rule(ghost.stepped(NodeId(1), &raft(1, 1, &[1], 1))), "S5");
+    let mut ghost = self::ghost();
+    write(&mut ghost, 1, 1, vec![state(1, None, 0), entry(1, 1)]).unwrap();
+    write(&mut ghost, 2, 1, vec![entry(1, 1)]).unwrap();
+    assert_eq!(ghost.stepped(NodeId(1), &raft(1, 1, &[1], 1)), Ok(()));
+    assert_eq!(ghost.commits().last(), Index(1));
+}
+
+#[test]
+fn committing_another_entry_than_others_did_is_rejected() {
+    let mut ghost = ghost();
+    for id in 1..=2 {
+        write(&mut ghost, id, 1, vec![state(1, None, 0), entry(1, 1)]).unwrap();
+    }
+    ghost.stepped(NodeId(1), &raft(1, 1, &[1], 1)).unwrap();
+    write(&mut ghost, 3, 1, vec![state(2, None, 0), entry(2, 1)]).unwrap();
+    assert_eq!(rule(ghost.stepped(NodeId(3), &raft(3, 2, &[2], 1))), "S3");
+}
+
+#[test]
+fn losing_what_a_quorum_had_is_rejected() {
+    let mut ghost = ghost();
+    for id in 1..=2 {
+        write(&mut ghost, id, 1, vec![state(1, None, 0), entry(1, 1)]).unwrap();
+    }
+    ghost.stepped(NodeId(1), &raft(1, 1, &[1], 1)).unwrap();
+    assert_eq!(
+        rule(write(
+            &mut ghost,
+            2,
+            2,
+            vec![Record::Truncate { after: Index(0) }]
+        )),
+        "S5"
+    );
+}
+
+#[test]
+fn a_believed_log_that_was_never_written_is_rejected() {
+    assert_eq!(rule(ghost().stepped(NodeId(1), &raft(1, 1, &[1], 0))), "S2");
+}
+
+#[test]
+fn promises_without_a_durable_vote_are_rejected() {
+    let mut ghost = ghost();
+    let core = raft(1, 3, &[], 0);
+    let say = |body| PeerMessage::Raft(Message { term: Term(3), body });
+    let granted = say(Body::VoteResponse { granted: true });
+    assert_eq!(
+        rule(ghost.sent(NodeId(1), &core, NodeId(2), &granted)),
+        "S6",
+        "the term is not durable"
+    );
+    write(&mut ghost, 1, 1, vec![state(3, None, 0)]).unwrap();
+    assert_eq!(
+        rule(ghost.sent(NodeId(1), &core, NodeId(2), &granted)),
+        "S6",
+        "the vote is not durable"
+    );
+    write(&mut ghost, 1, 2, vec![state(3, Some(2), 0)]).unwrap();
+    assert_eq!(ghost.sent(NodeId(1), &core, NodeId(2), &granted), Ok(()));
+    assert_eq!(
+        rule(ghost.sent(NodeId(1), &core, NodeId(3), &granted)),
+        "S6",
+        "it was for another"
+    );
+    let later = PeerMessage::Raft(Message {
+        term: Term(4),
+        body: Body::NewerTerm,
+    });
+    assert_eq!(
+        rule(ghost.sent(NodeId(1), &core, NodeId(3), &later)),
+        "S6",
+        "a term that it has not reached"
+    );
+}
+
+#[test]
+fn acknowledging_what_is_not_durable_is_rejected() {
+    let mut ghost = ghost();
+    write(&mut ghost, 2, 1, vec![state(1, None, 0)]).unwrap();
+    ghost.leaders.insert(Term(1), NodeId(1));
+    ghost.emitted(NodeId(2), 2, &[entry(1, 1)]).unwrap();
+    let appended = PeerMessage::Raft(Message {
+        term: Term(1),
+        body: Body::Appended { upto: Index(1) },
+    });
+    let core = raft(2, 1, &[1], 0);
+    assert_eq!(rule(ghost.sent(NodeId(2), &core, NodeId(1), &appended)), "S6");
+    ghost.appending(NodeId(2), 2);
+    ghost.appended(NodeId(2)).unwrap();
+    assert_eq!(ghost.sent(NodeId(2), &core, NodeId(1), &appended), Ok(()));
+}
+
+#[test]
+fn sending_other_bytes_than_the_entrys_is_rejected() {
+    let mut ghost = ghost();
+    write(
+        &mut ghost,
+        1,
+        1,
+        vec![state(2, None, 0), entry(1, 1), entry(2, 2)],
+    )
+    .unwrap();
+    let core = raft(1, 2, &[1, 2], 0);
+    let append = |prev: u64, body: Bytes| PeerMessage::Append {
+        term: Term(2),
+        prev: LogId::new(1, prev),
+        entries: vec![body],
+        commit: Index(0),
+    };
+    let right = append(1, encode_noop(LogId::new(2, 2)));
+    assert_eq!(ghost.sent(NodeId(1), &core, NodeId(2), &right), Ok(()));
+    let old_bytes_new_place = append(1, encode_noop(LogId::new(1, 1)));
+    assert_eq!(
+        rule(ghost.sent(NodeId(1), &core, NodeId(2), &old_bytes_new_place)),
+        "S2"
+    );
+    let never_written = append(1, encode_noop(LogId::new(1, 2)));
+    assert_eq!(
+        rule(ghost.sent(NodeId(1), &core, NodeId(2), &never_written)),
+        "S2"
+    );
+}
+
+#[test]
+fn a_recovery_gives_what_was_durable_and_whole_batches_after_it() {
+    let mut ghost = ghost();
+    let (first, second, third) = (state(1, None, 0), entry(1, 1), entry(1, 2));
+    write(&mut ghost, 1, 1, vec![first.clone(), second.clone()]).unwrap();
+    ghost.emitted(NodeId(1), 2, &[third.clone()]).unwrap();
+    ghost.appending(NodeId(1), 2);
+    ghost.crashed(NodeId(1));
+    let found = |records: &[&Record]| {
+        let mut found = Recovered::default();
+        records.iter().for_each(|record| found.record(record).unwrap());
+        found
+    };
+    let recover = |records: &[&Record]| ghost.clone().recovered(NodeId(1), &found(records));
+    assert_eq!(recover(&[&first, &second]), Ok(()));
+    assert_eq!(recover(&[&first, &second, &third]), Ok(()), "it may have arrived");
+    assert_eq!(rule(recover(&[&first])), "S20", "a durable entry is lost");
+    assert_eq!(rule(recover(&[&second])), "S20", "the durable hard state is lost");
+    assert_eq!(
+        rule(recover(&[&first, &second, &third, &entry(1, 3)])),
+        "S20",
+        "never written"
+    );
+    assert_eq!(rule(ghost.check_image(NodeId(1), &found(&[&first]))), "S6");
+    assert_eq!(ghost.check_image(NodeId(1), &found(&[&first, &second])), Ok(()));
+}
+
+#[test]
+fn different_states_and_stale_reads_are_rejected() {
+    let mut ghost = ghost();
+    ghost.machines.check_hash(NodeId(1), Index(5), 7).unwrap();
+    ghost.machines.check_hash(NodeId(2), Index(5), 7).unwrap();
+    assert_eq!(rule(ghost.machines.check_hash(NodeId(3), Index(5), 8)), "S14");
+    assert_eq!(rule(ghost.check_read(NodeId(1), Index(9), Index(8))), "S13");
+    assert_eq!(ghost.check_read(NodeId(1), Index(9), Index(9)), Ok(()));
+}
+
+#[test]
+fn applying_what_is_not_committed_or_not_durable_is_rejected() {
+    let mut ghost = ghost();
+    for id in 1..=2 {
+        write(&mut ghost, id, 1, vec![state(1, None, 0), entry(1, 1)]).unwrap();
+    }
+    let apply = |index| quorate_node::ToApply {
+        at: LogId::new(1, index),
+        command: None,
+        token: None,
+    };
+    assert_eq!(rule(ghost.check_apply(NodeId(1), &apply(1))), "S3");
+    ghost.stepped(NodeId(1), &raft(1, 1, &[1], 1)).unwrap();
+    assert_eq!(ghost.check_apply(NodeId(1), &apply(1)), Ok(()));
+    assert_eq!(rule(ghost.check_apply(NodeId(3), &apply(1))), "S9");
+    let mut other = apply(1);
+    other.command = Some(Bytes::from_static(b"something"));
+    assert_eq!(rule(ghost.check_apply(NodeId(1), &other)), "S2");
+    assert_eq!(
+        rule(ghost.applied(NodeId(1), &apply(2), None)),
+        "S9",
+        "one was left out"
+    );
+}

@@ -1,0 +1,368 @@
+//! One simulated machine: a disk that stays, and the process that runs on it for a while: node, log, store, and the queues
+//! between them that threads would serve in production. Starting a process and carrying out disk work are here; when things
+//! happen is decided in [`world`](crate::world).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, Read};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use quorate_base::{Disk, DiskFile, Job, NodeId, SnapshotReader, StateMachine};
+use quorate_kv::Kv;
+use quorate_node::event::{Event, LogOp, MachineOp, StageOp, StreamId, Token};
+use quorate_node::{Boot, Failure as Refusal, Node, NodeConfig};
+use quorate_raft::{Config, Limits, WriteId};
+use quorate_wal::{OpenError, Options, Record, Wal};
+
+use crate::disk::SimDisk;
+use crate::ghost::log::Recovered;
+use crate::params::{MS, Params};
+use crate::rng::mix;
+use crate::trace::Nanos;
+
+/// The file that an incoming snapshot is staged in.
+const STAGING: &str = "incoming-snapshot";
+
+/// A machine.
+pub struct Host {
+    /// Which member lives here.
+    pub id: NodeId,
+    /// Its disk.
+    pub disk: SimDisk,
+    /// Counts processes; events of earlier ones are void.
+    pub run: u64,
+    /// The process, if one runs.
+    pub process: Option<Process>,
+    /// The clock's error in millionths.
+    pub drift: i64,
+    /// Disk operations take so many times as long.
+    pub slowness: u64,
+    /// The process stands still until then.
+    pub paused_until: Nanos,
+    /// The next start loses power in the operation after so many.
+    pub trap: Option<u64>,
+}
+
+/// What waits for the disk thread.
+pub enum DiskWork {
+    /// For the log.
+    Log(LogOp),
+    /// For the staging file.
+    Stage(StageOp),
+}
+
+/// What waits for the state machine, in the order of the node's effects.
+pub enum MachineWork {
+    /// Apply or restore.
+    Op(MachineOp),
+    /// A read that may be served, or that failed.
+    Read(Token, Result<(), Refusal>),
+}
+
+/// A running process.
+pub struct Process {
+    /// The node.
+    pub node: Node,
+    /// Effects are waiting to be taken.
+    pub undrained: bool,
+    /// The log.
+    pub wal: Wal,
+    /// The store.
+    pub kv: Kv,
+    /// Queue of the disk thread.
+    pub disk_queue: VecDeque<DiskWork>,
+    /// The disk thread is at work.
+    pub disk_busy: bool,
+    /// Queue of the state machine.
+    pub machine_queue: VecDeque<MachineWork>,
+    /// The machine queue will be served.
+    pub machine_due: bool,
+    /// Handed to the flusher.
+    pub job: Option<Job>,
+    /// Outgoing snapshots.
+    pub views: BTreeMap<StreamId, Box<dyn SnapshotReader>>,
+    /// When the node will next be woken.
+    pub wake_at: Option<Nanos>,
+    /// The durable index that the node was told of.
+    pub told_durable: u64,
+    stage: Option<Stage>,
+    mounted: Arc<dyn Disk>,
+}
+
+#[derive(Debug)]
+struct Stage {
+    stream: StreamId,
+    file: Arc<dyn DiskFile>,
+    len: u64,
+}
+
+/// Why a process did not start.
+pub enum StartFailure {
+    /// Power failed, or the disk is full: to be tried again.
+    Disk(String),
+    /// The data was refused. It was not right to leave it so, or not right to refuse it.
+    Refused(String),
+}
+
+impl Host {
+    /// The machine's clock at this moment.
+    pub fn local(&self, now: Nanos) -> Nanos {
+        (now as i128 + now as i128 * self.drift as i128 / 1_000_000) as Nanos
+    }
+
+    /// The first moment at which the machine's clock shows `local`.
+    pub fn global(&self, local: Nanos) -> Nanos {
+        let mut guess = (local as i128 * 1_000_000 / (1_000_000 + self.drift as i128)) as Nanos;
+        while guess > 0 && self.local(guess - 1) >= local {
+            guess -= 1;
+        }
+        while self.local(guess) < local {
+            guess += 1;
+        }
+        guess
+    }
+
+    /// Starts a process on what the disk holds. Returns it, what its log said, and what its state machine has to do first.
+    pub fn boot(&self, params: &Params, members: &Config) -> Result<Booted, StartFailure> {
+        let disk = self.disk.mount();
+        let kv = Kv::open(disk.clone(), kv_options(params)).map_err(|error| self.disk_or_refused(error))?;
+        let mut boot = Boot::new();
+        let mut found = Recovered::default();
+        let mut wrong = None;
+        let wal = Wal::open(disk.clone(), wal_options(params, self.id), &mut |record| {
+            wrong = wrong.take().or(found.record(&record).err());
+            boot.record(record);
+        });
+        let wal = match wal {
+            Ok(wal) => wal,
+            Err(OpenError::Disk(error)) => return Err(self.disk_or_refused(error)),
+            Err(error) => return Err(StartFailure::Refused(error.to_string())),
+        };
+        if let Some(violation) = wrong {
+            return Err(StartFailure::Refused(violation.to_string()));
+        }
+        let config = node_config(params, self.id, self.run);
+        let (node, first) = boot
+            .finish(config, members.clone(), kv.applied(), kv.durable())
+            .map_err(|error| StartFailure::Refused(error.to_string()))?;
+        let told_durable = kv.durable().0;
+        let process = Process {
+            undrained: false,
+            node,
+            wal,
+            kv,
+            disk_queue: VecDeque::new(),
+            disk_busy: false,
+            machine_queue: first.into_iter().map(MachineWork::Op).collect(),
+            machine_due: false,
+            job: None,
+            views: BTreeMap::new(),
+            wake_at: None,
+            told_durable,
+            stage: None,
+            mounted: disk,
+        };
+        Ok(Booted { process, found })
+    }
+
+    fn disk_or_refused(&self, error: impl std::error::Error) -> StartFailure {
+        if self.disk.is_dead() || self.disk.has_faulted() {
+            return StartFailure::Disk(error.to_string());
+        }
+        StartFailure::Refused(error.to_string())
+    }
+}
+
+/// A started process.
+pub struct Booted {
+    /// It.
+    pub process: Process,
+    /// What its log said.
+    pub found: Recovered,
+}
+
+/// What the log on a disk says, without a node.
+pub fn read_log(disk: &SimDisk, params: &Params, id: NodeId) -> Result<Recovered, String> {
+    let mut found = Recovered::default();
+    let mut wrong = None;
+    Wal::open(disk.mount(), wal_options(params, id), &mut |record| {
+        wrong = wrong.take().or(found.record(&record).err());
+    })
+    .map_err(|error| error.to_string())?;
+    match wrong {
+        None => Ok(found),
+        Some(violation) => Err(violation.to_string()),
+    }
+}
+
+fn wal_options(params: &Params, id: NodeId) -> Options {
+    Options {
+        segment_bytes: params.segment_bytes,
+        ..Options::new(mix(params.seed ^ id.0))
+    }
+}
+
+fn kv_options(params: &Params) -> quorate_kv::Options {
+    quorate_kv::Options {
+        flush_bytes: params.flush_bytes,
+        backlog_bytes: params.flush_bytes * 8,
+        cache_bytes: 64 << 10,
+        compact_chunk: 50,
+        event_bytes: 1 << 20,
+    }
+}
+
+fn node_config(params: &Params, id: NodeId, run: u64) -> NodeConfig {
+    let nonce = mix(params.seed ^ mix(id.0 << 32 | run));
+    NodeConfig {
+        heartbeat: params.heartbeat,
+        election: params.election,
+        limits: Limits {
+            max_append_bytes: params.max_append_bytes,
+            max_inflight: params.max_inflight,
+            max_inflight_bytes: params.max_append_bytes * params.max_inflight as u64,
+            max_uncommitted_bytes: 64 << 10,
+        },
+        cache_bytes: params.tail_bytes,
+        apply_bytes: params.max_append_bytes as usize * 4,
+        frame_bytes: params.max_append_bytes as usize,
+        max_held: 20,
+        max_held_bytes: 16 << 10,
+        keep_entries: params.keep_entries,
+        keep_bytes: params.keep_bytes,
+        chunk_bytes: params.chunk_bytes,
+        ..NodeConfig::new(id, nonce, nonce)
+    }
+}
+
+/// What a turn of the disk thread does for the log at once.
+#[derive(Default)]
+pub struct Batch {
+    /// The writes.
+    pub writes: Vec<Vec<Record>>,
+    /// The last one's number.
+    pub last: WriteId,
+}
+
+impl Process {
+    /// The writes at the head of the disk thread's queue, which go out together.
+    pub fn take_batch(&mut self) -> Option<Batch> {
+        let mut batch = Batch::default();
+        while let Some(DiskWork::Log(LogOp::Write { .. })) = self.disk_queue.front() {
+            let Some(DiskWork::Log(LogOp::Write { id, records })) = self.disk_queue.pop_front() else {
+                break;
+            };
+            batch.last = id;
+            batch.writes.push(records);
+        }
+        (!batch.writes.is_empty()).then_some(batch)
+    }
+
+    /// Carries out work other than a write of the log. An error is final for the process.
+    pub fn disk_work(&mut self, work: DiskWork) -> Result<Option<Event>, String> {
+        match work {
+            DiskWork::Log(LogOp::Read {
+                id,
+                first,
+                last,
+                max_bytes,
+            }) => {
+                let bodies = self
+                    .wal
+                    .read(first, last, max_bytes)
+                    .map_err(|error| error.to_string());
+                Ok(Some(Event::LogRead { id, bodies }))
+            }
+            DiskWork::Log(LogOp::Write { .. }) => unreachable!("writes are taken as batches"),
+            DiskWork::Stage(op) => self.stage(op).map_err(|error| error.to_string()),
+        }
+    }
+
+    fn stage(&mut self, op: StageOp) -> io::Result<Option<Event>> {
+        match op {
+            StageOp::Begin { stream } => {
+                let file = self.mounted.open(STAGING, true)?;
+                file.set_len(0)?;
+                self.stage = Some(Stage { stream, file, len: 0 });
+                Ok(None)
+            }
+            StageOp::Write {
+                stream,
+                offset,
+                bytes,
+            } => {
+                let stage = self.stage.as_mut().filter(|stage| stage.stream == stream);
+                let stage =
+                    stage.ok_or_else(|| io::Error::other("a piece of a transfer that has not begun"))?;
+                assert_eq!(offset, stage.len, "a piece is staged where the file ends");
+                stage.file.write_at(offset, &bytes)?;
+                stage.len += bytes.len() as u64;
+                Ok(Some(Event::Staged {
+                    stream,
+                    len: stage.len,
+                    finished: false,
+                }))
+            }
+            StageOp::Finish { stream } => {
+                let stage = self.stage.take().filter(|stage| stage.stream == stream);
+                let stage =
+                    stage.ok_or_else(|| io::Error::other("the end of a transfer that has not begun"))?;
+                stage.file.sync()?;
+                self.mounted.sync_dir()?;
+                Ok(Some(Event::Staged {
+                    stream,
+                    len: stage.len,
+                    finished: true,
+                }))
+            }
+            StageOp::Discard => {
+                self.stage = None;
+                self.discard_staged()?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Removes the staging file, if there is one.
+    pub fn discard_staged(&self) -> io::Result<()> {
+        match self.mounted.remove(STAGING) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// The staged snapshot, to be read.
+    pub fn staged(&self) -> io::Result<impl Read + use<>> {
+        let file = self.mounted.open(STAGING, false)?;
+        let len = file.len()?;
+        Ok(StagedReader { file, at: 0, len })
+    }
+
+    /// The next piece of an outgoing snapshot.
+    pub fn read_view(&mut self, stream: StreamId, max: usize) -> Option<Bytes> {
+        self.views.get_mut(&stream)?.read_chunk(max).ok()
+    }
+}
+
+struct StagedReader {
+    file: Arc<dyn DiskFile>,
+    at: u64,
+    len: u64,
+}
+
+impl Read for StagedReader {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        let want = (self.len - self.at).min(buf.len() as u64) as usize;
+        self.file.read_at(self.at, &mut buf[..want])?;
+        self.at += want as u64;
+        Ok(want)
+    }
+}
+
+impl Params {
+    /// A usual duration of one disk operation on a disk that is `slowness` times as slow.
+    pub fn disk_delay(&self, rng: &mut crate::rng::Rng, slowness: u64) -> Nanos {
+        let usual = rng.within(self.min_disk..self.max_disk);
+        (usual * slowness).min(3_000 * MS).max(usual)
+    }
+}

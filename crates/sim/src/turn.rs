@@ -1,0 +1,475 @@
+//! What a running node does: one step of the state machine that `quorate-node` is, its effects, and the three threads around
+//! it (disk, state machine, flusher), each of which does its work at a moment of its own. Every step is followed by the
+//! invariants; nothing leaves the node before the ghost state has agreed.
+
+use std::mem;
+
+use quorate_base::{NodeId, StateMachine};
+use quorate_node::event::{Effects, Event, LogOp, MachineOp, SnapshotOp, ToApply};
+use quorate_node::stored::{Mark, Origin};
+use quorate_raft::{SnapMeta, invariants};
+use quorate_wal::{Record, Space};
+
+use crate::coverage::Kind;
+use crate::failure::{Failure, catch};
+use crate::history::Outcome;
+use crate::host::{Batch, DiskWork, MachineWork, Process, read_log};
+use crate::params::{MS, US};
+use crate::world::{Happening, World};
+
+/// How often state hashes are compared: at every index that is a multiple of this.
+const HASH_EVERY: u64 = 32;
+
+/// One in so many appends is followed by a look at the disk's durable image.
+const IMAGE_EVERY: usize = 50;
+
+impl World {
+    /// The running process of a machine.
+    pub(crate) fn process(&mut self, id: NodeId) -> Option<&mut Process> {
+        self.host(id).process.as_mut()
+    }
+
+    /// Lets the node take one event, and checks the core's invariants over that step.
+    pub(crate) fn step_node(&mut self, id: NodeId, event: Event) -> Result<(), Failure> {
+        let host = &self.hosts[&id];
+        let (local, run) = (host.local(self.now), host.run);
+        let Some(process) = self.process(id) else {
+            return Ok(());
+        };
+        let before = process.node.raft().clone();
+        catch(|| process.node.step(local, event)).map_err(|why| Failure::Crash(format!("n{id}: {why}")))?;
+        let after = process.node.raft();
+        catch(|| {
+            invariants::check(after);
+            invariants::check_delta(&before, after);
+        })
+        .map_err(|why| Failure::Correctness(format!("n{id}: {why}")))?;
+        // Drivers step several events before they take effects, as many as happen to be there.
+        if mem::replace(&mut process.undrained, true) {
+            return Ok(());
+        }
+        match self.rng.below(4) {
+            0 => {
+                let delay = self.rng.within(0..300 * US);
+                self.after(delay, Happening::Drain { id, run });
+                Ok(())
+            }
+            _ => self.drain(id),
+        }
+    }
+
+    /// Takes the node's effects, checks them, and lets them happen.
+    pub(crate) fn drain(&mut self, id: NodeId) -> Result<(), Failure> {
+        let Some(process) = self.hosts.get_mut(&id).and_then(|host| host.process.as_mut()) else {
+            return Ok(());
+        };
+        process.undrained = false;
+        let effects = catch(|| process.node.take_effects())
+            .map_err(|why| Failure::Crash(format!("n{id} taking effects: {why}")))?;
+        for op in &effects.log {
+            if let LogOp::Write { id: write, records } = op {
+                self.ghost.emitted(id, *write, records)?;
+            }
+        }
+        self.ghost.stepped(id, process.node.raft())?;
+        for (to, message) in &effects.send {
+            self.ghost.sent(id, process.node.raft(), *to, message)?;
+        }
+        self.note_leader();
+        self.carry_out(id, effects)?;
+        self.set_wake(id);
+        Ok(())
+    }
+
+    fn carry_out(&mut self, id: NodeId, effects: Effects) -> Result<(), Failure> {
+        let Effects {
+            log,
+            stage,
+            machine,
+            snapshots,
+            send,
+            answers,
+            reads,
+            fatal,
+        } = effects;
+        if let Some(why) = fatal {
+            return Err(Failure::Crash(format!("n{id} cannot go on: {why}")));
+        }
+        let process = self.process(id).expect("just drained");
+        process.disk_queue.extend(log.into_iter().map(DiskWork::Log));
+        process.disk_queue.extend(stage.into_iter().map(DiskWork::Stage));
+        process
+            .machine_queue
+            .extend(machine.into_iter().map(MachineWork::Op));
+        process.machine_queue.extend(
+            reads
+                .into_iter()
+                .map(|(token, result)| MachineWork::Read(token, result)),
+        );
+        for (to, message) in send {
+            self.transmit(id, to, message);
+        }
+        for (token, failure) in answers {
+            self.answer(id, token, Outcome::from(failure));
+        }
+        for op in snapshots {
+            self.snapshot_op(id, op)?;
+        }
+        self.disk_start(id);
+        self.machine_start(id);
+        Ok(())
+    }
+
+    fn note_leader(&mut self) {
+        let leader = self.leader();
+        if leader.is_some() && leader != self.last_leader {
+            if self.last_leader.is_some() {
+                self.coverage.hit(Kind::LeaderChange);
+            }
+            self.last_leader = leader;
+            self.trace.event(self.now, leader, format_args!("LEADS"));
+        }
+    }
+
+    fn set_wake(&mut self, id: NodeId) {
+        let host = &self.hosts[&id];
+        let (run, process) = (host.run, host.process.as_ref().expect("just drained"));
+        let Some(deadline) = process.node.next_deadline() else {
+            return;
+        };
+        let at = host.global(deadline).max(self.now);
+        if process.wake_at.is_none_or(|wake| at < wake || wake < self.now) {
+            self.process(id).expect("just drained").wake_at = Some(at);
+            self.at(at, Happening::Wake { id, run });
+        }
+    }
+
+    /// A deadline that was set some time ago: the node is woken if it still stands.
+    pub(crate) fn wake(&mut self, id: NodeId) -> Result<(), Failure> {
+        let local = self.hosts[&id].local(self.now);
+        let process = self.process(id).expect("a void wake is dropped");
+        process.wake_at = None;
+        if process
+            .node
+            .next_deadline()
+            .is_some_and(|deadline| deadline <= local)
+        {
+            return self.step_node(id, Event::Wake);
+        }
+        self.set_wake(id);
+        Ok(())
+    }
+
+    /// What a thread of the process did came to `result`. Returns the value if the process goes on.
+    fn settle<T>(
+        &mut self,
+        id: NodeId,
+        result: Result<Result<T, String>, String>,
+    ) -> Result<Option<T>, Failure> {
+        let disk = &self.hosts[&id].disk;
+        if disk.is_dead() {
+            self.end_in_disk(id, false, 0)?;
+            return Ok(None);
+        }
+        let faulted = disk.has_faulted();
+        match result {
+            Ok(Ok(value)) => Ok(Some(value)),
+            Ok(Err(why)) if faulted => {
+                self.trace.event(self.now, Some(id), format_args!("stops: {why}"));
+                let down = self.rng.within(MS..2_000 * MS);
+                self.end(id, false, down);
+                Ok(None)
+            }
+            Ok(Err(why)) | Err(why) => Err(Failure::Crash(format!("n{id}: {why}"))),
+        }
+    }
+
+    /// Lets the disk thread begin, if there is work and it is idle.
+    pub(crate) fn disk_start(&mut self, id: NodeId) {
+        let host = &self.hosts[&id];
+        let (run, slowness) = (host.run, host.slowness);
+        let Some(process) = &host.process else { return };
+        if process.disk_busy || (process.disk_queue.is_empty() && !process.wal.needs_maintenance()) {
+            return;
+        }
+        let delay = self.params.disk_delay(&mut self.rng, slowness);
+        self.process(id).expect("just seen").disk_busy = true;
+        self.after(delay, Happening::DiskTurn { id, run });
+    }
+
+    /// The disk thread does everything that is queued, then says what is done.
+    pub(crate) fn disk_turn(&mut self, id: NodeId) -> Result<(), Failure> {
+        let run = self.hosts[&id].run;
+        let mut pause = self.rng.within(0..100 * US);
+        let mut done = Vec::new();
+        if self
+            .process(id)
+            .is_some_and(|process| process.disk_queue.is_empty())
+        {
+            let process = self.process(id).expect("just seen");
+            let result = catch(|| process.wal.maintain().map_err(|error| error.to_string()));
+            match self.settle(id, result)? {
+                None => return Ok(()),
+                Some(Space::Low) => pause = 100 * MS,
+                Some(Space::Ok) => {}
+            }
+        }
+        while let Some(process) = self.process(id) {
+            if let Some(batch) = process.take_batch() {
+                let last = batch.last;
+                if !self.append(id, batch)? {
+                    return Ok(());
+                }
+                done.push(Event::Written(last));
+            } else if let Some(work) = process.disk_queue.pop_front() {
+                let cold = matches!(work, DiskWork::Log(LogOp::Read { .. }));
+                let result = catch(|| process.disk_work(work));
+                let Some(event) = self.settle(id, result)? else {
+                    return Ok(());
+                };
+                if cold {
+                    self.coverage.hit(Kind::ColdRead);
+                }
+                done.extend(event);
+            } else {
+                break;
+            }
+        }
+        for event in done {
+            self.after(pause, Happening::Completion { id, run, event });
+        }
+        self.after(pause, Happening::DiskFree { id, run });
+        Ok(())
+    }
+
+    /// One append. Returns whether the process goes on.
+    fn append(&mut self, id: NodeId, batch: Batch) -> Result<bool, Failure> {
+        self.ghost.appending(id, batch.last);
+        let process = self.process(id).expect("its disk thread is at work");
+        let result = catch(|| {
+            process
+                .wal
+                .append(&batch.writes)
+                .map_err(|error| error.to_string())
+        });
+        if self.settle(id, result)?.is_none() {
+            return Ok(false);
+        }
+        self.ghost.appended(id)?;
+        let last = self.process(id).expect("settled").wal.last_index();
+        self.trace.event(
+            self.now,
+            Some(id),
+            format_args!("disk has write {}, log to {last}", batch.last),
+        );
+        for record in batch.writes.iter().flatten() {
+            self.note_record(record);
+        }
+        if self.rng.below(IMAGE_EVERY) == 0 && !self.params.lying_disks {
+            let copy = self.hosts[&id].disk.durable_copy();
+            let params = &self.params;
+            let found = catch(|| read_log(&copy, params, id)).and_then(|found| found);
+            let found = found.map_err(|why| Failure::Correctness(format!("S20: image of n{id}: {why}")))?;
+            self.ghost.check_image(id, &found)?;
+        }
+        Ok(true)
+    }
+
+    fn note_record(&mut self, record: &Record) {
+        match record {
+            Record::Truncate { .. } => self.coverage.hit(Kind::Truncation),
+            Record::Mark { index, body } => match Mark::decode(*index, body).map(|mark| mark.origin) {
+                Ok(Origin::Installed) => self.coverage.hit(Kind::SnapshotInstall),
+                Ok(Origin::Compacted) => self.coverage.hit(Kind::Compaction),
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    /// Lets the state machine's queue be served soon.
+    pub(crate) fn machine_start(&mut self, id: NodeId) {
+        let run = self.hosts[&id].run;
+        let delay = match self.rng.below(3) {
+            0 => self.rng.within(0..5 * MS),
+            _ => 0,
+        };
+        let Some(process) = self.process(id) else { return };
+        if process.machine_queue.is_empty() || mem::replace(&mut process.machine_due, true) {
+            return;
+        }
+        self.after(delay, Happening::MachineTurn { id, run });
+    }
+
+    /// The state machine does everything that is queued.
+    pub(crate) fn machine_turn(&mut self, id: NodeId) -> Result<(), Failure> {
+        if let Some(process) = self.process(id) {
+            process.machine_due = false;
+        }
+        while let Some(work) = self
+            .process(id)
+            .and_then(|process| process.machine_queue.pop_front())
+        {
+            match work {
+                MachineWork::Op(MachineOp::Apply(entries)) => self.apply(id, entries)?,
+                MachineWork::Op(MachineOp::Restore(meta)) => self.restore_snapshot(id, meta)?,
+                MachineWork::Read(token, Ok(())) => self.serve_read(id, token)?,
+                MachineWork::Read(token, Err(failure)) => self.answer(id, token, Outcome::from(failure)),
+            }
+        }
+        self.job_start(id);
+        Ok(())
+    }
+
+    fn apply(&mut self, id: NodeId, entries: Vec<ToApply>) -> Result<(), Failure> {
+        let Some(last) = entries.last().map(|entry| entry.at.index) else {
+            return Ok(());
+        };
+        for entry in &entries {
+            self.ghost.check_apply(id, entry)?;
+            let process = self.process(id).expect("its machine is at work");
+            let result = catch(|| match &entry.command {
+                Some(command) => Ok(Some(process.kv.apply(entry.at, command))),
+                None => {
+                    process.kv.skip(entry.at);
+                    Ok(None)
+                }
+            });
+            let Some(output) = self.settle(id, result)? else {
+                return Ok(());
+            };
+            self.ghost.applied(id, entry, output.as_ref())?;
+            if entry.at.index.0.is_multiple_of(HASH_EVERY) && !self.check_hash(id)? {
+                return Ok(());
+            }
+            if let (Some(token), Some(output)) = (entry.token, output) {
+                self.answer(id, token, Outcome::Written(output));
+            }
+        }
+        self.trace
+            .event(self.now, Some(id), format_args!("applied {last}"));
+        let process = self.process(id).expect("settled");
+        process.kv.batch_applied();
+        process.kv.take_events();
+        self.step_node(id, Event::Applied(last))
+    }
+
+    /// Compares the state with that of other nodes at the same index. Returns whether the process goes on.
+    pub(crate) fn check_hash(&mut self, id: NodeId) -> Result<bool, Failure> {
+        let process = self.process(id).expect("its machine is at work");
+        let result = catch(|| process.kv.hash().map_err(|error| error.to_string()));
+        let Some(hash) = self.settle(id, result)? else {
+            return Ok(false);
+        };
+        let index = self.process(id).expect("settled").kv.applied().index;
+        self.ghost.machines.check_hash(id, index, hash)?;
+        Ok(true)
+    }
+
+    fn restore_snapshot(&mut self, id: NodeId, meta: SnapMeta) -> Result<(), Failure> {
+        let process = self.process(id).expect("its machine is at work");
+        let result = catch(|| {
+            let restored = process
+                .staged()
+                .and_then(|mut file| process.kv.restore(meta.last, &mut file));
+            restored
+                .and_then(|()| process.discard_staged())
+                .map_err(|error| format!("restoring: {error}"))
+        });
+        if self.settle(id, result)?.is_none() {
+            return Ok(());
+        }
+        self.trace
+            .event(self.now, Some(id), format_args!("restored {}", meta.last));
+        let kv = &self.process(id).expect("settled").kv;
+        if kv.applied() != meta.last {
+            let what = format!("S12: n{id} restored {} and is at {}", meta.last, kv.applied());
+            return Err(Failure::Correctness(what));
+        }
+        if !self.check_hash(id)? {
+            return Ok(());
+        }
+        self.step_node(id, Event::Restored(meta.last))?;
+        self.tell_durable(id)
+    }
+
+    fn snapshot_op(&mut self, id: NodeId, op: SnapshotOp) -> Result<(), Failure> {
+        let (run, delay) = (self.hosts[&id].run, 500 * US);
+        let process = self.process(id).expect("just drained");
+        let event = match op {
+            SnapshotOp::Open { stream } => {
+                let result = catch(|| process.kv.snapshot().map_err(|error| error.to_string()));
+                let Some(view) = self.settle(id, result)? else {
+                    return Ok(());
+                };
+                if !self.check_hash(id)? {
+                    return Ok(());
+                }
+                let process = self.process(id).expect("settled");
+                process.views.insert(stream, view);
+                Event::SnapshotOpened {
+                    stream,
+                    at: Some(process.kv.applied()),
+                }
+            }
+            SnapshotOp::Read { stream, max } => {
+                let result = catch(|| Ok(process.read_view(stream, max)));
+                let Some(chunk) = self.settle(id, result)? else {
+                    return Ok(());
+                };
+                Event::SnapshotChunk { stream, chunk }
+            }
+            SnapshotOp::Close { stream } => {
+                process.views.remove(&stream);
+                return Ok(());
+            }
+        };
+        self.after(delay, Happening::Completion { id, run, event });
+        Ok(())
+    }
+
+    /// Hands the flusher a job, if there is one and it is idle.
+    pub(crate) fn job_start(&mut self, id: NodeId) {
+        let urgent = self.healing || self.rng.below(20) == 0;
+        let (run, slowness) = (self.hosts[&id].run, self.hosts[&id].slowness);
+        let Some(process) = self.process(id) else { return };
+        if process.job.is_some() {
+            return;
+        }
+        process.job = process.kv.job(urgent);
+        if process.job.is_some() {
+            let delay = self.params.disk_delay(&mut self.rng, slowness) * 3;
+            self.after(delay, Happening::JobTurn { id, run });
+        }
+    }
+
+    /// The flusher's job takes effect.
+    pub(crate) fn job_turn(&mut self, id: NodeId) -> Result<(), Failure> {
+        let Some(job) = self.process(id).and_then(|process| process.job.take()) else {
+            return Ok(());
+        };
+        let result = catch(|| job().map_err(|error| format!("flushing: {error}")));
+        if self.settle(id, result)?.is_none() {
+            return Ok(());
+        }
+        self.tell_durable(id)?;
+        self.job_start(id);
+        Ok(())
+    }
+
+    /// Tells the node how much of the state machine a crash would leave, if that has changed.
+    fn tell_durable(&mut self, id: NodeId) -> Result<(), Failure> {
+        let Some(process) = self.process(id) else {
+            return Ok(());
+        };
+        let durable = process.kv.durable();
+        if durable.0 <= process.told_durable {
+            return Ok(());
+        }
+        process.told_durable = durable.0;
+        self.coverage.hit(Kind::Flush);
+        self.trace
+            .event(self.now, Some(id), format_args!("store has {durable}"));
+        self.step_node(id, Event::MachineDurable(durable))
+    }
+}

@@ -1,0 +1,275 @@
+//! The search for a linearization by `porcupine-rs`, key by key on small windows of the history. It uses no revisions, terms
+//! or logs, only what was asked and answered and when, so it shares no assumption with the simulator's own checks.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use porcupine_rs::{Model, Operation};
+use quorate_kv::{Command, CompareOp, CompareTarget, RequestOp, Response, ResponseOp, TxnRequest};
+use quorate_sim::Report;
+use quorate_sim::history::{Action, Call, Outcome};
+
+/// Windows are cut, where possible, at half of this length.
+const WINDOW: usize = 60;
+
+/// What one call did to one key, as far as it was told.
+#[derive(Clone, Debug, PartialEq)]
+enum Op {
+    /// Wrote a value or, with `None`, deleted it.
+    Set(Option<Bytes>),
+    /// Deleted, and was told whether there was something.
+    Delete { existed: bool },
+    /// Saw a value or its absence.
+    Get(Option<Bytes>),
+    /// Wrote `new` because the value was `expected`.
+    Swapped { expected: Bytes, new: Bytes },
+}
+
+/// One key. `None` is "anything": the state at the start of a window.
+#[derive(Clone, Debug)]
+struct Key;
+
+impl Model for Key {
+    type State = Option<Option<Bytes>>;
+    type Op = Op;
+    type Metadata = ();
+
+    fn init() -> Self::State {
+        None
+    }
+
+    fn step(state: &Self::State, op: &Op) -> (bool, Self::State) {
+        let is = |value: &Option<Bytes>| state.as_ref().is_none_or(|state| state == value);
+        match op {
+            Op::Set(value) => (true, Some(value.clone())),
+            Op::Delete { existed } => (
+                state.as_ref().is_none_or(|state| state.is_some() == *existed),
+                Some(None),
+            ),
+            Op::Get(value) => (is(value), Some(value.clone())),
+            Op::Swapped { expected, new } => (is(&Some(expected.clone())), Some(Some(new.clone()))),
+        }
+    }
+}
+
+/// What a call says about each key it touches. A write that nobody knows the end of counts if its value was committed.
+fn parts(call: &Call, committed: &BTreeSet<Bytes>) -> Vec<(Bytes, Op)> {
+    match (&call.action, &call.outcome) {
+        (
+            Action::Read {
+                request,
+                serializable: false,
+            },
+            Outcome::Read(Ok(response)),
+        ) if request.range_end.is_empty() && request.revision == 0 => {
+            vec![(
+                request.key.clone(),
+                Op::Get(response.kvs.first().map(|kv| kv.value.clone())),
+            )]
+        }
+        (Action::Write(Command::Put(put)), Outcome::Written(Ok(_)) | Outcome::Unknown)
+            if committed.contains(&put.value) =>
+        {
+            vec![(put.key.clone(), Op::Set(Some(put.value.clone())))]
+        }
+        (Action::Write(Command::DeleteRange(delete)), Outcome::Written(Ok(applied))) => {
+            let Response::DeleteRange(response) = &applied.response else {
+                return Vec::new();
+            };
+            vec![(
+                delete.key.clone(),
+                Op::Delete {
+                    existed: response.deleted > 0,
+                },
+            )]
+        }
+        (Action::Write(Command::Txn(txn)), Outcome::Unknown) => {
+            let done = |op: &RequestOp| matches!(op, RequestOp::Put(put) if committed.contains(&put.value));
+            if txn.success.iter().any(done) {
+                success(txn)
+            } else {
+                Vec::new()
+            }
+        }
+        (Action::Write(Command::Txn(txn)), Outcome::Written(Ok(applied))) => {
+            let Response::Txn(response) = &applied.response else {
+                return Vec::new();
+            };
+            if response.succeeded {
+                return success(txn);
+            }
+            let seen = txn
+                .failure
+                .iter()
+                .zip(&response.responses)
+                .filter_map(|pair| match pair {
+                    (RequestOp::Range(get), ResponseOp::Range(range)) => Some((
+                        get.key.clone(),
+                        Op::Get(range.kvs.first().map(|kv| kv.value.clone())),
+                    )),
+                    _ => None,
+                });
+            seen.collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What a transaction whose compares held did.
+fn success(txn: &TxnRequest) -> Vec<(Bytes, Op)> {
+    let expected = txn.compare.first().and_then(|compare| match &compare.target {
+        CompareTarget::Value(value) if compare.op == CompareOp::Equal => Some(value),
+        _ => None,
+    });
+    let puts = txn.success.iter().filter_map(|op| match op {
+        RequestOp::Put(put) => Some(put),
+        _ => None,
+    });
+    let done = puts.map(|put| {
+        let new = put.value.clone();
+        let op = match expected {
+            Some(expected) => Op::Swapped {
+                expected: expected.clone(),
+                new,
+            },
+            None => Op::Set(Some(new)),
+        };
+        (put.key.clone(), op)
+    });
+    done.collect()
+}
+
+/// Keys with deletions that no answer accounts for, so that a deletion without an answer may be one of them.
+fn quietly_deleted(report: &Report) -> BTreeSet<Bytes> {
+    let acknowledged = |call: &Call| match (&call.action, &call.outcome) {
+        (Action::Write(Command::DeleteRange(_)), Outcome::Written(Ok(applied))) => Some(applied.revision),
+        _ => None,
+    };
+    let known: BTreeSet<i64> = report.calls.iter().filter_map(acknowledged).collect();
+    let quiet = report
+        .changes
+        .iter()
+        .filter(|(revision, _)| !known.contains(revision));
+    let deleted = quiet
+        .flat_map(|(_, change)| change)
+        .filter(|(_, value)| value.is_none());
+    deleted.map(|(key, _)| key.clone()).collect()
+}
+
+/// When each value was first shown to anybody.
+fn first_seen(calls: &[Call]) -> BTreeMap<Bytes, i64> {
+    let mut seen = BTreeMap::new();
+    for call in calls {
+        let Outcome::Read(Ok(response)) = &call.outcome else {
+            continue;
+        };
+        for kv in &response.kvs {
+            let first = seen.entry(kv.value.clone()).or_insert(i64::MAX);
+            *first = (call.returned as i64).min(*first);
+        }
+    }
+    seen
+}
+
+/// The operations as far as they are told before `end`. A write that was under way then may still have been seen: it stays,
+/// without an end and without what it was told.
+fn until(operations: Vec<Operation<Key>>, end: i64) -> Vec<Operation<Key>> {
+    let begun = operations
+        .into_iter()
+        .filter(|operation| operation.call_time < end);
+    let kept = begun.filter_map(|mut operation| {
+        if operation.return_time >= end {
+            operation.return_time = i64::MAX;
+            operation.op = match operation.op {
+                Op::Get(_) => return None,
+                Op::Delete { .. } => Op::Set(None),
+                Op::Swapped { new, .. } => Op::Set(Some(new)),
+                Op::Set(value) => Op::Set(value),
+            };
+        }
+        Some(operation)
+    });
+    kept.collect()
+}
+
+/// Where the fourth operation without an end begins. Each doubles the search, so what comes later is left out.
+fn too_open(operations: &[Operation<Key>]) -> i64 {
+    let open = operations
+        .iter()
+        .filter(|operation| operation.return_time == i64::MAX);
+    let mut begins: Vec<i64> = open.map(|operation| operation.call_time).collect();
+    begins.sort_unstable();
+    begins.get(3).copied().unwrap_or(i64::MAX)
+}
+
+/// The windows of one key: runs of operations between moments at which none is under way.
+fn windows(mut operations: Vec<Operation<Key>>) -> Vec<Vec<Operation<Key>>> {
+    operations.sort_by_key(|operation| (operation.call_time, operation.return_time));
+    let mut windows = vec![Vec::new()];
+    let mut busy_until = i64::MIN;
+    for operation in operations {
+        let quiet = operation.call_time > busy_until;
+        busy_until = busy_until.max(operation.return_time);
+        if quiet && windows.last().is_some_and(|window| window.len() >= WINDOW / 2) {
+            windows.push(Vec::new());
+        }
+        windows.last_mut().expect("there is one").push(operation);
+    }
+    windows
+}
+
+/// Searches every window for a linearization. Returns how many operations were covered.
+pub fn check(report: &Report) -> Result<usize, String> {
+    let first_seen = first_seen(&report.calls);
+    let changes = report.changes.values().flatten();
+    let committed: BTreeSet<Bytes> = changes.filter_map(|(_, value)| value.clone()).collect();
+    let uncertain = quietly_deleted(report);
+    let mut keys: BTreeMap<Bytes, Vec<Operation<Key>>> = BTreeMap::new();
+    let mut cut: BTreeMap<Bytes, i64> = BTreeMap::new();
+    for call in &report.calls {
+        let call_time = call.invoked as i64;
+        if let (Action::Write(Command::DeleteRange(delete)), Outcome::Unknown) = (&call.action, &call.outcome)
+            && uncertain.contains(&delete.key)
+        {
+            let first = cut.entry(delete.key.clone()).or_insert(call_time);
+            *first = call_time.min(*first);
+        }
+        for (key, op) in parts(call, &committed) {
+            let return_time = match &op {
+                // Whoever read the value proves that it was written by then.
+                Op::Set(Some(value)) | Op::Swapped { new: value, .. } if call.outcome == Outcome::Unknown => {
+                    first_seen.get(value).copied().unwrap_or(i64::MAX)
+                }
+                _ => call.returned as i64,
+            };
+            let client_id = Some(call.client as u32);
+            keys.entry(key).or_default().push(Operation {
+                client_id,
+                call_time,
+                return_time,
+                op,
+                metadata: None,
+            });
+        }
+    }
+    let mut covered = 0;
+    for (key, operations) in keys {
+        let end = cut
+            .get(&key)
+            .copied()
+            .unwrap_or(i64::MAX)
+            .min(too_open(&operations));
+        let operations = if end < i64::MAX {
+            until(operations, end)
+        } else {
+            operations
+        };
+        for window in windows(operations).into_iter().filter(|window| window.len() > 1) {
+            covered += window.len();
+            if !porcupine_rs::check_operations(&window) {
+                return Err(format!("no linearization of {key:?}: {window:#?}"));
+            }
+        }
+    }
+    Ok(covered)
+}

@@ -1,0 +1,72 @@
+//! Two hundred clusters, each for a virtual minute under its own mixture of faults: every invariant after every step, the
+//! clients' history, and that nothing of what the simulator is for was left out.
+
+mod linearizable;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use quorate_sim::coverage::{Coverage, Kind};
+use quorate_sim::params::{Params, SEC};
+use quorate_sim::{Report, run};
+
+const SEEDS: u64 = 200;
+const THREADS: usize = 2;
+
+/// What is wrong with a finished run, beyond what the run itself checks.
+fn judge(report: &Report) -> Result<(), String> {
+    if report.elapsed < 60 * SEC {
+        return Err(format!("only {} s", report.elapsed / SEC));
+    }
+    if report.calls.len() < 1_000 {
+        return Err(format!("only {} requests", report.calls.len()));
+    }
+    linearizable::check(report).map(|_| ())
+}
+
+#[test]
+fn two_hundred_clusters_survive_a_minute_of_faults() {
+    let next = AtomicU64::new(0);
+    let total = Mutex::new((Coverage::default(), Vec::new()));
+    std::thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= SEEDS {
+                        return;
+                    }
+                    let result = run(Params::draw(seed), false);
+                    let verdict = match &result {
+                        Ok(report) => judge(report),
+                        Err((failure, _)) => Err(failure.to_string()),
+                    };
+                    let mut total = total.lock().unwrap();
+                    if let Ok(report) = result {
+                        total.0.add(&report.coverage);
+                    }
+                    if let Err(why) = verdict {
+                        let replay = format!("cargo run --release -p quorate-sim -- --seed {seed} --trace");
+                        total.1.push(format!("seed {seed}: {why}\n  replay: {replay}"));
+                    }
+                }
+            });
+        }
+    });
+    let (coverage, failures) = total.into_inner().unwrap();
+    println!("met: {coverage}");
+    assert!(failures.is_empty(), "{}", failures.join("\n"));
+    let missing = coverage.missing(&Kind::ALL);
+    assert!(missing.is_empty(), "never met in {SEEDS} seeds: {missing:?}");
+}
+
+#[test]
+fn a_seed_is_one_run_to_the_last_event() {
+    for seed in [3, 11] {
+        let hash = || match run(Params::draw(seed), false) {
+            Ok(report) => report.trace_hash,
+            Err((_, hash)) => hash,
+        };
+        assert_eq!(hash(), hash(), "seed {seed} twice");
+    }
+}
