@@ -28,8 +28,6 @@ pub(crate) struct Shared<S: StateMachine> {
 impl<S: StateMachine> Shared<S> {
     /// The node is no more: whoever still waits hears so.
     pub(crate) fn end(&self) {
-        self.inbox.close();
-        self.asks.close();
         self.status.send_modify(|status| {
             status.stopping = true;
             status.leader = None;

@@ -144,17 +144,26 @@ pub async fn start_with<S: StateMachine>(
     };
     let driver = tokio::spawn(Driver::new(parts).run(opened.first));
     let (sender, ended) = oneshot::channel();
-    let watched = shared.clone();
+    let ending = Ending(shared.clone());
     tokio::spawn(async move {
         let result = driver.await;
         // The driver is gone, and with it the queues into the threads: these finish what they have and let go.
         let _ = log_gone.await;
         let _ = flusher_gone.await;
         drop(lock);
-        watched.end();
+        drop(ending);
         let _ = sender.send(verdict(result));
     });
     Ok((Handle::new(shared), Running { ended }))
+}
+
+/// However the node ends, with its runtime for example, whoever waits for that hears of it.
+struct Ending<S: StateMachine>(Arc<Shared<S>>);
+
+impl<S: StateMachine> Drop for Ending<S> {
+    fn drop(&mut self) {
+        self.0.end();
+    }
 }
 
 /// A disk, and the lock on its directory if it has one.

@@ -92,7 +92,7 @@ async fn started_once_free(dir: &std::path::Path) -> (Handle<Sum>, Running) {
     within(async {
         loop {
             match start(alone(dir), Sum::open).await {
-                Err(StartError::Locked { .. }) => tokio::task::yield_now().await,
+                Err(StartError::Locked { .. }) => breathe().await,
                 other => return other.unwrap(),
             }
         }

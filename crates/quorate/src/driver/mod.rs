@@ -72,6 +72,17 @@ pub(crate) struct Driver<S: StateMachine> {
     next_handover: Nanos,
     /// Effects were left over.
     again: bool,
+    _closing: Closing<S>,
+}
+
+/// However the driver ends, nobody is left waiting for it.
+struct Closing<S: StateMachine>(Arc<Shared<S>>);
+
+impl<S: StateMachine> Drop for Closing<S> {
+    fn drop(&mut self) {
+        self.0.inbox.close();
+        self.0.asks.close();
+    }
 }
 
 pub(crate) fn nanos(duration: Duration) -> Nanos {
@@ -96,6 +107,7 @@ impl<S: StateMachine> Driver<S> {
             host: Host::new(machine, flusher, shared.clone()),
             replies: Replies::new(shared.metrics.clone()),
             telling: Telling::new(&config),
+            _closing: Closing(shared.clone()),
             shared,
             node,
             log,

@@ -12,8 +12,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use quorate::{
     Config, Disk, Fatal, Handle, Index, Job, LogId, NodeId, ReadError, Resources, Running, SnapshotReader,
-    StateMachine, start_with,
+    StartError, StateMachine, Status, start_with,
 };
+use tokio::runtime::{Builder, Runtime};
 
 /// Sums the numbers it is given, and answers the sum. Keeps it in the file `sum` when asked to hurry, or after every batch if
 /// it is eager.
@@ -181,11 +182,15 @@ pub fn alone(dir: &Path) -> Config {
     config(1, &BTreeMap::from([(NodeId(1), "127.0.0.1:0".to_owned())]), dir)
 }
 
-/// One running member.
+/// One running member, on a runtime of its own: that can be taken away from it at any moment.
 pub struct Member {
     pub handle: Handle<Sum>,
     pub running: Running,
+    pub runtime: Runtime,
 }
+
+/// How the members of a cluster are started.
+pub type Adjust = fn(&mut Config);
 
 /// Members on loopback, each with a directory of its own.
 pub struct Cluster {
@@ -194,6 +199,7 @@ pub struct Cluster {
     /// Bound until first used, so that nobody takes the port.
     listeners: BTreeMap<u64, TcpListener>,
     pub members: BTreeMap<u64, Member>,
+    pub adjust: Adjust,
 }
 
 impl Cluster {
@@ -204,6 +210,7 @@ impl Cluster {
             addresses: BTreeMap::new(),
             listeners: BTreeMap::new(),
             members: BTreeMap::new(),
+            adjust: |_| {},
         };
         for id in 1..=size {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -217,7 +224,12 @@ impl Cluster {
     }
 
     pub async fn start(size: u64) -> Cluster {
+        Cluster::start_adjusted(size, |_| {}).await
+    }
+
+    pub async fn start_adjusted(size: u64, adjust: Adjust) -> Cluster {
         let mut cluster = Cluster::prepare(size);
+        cluster.adjust = adjust;
         for id in 1..=size {
             cluster.start_member(id).await;
         }
@@ -229,21 +241,58 @@ impl Cluster {
     }
 
     pub fn config(&self, id: u64) -> Config {
-        config(id, &self.addresses, self.dirs[&id].path())
+        let mut config = config(id, &self.addresses, self.dirs[&id].path());
+        (self.adjust)(&mut config);
+        config
     }
 
     pub async fn start_member(&mut self, id: u64) {
+        let config = self.config(id);
+        self.start_with(id, config, None).await;
+    }
+
+    pub async fn start_with(&mut self, id: u64, config: Config, disk: Option<Arc<dyn Disk>>) {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
         // The port was this test's a moment ago; std binds with SO_REUSEADDR.
-        let listener = self
-            .listeners
-            .remove(&id)
-            .unwrap_or_else(|| TcpListener::bind(self.address(id)).unwrap());
-        let resources = Resources {
-            listeners: vec![listener],
-            ..Resources::default()
-        };
-        let (handle, running) = start_with(self.config(id), resources, Sum::open).await.unwrap();
-        self.members.insert(id, Member { handle, running });
+        let mut listener = self.listeners.remove(&id);
+        let (handle, running) = within(async {
+            loop {
+                let bound = listener
+                    .take()
+                    .map_or_else(|| TcpListener::bind(self.address(id)), Ok);
+                let Ok(bound) = bound else {
+                    // A runtime that was shut down closes its sockets a moment later.
+                    breathe().await;
+                    continue;
+                };
+                let resources = Resources {
+                    listeners: vec![bound],
+                    disk: disk.clone(),
+                };
+                match runtime
+                    .spawn(start_with(config.clone(), resources, Sum::open_eager))
+                    .await
+                    .unwrap()
+                {
+                    // Likewise its threads and their lock.
+                    Err(StartError::Locked { .. }) => breathe().await,
+                    started => return started.unwrap(),
+                }
+            }
+        })
+        .await;
+        self.members.insert(
+            id,
+            Member {
+                handle,
+                running,
+                runtime,
+            },
+        );
     }
 
     pub fn handle(&self, id: u64) -> &Handle<Sum> {
@@ -273,7 +322,7 @@ impl Cluster {
                 {
                     return leaders[0];
                 }
-                tokio::task::yield_now().await;
+                breathe().await;
             }
         })
         .await
@@ -284,6 +333,26 @@ impl Cluster {
         let member = self.members.remove(&id).unwrap();
         within(member.handle.shutdown()).await;
         within(member.running).await.unwrap();
+        member.runtime.shutdown_background();
+    }
+
+    /// Takes everything away from a member, where it stands.
+    pub fn kill(&mut self, id: u64) {
+        let member = self.members.remove(&id).unwrap();
+        member.runtime.shutdown_background();
+    }
+
+    /// Waits until everyone running sees every other one running, and nobody else.
+    pub async fn connected(&self) {
+        for member in self.members.values() {
+            let mut status = member.handle.subscribe();
+            let all = |now: &Status| {
+                now.peers
+                    .iter()
+                    .all(|(id, peer)| peer.connected == self.members.contains_key(&id.0))
+            };
+            within(status.wait_for(all)).await.unwrap();
+        }
     }
 
     pub async fn stop_all(mut self) {
@@ -308,4 +377,18 @@ pub async fn sum(handle: &Handle<Sum>) -> Result<u64, ReadError> {
 /// A node that is expected to end by itself.
 pub async fn fate(running: Running) -> Fatal {
     within(running).await.expect_err("the node should have failed")
+}
+
+/// For conditions that nothing announces: looks again a moment later.
+pub async fn until(condition: impl Fn() -> bool) {
+    within(async {
+        while !condition() {
+            breathe().await;
+        }
+    })
+    .await;
+}
+
+pub async fn breathe() {
+    tokio::time::sleep(Duration::from_millis(2)).await;
 }
