@@ -138,10 +138,16 @@ impl Porter {
                 Err(refusal.to_string())
             }
             Ok(hello) => {
-                let (Some(hint), Some(lane)) = (self.members.get(&hello.from), lane) else {
-                    let why = format!("{:016x} is not a member of this cluster", hello.from.0);
-                    let _ = stream.write_all(&refusal(&why)).await;
-                    return Err(why);
+                let guest = self.members.get(&hello.from).zip(lane).ok_or_else(|| match lane {
+                    Some(_) => format!("{:016x} is not a member of this cluster", hello.from.0),
+                    None => "this kind of connection is not known here".to_owned(),
+                });
+                let (hint, lane) = match guest {
+                    Ok(guest) => guest,
+                    Err(why) => {
+                        let _ = stream.write_all(&refusal(&why)).await;
+                        return Err(why);
+                    }
                 };
                 stream.write_all(&encode_answer(&Ok(()))).await.map_err(gone)?;
                 hint.notify_one();

@@ -1,0 +1,275 @@
+//! Disks that fail or fill up, and machines that break: the node stops or refuses, and never acknowledges what is not safe.
+
+mod common;
+
+use std::io::{self, IoSlice};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::Bytes;
+use common::*;
+use quorate::*;
+
+/// What is wrong with the log's files at the moment.
+#[derive(Debug, Default)]
+struct Faults {
+    /// Every sync fails.
+    sync: AtomicBool,
+    /// Every write fails.
+    write: AtomicBool,
+    /// There is no room for new files.
+    full: AtomicBool,
+}
+
+/// The real disk with faults in everything that is not the machine's.
+#[derive(Debug)]
+struct Faulty {
+    disk: DirDisk,
+    faults: Arc<Faults>,
+}
+
+#[derive(Debug)]
+struct FaultyFile {
+    file: Arc<dyn DiskFile>,
+    faults: Arc<Faults>,
+}
+
+fn broken() -> io::Error {
+    io::Error::other("injected: input/output error")
+}
+
+impl Disk for Faulty {
+    fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
+        if name.starts_with("sum") {
+            return self.disk.open(name, create);
+        }
+        if create
+            && self.faults.full.load(Ordering::SeqCst)
+            && !self.disk.list()?.iter().any(|old| old == name)
+        {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(Arc::new(FaultyFile {
+            file: self.disk.open(name, create)?,
+            faults: self.faults.clone(),
+        }))
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        self.disk.sync_dir()
+    }
+}
+
+impl FaultyFile {
+    fn may_write(&self) -> io::Result<()> {
+        if self.faults.write.load(Ordering::SeqCst) {
+            Err(broken())
+        } else {
+            Ok(())
+        }
+    }
+}
+
+impl DiskFile for FaultyFile {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+        self.file.read_at(offset, buf)
+    }
+    fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.may_write()?;
+        self.file.write_at(offset, data)
+    }
+    fn write_vectored_at(&self, offset: u64, parts: &[IoSlice<'_>]) -> io::Result<()> {
+        self.may_write()?;
+        self.file.write_vectored_at(offset, parts)
+    }
+    fn sync(&self) -> io::Result<()> {
+        if self.faults.sync.load(Ordering::SeqCst) {
+            Err(broken())
+        } else {
+            self.file.sync()
+        }
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.file.set_len(len)
+    }
+}
+
+fn faulty(dir: &std::path::Path) -> (Arc<Faults>, Arc<dyn Disk>) {
+    let faults = Arc::new(Faults::default());
+    let disk = Faulty {
+        disk: DirDisk::open(dir).unwrap(),
+        faults: faults.clone(),
+    };
+    (faults, Arc::new(disk))
+}
+
+async fn start_on(disk: Arc<dyn Disk>, dir: &TempDir) -> (Handle<Sum>, Running) {
+    let resources = Resources {
+        disk: Some(disk),
+        ..Resources::default()
+    };
+    start_with(alone(dir.path()), resources, Sum::open).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_failed_write_or_sync_of_the_log_ends_the_node_and_acknowledges_nothing() {
+    let fail_sync: fn(&Faults) = |faults| faults.sync.store(true, Ordering::SeqCst);
+    let fail_write: fn(&Faults) = |faults| faults.write.store(true, Ordering::SeqCst);
+    for fail in [fail_sync, fail_write] {
+        let dir = TempDir::new();
+        let (faults, disk) = faulty(dir.path());
+        let (node, running) = start_on(disk, &dir).await;
+        assert_eq!(within(node.propose(add(1))).await, Ok(1));
+        fail(&faults);
+        let (one, two) = within(async { tokio::join!(node.propose(add(10)), node.propose(add(100))) }).await;
+        for answer in [one, two] {
+            let error = answer.expect_err("what is not durable is not acknowledged");
+            assert_eq!(error.reason(), Reason::Stopped);
+        }
+        let fatal = fate(running).await;
+        assert!(
+            matches!(&fatal, Fatal::Log(why) if why.contains("injected")),
+            "{fatal}"
+        );
+        assert_eq!(
+            node.propose(add(1)).await,
+            Err(ProposeError::NotDone(Reason::Stopped))
+        );
+        assert!(node.status().stopping);
+
+        // What was acknowledged is there when the disk works again.
+        let (node, _running) = start(alone(dir.path()), Sum::open).await.unwrap();
+        let sum = sum(&node).await.unwrap();
+        assert!([1, 11, 101, 111].contains(&sum), "{sum}");
+        within(node.shutdown()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_leader_whose_disk_fails_is_replaced_and_loses_nothing() {
+    let mut cluster = Cluster::prepare(3);
+    let mut faults = std::collections::BTreeMap::new();
+    for id in 1..=3 {
+        let (switch, disk) = faulty(cluster.dirs[&id].path());
+        faults.insert(id, switch);
+        let config = cluster.config(id);
+        cluster.start_with(id, config, Some(disk)).await;
+    }
+    let leader = cluster.leader().await;
+    cluster.connected().await;
+    assert_eq!(within(cluster.handle(leader).propose(add(1))).await, Ok(1));
+    faults[&leader].sync.store(true, Ordering::SeqCst);
+    let lost = within(cluster.handle(leader).propose(add(10))).await;
+    assert_eq!(lost, Err(ProposeError::Unknown(Reason::Stopped)));
+    let member = cluster.members.remove(&leader).unwrap();
+    assert!(matches!(fate(member.running).await, Fatal::Log(_)));
+    member.runtime.shutdown_background();
+
+    let new = cluster.leader().await;
+    let sum = within(cluster.handle(new).propose(add(100))).await.unwrap();
+    assert!(
+        sum == 101 || sum == 111,
+        "the unknown one may have been done: {sum}"
+    );
+    cluster.stop_all().await;
+}
+
+#[tokio::test]
+async fn a_full_disk_is_seen_before_it_hurts_and_outlived() {
+    let dir = TempDir::new();
+    let (faults, disk) = faulty(dir.path());
+    let resources = Resources {
+        disk: Some(disk),
+        ..Resources::default()
+    };
+    // Full from the moment the log is there.
+    let open = |disk| {
+        faults.full.store(true, Ordering::SeqCst);
+        Sum::open(disk)
+    };
+    let (node, running) = start_with(alone(dir.path()), resources, open).await.unwrap();
+    let mut status = node.subscribe();
+    within(status.wait_for(|now| now.space == Space::Low))
+        .await
+        .unwrap();
+
+    let mut command = add(1).to_vec();
+    command.resize(1 << 20, 0);
+    let command = Bytes::from(command);
+    let mut done = 0;
+    let refused = loop {
+        match within(node.propose(command.clone())).await {
+            Ok(sum) => done = sum,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(refused, ProposeError::NotDone(Reason::NoSpace));
+    assert!(done > 5, "the reserve was of some use: {done}");
+    assert_eq!(node.status().space, Space::Out);
+    assert_eq!(sum(&node).await, Ok(done), "reads are served");
+
+    faults.full.store(false, Ordering::SeqCst);
+    within(status.wait_for(|now| now.space == Space::Ok))
+        .await
+        .unwrap();
+    assert_eq!(within(node.propose(command)).await, Ok(done + 1));
+    within(node.shutdown()).await;
+    within(running).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_that_panics_ends_the_node() {
+    let dir = TempDir::new();
+    let (node, running) = start(alone(dir.path()), Sum::open).await.unwrap();
+    assert_eq!(within(node.propose(add(1))).await, Ok(1));
+    assert_eq!(
+        within(node.propose(add(0))).await,
+        Err(ProposeError::Unknown(Reason::Stopped))
+    );
+    let fatal = fate(running).await;
+    assert!(
+        matches!(&fatal, Fatal::Panic(why) if why.contains("zero was proposed")),
+        "{fatal}"
+    );
+    within(node.shutdown()).await;
+}
+
+#[tokio::test]
+async fn a_machine_that_cannot_flush_ends_the_node() {
+    let dir = TempDir::new();
+    let (node, running) = start(alone(dir.path()), Sum::open_eager).await.unwrap();
+    assert_eq!(within(node.propose(add(1))).await, Ok(1));
+    until(|| dir.path().join("sum").exists()).await;
+    // A directory in the way of the machine's file.
+    std::fs::create_dir_all(dir.path().join("sum.new")).unwrap();
+    let _ = within(node.propose(add(1))).await;
+    let fatal = fate(running).await;
+    assert!(matches!(fatal, Fatal::Machine(_)), "{fatal}");
+}
+
+#[tokio::test]
+async fn a_machine_that_does_not_fit_its_log_is_not_started() {
+    let dir = TempDir::new();
+    let (node, running) = start(alone(dir.path()), Sum::open).await.unwrap();
+    assert_eq!(within(node.propose(add(1))).await, Ok(1));
+    within(node.shutdown()).await;
+    within(running).await.unwrap();
+    let ahead = |disk| {
+        let mut machine = Sum::open(disk)?;
+        machine.applied.index = Index(1_000_000);
+        Ok(machine)
+    };
+    let error = start(alone(dir.path()), ahead).await.unwrap_err();
+    assert!(matches!(&error, StartError::Boot { .. }), "{error}");
+}
