@@ -38,6 +38,8 @@ fn any_cluster(chance: &mut Chance) -> Cluster {
 fn one_run(seed: u64, seen: &mut Seen) {
     let chance = &mut Chance(seed);
     let mut cluster = any_cluster(chance);
+    // QUORATE_TRACE=1 prints the whole life of a run that is replayed.
+    cluster.print = std::env::var_os("QUORATE_TRACE").is_some();
     let mood = Mood::any(chance);
     let mut token = 0;
     if !chance.one_in(4) {
@@ -46,6 +48,7 @@ fn one_run(seed: u64, seen: &mut Seen) {
     for _ in 0..800 {
         disturb(&mut cluster, chance, &mood, seen, &mut token);
     }
+
     must_recover(&mut cluster, chance);
     *seen.entry("committed").or_default() += cluster.ghost.len().0;
     for node in cluster.nodes.values() {

@@ -109,6 +109,23 @@ fn reads_over_a_link_slower_than_the_timer_are_answered() {
     assert_eq!(c.node(n(2)).reads.get(&7), Some(&Ok(i(1))));
 }
 
+/// The follower's last entry lies where the leader's log starts after compaction, and differs from what was there: nothing that the
+/// leader still has can match, so it must send a snapshot instead of trying the same place for ever.
+#[test]
+fn a_conflict_at_the_very_base_of_the_leaders_log_calls_for_a_snapshot() {
+    let mut c = Cluster::with_logs(&[&[2, 2], &[2, 2], &[1, 1]], 2);
+    c.isolate(n(3));
+    c.elect(n(1));
+    c.run();
+    c.compact(n(1), i(2));
+    c.heal();
+    c.run();
+    for _ in 0..3 {
+        c.heartbeat(n(1));
+    }
+    assert_eq!((c.nodes[&n(3)].restored, c.raft(n(3)).commit()), (1, i(3)));
+}
+
 /// A follower whose disk was emptied behind its back is a breach of the contract; it must not set off a storm of messages.
 #[test]
 fn a_follower_that_lost_its_disk_is_asked_no_more_than_once_a_heartbeat() {

@@ -123,10 +123,12 @@ impl Leader {
             Pace::Snapshot => false,
         };
         if current {
+            // Where nothing that the log still has may agree, it lies before the base, and a snapshot is needed.
+            let before_base = core.log.base().last.index.prev();
             let agrees = core
                 .log
                 .last_at_or_below(hint.index, hint.term)
-                .map_or(hint.index, |id| id.index);
+                .map_or(hint.index.min(before_base), |id| id.index);
             // Below the match there is nothing to look for: the peer lost what it had acknowledged, which no correct disk
             // does. It is asked again at each heartbeat, and not as fast as the network allows.
             peer.probe(agrees.next(), agrees < peer.matched);

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use quorate_base::{Index, LogId, NodeId, Term};
 use quorate_raft::{Body, Message, Raft, RoleKind, quorum};
 
-use super::disk::{Entry, Machine, Payload, digest};
+use super::disk::{Entry, Machine, Payload, digest, noop};
 use super::{Cluster, Node};
 
 /// A committed entry.
@@ -52,6 +52,11 @@ impl Ghost {
             assert_eq!(a, b, "two predecessors of {id} (S2)");
         }
         known.1 = known.1.or(before);
+    }
+
+    /// What is in the entry `id`, as far as anyone knows; else a no-op.
+    pub fn payload(&self, id: LogId) -> Payload {
+        self.entries.get(&id).map_or(noop(id.term), |known| known.0)
     }
 
     /// A read came.

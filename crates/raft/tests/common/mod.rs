@@ -87,6 +87,8 @@ pub struct Cluster {
     pub limits: Limits,
     /// What happened, readably, if wanted.
     pub trace: Option<Vec<String>>,
+    /// Print it as it happens.
+    pub print: bool,
     next_payload: Payload,
 }
 
@@ -173,7 +175,15 @@ impl Cluster {
         }
         let raft = Raft::new(restored);
         invariants::check(&raft);
+        let line = format!(
+            "n{id} starts in term {}, log ends {}, commit {}",
+            raft.term(),
+            raft.last(),
+            raft.commit()
+        );
         node.raft = Some(raft);
+        self.show(line);
+        let node = &self.nodes[&id];
         let bodies: Vec<_> = node.bodies.iter().map(|(index, body)| (*index, *body)).collect();
         for (index, body) in bodies {
             self.placed(id, index, body);
@@ -256,7 +266,13 @@ impl Cluster {
     /// Steps a message that nobody may ever have sent.
     pub fn message(&mut self, from: NodeId, to: NodeId, term: u64, body: Body) {
         let payloads = match &body {
-            Body::Append { entries, .. } => entries.iter().map(|entry| noop(entry.term)).collect(),
+            Body::Append { prev, entries, .. } => {
+                let ids = (prev.index.0 + 1..).zip(entries).map(|(index, entry)| LogId {
+                    term: entry.term,
+                    index: Index(index),
+                });
+                ids.map(|id| self.ghost.payload(id)).collect()
+            }
             _ => Vec::new(),
         };
         self.receive(

@@ -9,13 +9,16 @@ use super::{Cluster, Parcel, What};
 impl Cluster {
     /// Adds a line to the trace, if one is kept.
     pub fn show(&mut self, line: String) {
+        if self.print {
+            println!("{line}");
+        }
         if let Some(trace) = &mut self.trace {
             trace.push(line);
         }
     }
 
     pub(super) fn show_parcel(&mut self, parcel: &Parcel, arrives: bool) {
-        if self.trace.is_some() {
+        if self.trace.is_some() || self.print {
             let arrow = if arrives { "→" } else { "✗" };
             self.show(format!(
                 "n{} {arrow} n{}  {}",
@@ -27,7 +30,7 @@ impl Cluster {
     }
 
     pub(super) fn show_change(&mut self, id: NodeId, before: &Raft) {
-        if self.trace.is_none() {
+        if self.trace.is_none() && !self.print {
             return;
         }
         let after = self.raft(id);
@@ -64,7 +67,7 @@ impl Cluster {
     }
 
     pub(super) fn show_effects(&mut self, id: NodeId, effects: &Effects) {
-        if self.trace.is_none() {
+        if self.trace.is_none() && !self.print {
             return;
         }
         if let Some(write) = &effects.write {
