@@ -11,7 +11,7 @@ use crate::error::{AskError, ProposeError, ReadError, Reason, TransferError};
 use crate::inbox::{Inbox, Request};
 use crate::metrics::Metrics;
 use crate::peer::asks::{Ask, Asks};
-use crate::status::{Role, Status};
+use crate::status::{PeerStatus, Role, Status};
 
 /// What handles, driver, threads and connections share.
 pub(crate) struct Shared<S: StateMachine> {
@@ -26,14 +26,19 @@ pub(crate) struct Shared<S: StateMachine> {
 }
 
 impl<S: StateMachine> Shared<S> {
-    /// The node is no more: whoever still waits hears so.
-    pub(crate) fn end(&self) {
+    /// The driver is no more: whoever still waits for it hears so.
+    pub(crate) fn close(&self) {
+        self.inbox.close();
+        self.asks.close();
         self.status.send_modify(|status| {
             status.stopping = true;
             status.leader = None;
             status.role = Role::Follower;
+            status
+                .peers
+                .values_mut()
+                .for_each(|peer| *peer = PeerStatus::default());
         });
-        self.ended.send_replace(true);
     }
 }
 

@@ -7,6 +7,51 @@
 //! Three threads (besides the caller's): the *driver* is a task on the caller's tokio runtime, which may be a current-thread
 //! one: it orders inputs, steps the node and applies. The *disk thread* writes the log, one sync for all that waits. The
 //! *flusher* runs the state machine's jobs.
+//!
+//! ```
+//! use quorate::{Config, Index, LogId, NodeId, SnapshotReader, StateMachine};
+//!
+//! /// Counts the commands. Kept in memory only: after a restart the log is applied again from its beginning.
+//! struct Counter(LogId, u64);
+//!
+//! impl StateMachine for Counter {
+//!     type Output = u64;
+//!     fn apply(&mut self, at: LogId, _command: &bytes::Bytes) -> u64 {
+//!         (self.0, self.1) = (at, self.1 + 1);
+//!         self.1
+//!     }
+//!     fn skip(&mut self, at: LogId) {
+//!         self.0 = at;
+//!     }
+//!     fn applied(&self) -> LogId {
+//!         self.0
+//!     }
+//!     fn durable(&self) -> Index {
+//!         Index::ZERO
+//!     }
+//!     // A machine that is never durable never lets the log shrink, so nobody is ever sent a snapshot.
+//!     fn snapshot(&self) -> std::io::Result<Box<dyn SnapshotReader>> {
+//!         Err(std::io::ErrorKind::Unsupported.into())
+//!     }
+//!     fn restore(&mut self, _at: LogId, _source: &mut dyn std::io::Read) -> std::io::Result<()> {
+//!         Err(std::io::ErrorKind::Unsupported.into())
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = std::env::temp_dir().join(format!("quorate-doc-{}", std::process::id()));
+//! let members = [(NodeId(1), "127.0.0.1:7001".to_owned())].into();
+//! let config = Config::new(NodeId(1), 42, "one", members, &dir);
+//! let (node, running) = quorate::start(config, |_disk| Ok(Counter(LogId::ZERO, 0))).await?;
+//! assert_eq!(node.propose("count me".into()).await?, 1);
+//! assert_eq!(node.read(|counter| counter.1).await?, 1);
+//! node.shutdown().await;
+//! running.await?;
+//! # std::fs::remove_dir_all(dir)?;
+//! # Ok(())
+//! # }
+//! ```
 
 mod config;
 mod disk;

@@ -93,6 +93,60 @@ pub async fn start_with<S: StateMachine>(
     let boot = random().map_err(StartError::io("draw a random number"))?;
     let opened = open_state(&config, &disk, boot, open)?;
     let (shared, links) = share(&config);
+    let Assembled {
+        driver,
+        first,
+        threads,
+    } = assemble(
+        config,
+        opened,
+        disk,
+        &lock,
+        listeners,
+        boot,
+        shared.clone(),
+        links,
+    )?;
+    let driver = tokio::spawn(driver.run(first));
+    let (sender, ended) = oneshot::channel();
+    let ending = Ending(shared.clone());
+    tokio::spawn(async move {
+        let result = driver.await;
+        // The driver is gone, and with it the queues into the threads: these finish what they have and let go.
+        for gone in threads {
+            let _ = gone.await;
+        }
+        drop(lock);
+        drop(ending);
+        let _ = sender.send(verdict(result));
+    });
+    Ok((Handle::new(shared), Running { ended }))
+}
+
+/// A node ready to run.
+struct Assembled<S: StateMachine> {
+    driver: Driver<S>,
+    /// What its machine has to do before anything else.
+    first: Vec<MachineOp>,
+    /// Each hears when its thread has let go of everything.
+    threads: [oneshot::Receiver<()>; 2],
+}
+
+/// Starts connections and threads, and puts the driver together with them.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything that a node consists of meets here, once"
+)]
+fn assemble<S: StateMachine>(
+    config: Config,
+    opened: Opened<S>,
+    disk: Arc<dyn Disk>,
+    lock: &Option<Arc<DirLock>>,
+    listeners: Vec<TcpListener>,
+    boot: u64,
+    shared: Arc<Shared<S>>,
+    links: Links,
+) -> Result<Assembled<S>, StartError> {
     let reports: Reports = {
         let shared = shared.clone();
         Arc::new(move |report| shared.inbox.done(Done::Report(report)))
@@ -129,7 +183,9 @@ pub async fn start_with<S: StateMachine>(
         last_log = %opened.node.raft().last(),
         "started"
     );
-    let (node, machine) = (opened.node, opened.machine);
+    let Opened {
+        node, machine, first, ..
+    } = opened;
     let parts = Parts {
         config,
         node,
@@ -139,22 +195,14 @@ pub async fn start_with<S: StateMachine>(
         links,
         network,
         frames,
-        shared: shared.clone(),
+        shared,
         began,
     };
-    let driver = tokio::spawn(Driver::new(parts).run(opened.first));
-    let (sender, ended) = oneshot::channel();
-    let ending = Ending(shared.clone());
-    tokio::spawn(async move {
-        let result = driver.await;
-        // The driver is gone, and with it the queues into the threads: these finish what they have and let go.
-        let _ = log_gone.await;
-        let _ = flusher_gone.await;
-        drop(lock);
-        drop(ending);
-        let _ = sender.send(verdict(result));
-    });
-    Ok((Handle::new(shared), Running { ended }))
+    Ok(Assembled {
+        driver: Driver::new(parts),
+        first,
+        threads: [log_gone, flusher_gone],
+    })
 }
 
 /// However the node ends, with its runtime for example, whoever waits for that hears of it.
@@ -162,7 +210,7 @@ struct Ending<S: StateMachine>(Arc<Shared<S>>);
 
 impl<S: StateMachine> Drop for Ending<S> {
     fn drop(&mut self) {
-        self.0.end();
+        self.0.ended.send_replace(true);
     }
 }
 

@@ -80,8 +80,7 @@ struct Closing<S: StateMachine>(Arc<Shared<S>>);
 
 impl<S: StateMachine> Drop for Closing<S> {
     fn drop(&mut self) {
-        self.0.inbox.close();
-        self.0.asks.close();
+        self.0.close();
     }
 }
 
