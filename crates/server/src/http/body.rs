@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 
 use bytes::{Bytes, BytesMut};
 use http_body::Frame;
-use http_body_util::{BodyExt, Limited};
+use http_body_util::BodyExt;
 use prost::{Message, Name};
 use quorate_proto::json;
 use tokio::sync::mpsc;
@@ -14,12 +14,31 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 use tonic::body::Body;
 
+/// How many times the limit is read and thrown away of a body that is too long, so that its sender, who reads the answer only after
+/// the last byte was sent, gets it.
+const PATIENCE: usize = 16;
+
 /// The whole body, if it is no longer than `limit`.
-pub(super) async fn collect(body: Body, limit: usize) -> Result<Bytes, Status> {
-    match Limited::new(body, limit).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_long(limit)),
-        Err(error) => Err(Status::cancelled(format!("the request broke off: {error}"))),
+pub(super) async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Status> {
+    let mut text = BytesMut::new();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| Status::cancelled(format!("the request broke off: {error}")))?;
+        let Ok(data) = frame.into_data() else { continue };
+        length += data.len();
+        if length > limit * PATIENCE {
+            break;
+        }
+        if length > limit {
+            text = BytesMut::new();
+        } else {
+            text.extend_from_slice(&data);
+        }
+    }
+    if length > limit {
+        Err(too_long(limit))
+    } else {
+        Ok(text.freeze())
     }
 }
 
