@@ -108,7 +108,7 @@ impl Applier {
 
     /// Hands out what can be handed out.
     pub(crate) fn pump(&mut self, log: &Log, tail: &Tail, proposals: &mut Proposals, out: &mut Outbox) {
-        while self.may_go_on() {
+        while self.may_go_on(log) {
             let first = self.handed.next();
             let bodies = tail.run(first, self.target, self.batch_bytes);
             if bodies.is_empty() {
@@ -119,12 +119,19 @@ impl Applier {
         }
     }
 
-    fn may_go_on(&self) -> bool {
+    fn may_go_on(&self, log: &Log) -> bool {
         let bytes: usize = self.outstanding.iter().map(|batch| batch.1).sum();
         self.handed < self.target
             && self.reading.is_none()
             && self.restoring.is_none()
+            && !self.is_overtaken(log)
             && bytes < 2 * self.batch_bytes
+    }
+
+    /// A snapshot has taken the place of the log and covers what would come next: once its install is durable, the state machine
+    /// takes it over.
+    fn is_overtaken(&self, log: &Log) -> bool {
+        self.handed < log.base().last.index
     }
 
     /// The log answered read `id`. Returns false if it was not for the state machine.
@@ -140,6 +147,9 @@ impl Applier {
             return false;
         }
         self.reading = None;
+        if self.is_overtaken(log) {
+            return true;
+        }
         let why = match bodies {
             Ok(bodies) => {
                 let bodies = still_right(log, self.handed, self.target, bodies.clone());

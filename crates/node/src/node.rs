@@ -372,25 +372,27 @@ impl Node {
             // Bodies of entries just placed here come into the cache before those that may replace them.
             self.absorb();
         }
-        let entries = shapes.clone();
-        self.raft.step(Input::Message {
-            from,
-            message: Message {
-                term,
-                body: Body::Append {
-                    prev,
-                    entries,
-                    commit,
-                },
-            },
-        });
-        self.tail.sync(self.raft.log());
-        for (i, (body, shape)) in bodies.into_iter().zip(shapes).enumerate() {
-            let at = LogId {
+        let ids: Vec<LogId> = (prev.index.0.saturating_add(1)..)
+            .zip(&shapes)
+            .map(|(index, shape)| LogId {
                 term: shape.term,
-                index: Index(prev.index.0 + 1 + i as u64),
-            };
-            if self.raft.log().contains(at) && at.index > self.raft.log().base().last.index {
+                index: Index(index),
+            })
+            .collect();
+        // What is in the log already is in the cache too, or left it, or was compacted: it must not come back out of order.
+        let log = self.raft.log();
+        let known = |at: &&LogId| at.index < log.first() || log.contains(**at);
+        let known = ids.iter().take_while(known).count();
+        let body = Body::Append {
+            prev,
+            entries: shapes,
+            commit,
+        };
+        let message = Message { term, body };
+        self.raft.step(Input::Message { from, message });
+        self.tail.sync(self.raft.log());
+        for (at, body) in ids.into_iter().zip(bodies).skip(known) {
+            if self.raft.log().contains(at) {
                 self.tail.put(at, body);
             }
         }

@@ -303,3 +303,35 @@ fn garbage_in_an_append_is_passed_over() {
     cluster.write(leader, "b");
     cluster.converge();
 }
+
+#[test]
+fn an_old_append_over_cold_entries_leaves_no_gap_in_the_cache() {
+    let mut cluster = Cluster::new(3, |_| {});
+    let leader = cluster.elect();
+    let follower = cluster.follower();
+    let old = std::rc::Rc::new(std::cell::RefCell::new(Vec::new()));
+    let kept = old.clone();
+    cluster.filter = Box::new(move |_, to, message| {
+        if to == NodeId(follower) && matches!(message, PeerMessage::Append { .. }) {
+            kept.borrow_mut().push(message.clone());
+        }
+        true
+    });
+    (0..5).for_each(|i| cluster.write(leader, format!("{i}")));
+    cluster.flush(follower);
+    cluster.crash(follower);
+    cluster.start(follower);
+    cluster.run_until("news of the leader", |cluster| {
+        cluster.node(follower).raft().leader() == Some(NodeId(leader))
+    });
+    let first = old.borrow()[1].clone();
+    cluster.step(
+        follower,
+        Event::Peer {
+            from: NodeId(leader),
+            message: first,
+        },
+    );
+    cluster.write(leader, "after");
+    cluster.converge();
+}

@@ -1,10 +1,11 @@
 //! A small cluster for tests: real nodes, and around each the simplest driver there can be, with a log, a state machine and a
 //! staging file in memory. Messages travel through the wire encoding, one at a time, in order; the clock moves only when
-//! nothing else can happen. Faults are asked for by the test, never drawn: the simulator does that.
+//! nothing else can happen. Faults are asked for by the test; only `tests/chaos.rs` draws them.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 mod disk;
 mod machine;
+mod random;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,6 +20,7 @@ use quorate_raft::{Config, RoleKind};
 
 pub use disk::LogDisk;
 pub use machine::Machine;
+pub use random::Random;
 
 /// How long requests may take.
 pub const PATIENCE: Nanos = 10_000_000_000;
@@ -75,6 +77,8 @@ pub struct Cluster {
     last_token: u64,
     /// Messages delivered so far.
     pub delivered: usize,
+    /// If set, messages change places and are doubled now and then.
+    pub disorder: Option<Random>,
 }
 
 impl Cluster {
@@ -93,6 +97,7 @@ impl Cluster {
             outcomes: BTreeMap::new(),
             last_token: 0,
             delivered: 0,
+            disorder: None,
         };
         for id in 1..=n {
             cluster.hosts.insert(NodeId(id), Host::empty());
@@ -355,21 +360,39 @@ impl Cluster {
 
     /// Carries out effects and delivers messages until all is quiet.
     pub fn settle(&mut self) {
-        loop {
-            let mut quiet = true;
-            let ids: Vec<_> = self.hosts.keys().copied().collect();
-            for id in ids {
-                quiet &= !self.carry_out(id.0);
-            }
-            match self.net.pop_front() {
-                Some((from, to, message)) => {
-                    self.delivered += 1;
-                    self.step(to.0, Event::Peer { from, message });
-                }
-                None if quiet => return,
-                None => {}
-            }
+        while self.advance() {}
+    }
+
+    /// Carries out all effects and delivers one message. Returns whether there was anything to do.
+    pub fn advance(&mut self) -> bool {
+        let mut quiet = true;
+        let ids: Vec<_> = self.hosts.keys().copied().collect();
+        for id in ids {
+            quiet &= !self.carry_out(id.0);
         }
+        match self.next_message() {
+            Some((from, to, message)) => {
+                self.delivered += 1;
+                self.step(to.0, Event::Peer { from, message });
+                true
+            }
+            None => !quiet,
+        }
+    }
+
+    fn next_message(&mut self) -> Option<(NodeId, NodeId, PeerMessage)> {
+        let Some(random) = &mut self.disorder else {
+            return self.net.pop_front();
+        };
+        if self.net.is_empty() {
+            return None;
+        }
+        let at = random.below(self.net.len().min(6) as u64) as usize;
+        let message = self.net.remove(at)?;
+        if random.below(20) == 0 {
+            self.net.push_back(message.clone());
+        }
+        Some(message)
     }
 
     /// One round of effects of one member. Returns whether there were any.
