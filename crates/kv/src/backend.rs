@@ -16,6 +16,8 @@ use redb::StorageBackend;
 
 /// Deferred writes are kept in blocks of this size.
 const BLOCK: u64 = 4096;
+/// Neighbouring blocks are written at once up to this size.
+const RUN_BYTES: usize = 1 << 20;
 
 /// The file, as shared by redb and the jobs. Only one thread writes, that of the running job; its writes and syncs hold the lock
 /// shared, so that reads never wait for the disk's slowest operations.
@@ -40,6 +42,19 @@ struct Layer {
     /// The length that the file has from this layer on.
     set_len: Option<u64>,
     blocks: BTreeMap<u64, Box<[u8]>>,
+}
+
+/// Neighbouring blocks on their way to the file.
+#[derive(Default)]
+struct Run {
+    start: u64,
+    bytes: Vec<u8>,
+}
+
+impl Run {
+    fn end(&self) -> u64 {
+        self.start + self.bytes.len() as u64
+    }
 }
 
 /// Whether an error says that the disk is full.
@@ -89,12 +104,26 @@ impl Backend {
             self.file.set_len(len)?;
         }
         let end = self.file.len()?;
+        let mut run = Run::default();
         for (block, data) in &layer.blocks {
-            // The last block may reach beyond the length that redb set.
             let offset = block * BLOCK;
-            let room = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
-            self.file.write_at(offset, &data[..data.len().min(room)])?;
+            if run.end() != offset || run.bytes.len() >= RUN_BYTES {
+                self.write_run(&mut run, end)?;
+                run.start = offset;
+            }
+            run.bytes.extend_from_slice(data);
         }
+        self.write_run(&mut run, end)
+    }
+
+    /// Writes neighbouring blocks at once. The last block may reach beyond the length that redb set.
+    fn write_run(&self, run: &mut Run, end: u64) -> io::Result<()> {
+        let room = usize::try_from(end.saturating_sub(run.start)).unwrap_or(usize::MAX);
+        let bytes = &run.bytes[..run.bytes.len().min(room)];
+        if !bytes.is_empty() {
+            self.file.write_at(run.start, bytes)?;
+        }
+        run.bytes.clear();
         Ok(())
     }
 

@@ -237,8 +237,9 @@ impl DiskFile for MemFile {
         let mut state = self.disk.state();
         state.changing()?;
         let file = &mut state.files[self.file];
-        file.durable = file.now.clone();
-        file.since.clear();
+        for change in std::mem::take(&mut file.since) {
+            change.apply(&mut file.durable);
+        }
         Ok(())
     }
 
