@@ -201,3 +201,21 @@ pub fn body(body: &Body) -> String {
         Body::NewerTerm => "NewerTerm".into(),
     }
 }
+
+/// The log of a node: its base, if it has one, and its entries.
+pub fn log_line(raft: &Raft) -> String {
+    let log = raft.log();
+    let mut parts = Vec::new();
+    if log.base().last.index > Index::ZERO {
+        parts.push(format!("({})", log.base().last));
+    }
+    parts.extend((log.first().0..=log.last_index().0).map(|index| {
+        let id = log.id_at(Index(index)).expect("within the log");
+        id.to_string()
+    }));
+    if parts.is_empty() {
+        "empty".into()
+    } else {
+        parts.join(" ")
+    }
+}
