@@ -100,6 +100,18 @@ pub fn encode(message: &PeerMessage) -> Frame {
             put_request(&mut head, request);
             head.put_log_id(*at);
         }
+        PeerMessage::SnapshotBegin { .. }
+        | PeerMessage::SnapshotChunk { .. }
+        | PeerMessage::SnapshotAck { .. } => encode_snapshot(&mut head, &mut parts, message),
+    }
+    Frame {
+        head: head.into(),
+        parts,
+    }
+}
+
+fn encode_snapshot(head: &mut Vec<u8>, parts: &mut Vec<Bytes>, message: &PeerMessage) {
+    match message {
         PeerMessage::SnapshotBegin { stream, term, meta } => {
             head.put_u8(kind::SNAPSHOT_BEGIN);
             head.put_u64(*stream);
@@ -132,10 +144,7 @@ pub fn encode(message: &PeerMessage) -> Frame {
                 SnapshotOutcome::Refused => 2,
             });
         }
-    }
-    Frame {
-        head: head.into(),
-        parts,
+        _ => unreachable!("only snapshot messages are encoded here"),
     }
 }
 

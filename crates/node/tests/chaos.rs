@@ -66,7 +66,7 @@ impl Run {
         let Some(id) = self.running() else {
             return self.start_one();
         };
-        match self.random.below(40) {
+        match self.random.below(52) {
             0..=15 => {
                 let length = self.random.below(120) as usize;
                 let command = Bytes::from(format!("{} {}", self.proposals.len(), "x".repeat(length)));
@@ -95,8 +95,9 @@ impl Run {
             35 => self.cluster.break_link(id),
             36 => self.cluster.step(id, Event::Transfer(None)),
             37 => self.lose_some(),
+            38..=40 => self.lose_nothing(),
             _ => {
-                let time = self.random.below(400_000_000);
+                let time = self.random.below(1_500_000_000);
                 self.cluster.pass(time);
             }
         }
@@ -126,6 +127,11 @@ impl Run {
         });
     }
 
+    fn lose_nothing(&mut self) {
+        self.cluster.filter = Box::new(|_, _, _| true);
+        self.cluster.queue = Box::new(|_, _, _| true);
+    }
+
     fn check(&mut self) {
         for (id, host) in &self.cluster.hosts {
             let Some(raft) = host.node.as_ref().map(|node| node.raft()) else {
@@ -149,11 +155,10 @@ impl Run {
         }
     }
 
-    /// Ends all faults and demands what must hold then.
-    fn finish(mut self) {
+    /// Ends all faults and demands what must hold then. Returns how often what happened.
+    fn finish(mut self) -> [(&'static str, usize); 6] {
         self.cluster.disorder = None;
-        self.cluster.filter = Box::new(|_, _, _| true);
-        self.cluster.queue = Box::new(|_, _, _| true);
+        self.lose_nothing();
         self.cluster.heal();
         let ids: Vec<u64> = self.cluster.hosts.keys().map(|id| id.0).collect();
         for id in ids {
@@ -186,10 +191,39 @@ impl Run {
                 _ => {}
             }
         }
+        self.tally()
+    }
+
+    fn tally(&self) -> [(&'static str, usize); 6] {
+        let hosts = || self.cluster.hosts.values();
+        let ended = |end: fn(&Outcome) -> bool| {
+            self.cluster
+                .outcomes
+                .values()
+                .filter(|outcome| end(outcome))
+                .count()
+        };
+        [
+            ("changes of leadership", self.leaders.len().saturating_sub(1)),
+            ("snapshots taken over", hosts().map(|host| host.restores).sum()),
+            ("cold reads", hosts().map(|host| host.cold_reads).sum()),
+            (
+                "requests applied",
+                ended(|outcome| matches!(outcome, Outcome::Applied(_))),
+            ),
+            (
+                "requests certainly not done",
+                ended(|outcome| matches!(outcome, Outcome::Failed(Failure::NotDone(_)))),
+            ),
+            (
+                "requests with unknown outcome",
+                ended(|outcome| matches!(outcome, Outcome::Failed(Failure::Unknown(_)))),
+            ),
+        ]
     }
 }
 
-fn run(seed: u64) {
+fn run(seed: u64) -> [(&'static str, usize); 6] {
     let mut run = Run::new(seed);
     for _ in 0..300 {
         run.act();
@@ -198,7 +232,7 @@ fn run(seed: u64) {
             run.check();
         }
     }
-    run.finish();
+    run.finish()
 }
 
 fn number(name: &str) -> Option<u64> {
@@ -211,8 +245,18 @@ fn no_promise_is_broken_whatever_happens() {
         Some(seed) => seed..seed + 1,
         None => 0..number("QUORATE_CHAOS_SEEDS").unwrap_or(60),
     };
+    let mut happened = BTreeMap::new();
     for seed in seeds {
         println!("QUORATE_CHAOS_SEED={seed} repeats this");
-        run(seed);
+        for (what, count) in run(seed) {
+            *happened.entry(what).or_insert(0) += count;
+        }
+    }
+    println!("{happened:?}");
+    if number("QUORATE_CHAOS_SEED").is_none() {
+        assert!(
+            happened.values().all(|count| *count > 10),
+            "everything has to happen: {happened:?}"
+        );
     }
 }
