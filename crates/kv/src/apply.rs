@@ -68,6 +68,8 @@ impl Kv {
 
     fn apply_put(&mut self, put: &PutRequest) -> Result<PutResponse, Error> {
         put.check()?;
+        // Outside a transaction etcd looks for the lease first.
+        self.reader().check_lease(put)?;
         self.reader().check_put(put)?;
         let mut changes = Changes::begin(self);
         let response = changes.put(put);

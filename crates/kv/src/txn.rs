@@ -71,6 +71,11 @@ impl Reader<'_> {
         if (put.ignore_value || put.ignore_lease) && self.layers.get::<Current>(&put.key)?.is_none() {
             return Err(Error::KeyNotFound);
         }
+        self.check_lease(put)
+    }
+
+    /// Whether the lease that a put names is there.
+    pub(crate) fn check_lease(&self, put: &PutRequest) -> Result<(), Error> {
         if put.lease != 0 && self.layers.get::<Leases>(&put.lease)?.is_none() {
             return Err(Error::LeaseNotFound);
         }

@@ -56,6 +56,9 @@ impl Model {
             Command::Txn(txn) if full && txn.has_put() => return Err(Error::NoSpace),
             Command::Put(put) => {
                 put.check()?;
+                if put.lease != 0 && !self.leases.contains_key(&put.lease) {
+                    return Err(Error::LeaseNotFound);
+                }
                 self.check_put(put)?;
                 let mut work = self.work();
                 let response = work.put(put);
