@@ -126,6 +126,8 @@ pub struct Metrics {
     pub fsync_duration: Histogram,
     /// From the arrival of a proposal here to its being applied here.
     pub commit_latency: Histogram,
+    /// How often the disk did not answer a write for half an election timeout.
+    pub disk_stalls: Counter,
     /// How long one job of the state machine (a flush) took.
     pub flush_duration: Histogram,
     /// Connections on the peer port that were refused or closed because of what they sent.

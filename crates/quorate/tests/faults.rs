@@ -3,8 +3,8 @@
 mod common;
 
 use std::io::{self, IoSlice};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use bytes::Bytes;
 use common::*;
@@ -19,6 +19,16 @@ struct Faults {
     write: AtomicBool,
     /// There is no room for new files.
     full: AtomicBool,
+    /// Syncs do not come back while this is set.
+    stall: Mutex<bool>,
+    released: Condvar,
+}
+
+impl Faults {
+    fn stall(&self, stalled: bool) {
+        *self.stall.lock().unwrap() = stalled;
+        self.released.notify_all();
+    }
 }
 
 /// The real disk with faults in everything that is not the machine's.
@@ -94,6 +104,12 @@ impl DiskFile for FaultyFile {
         self.file.write_vectored_at(offset, parts)
     }
     fn sync(&self) -> io::Result<()> {
+        drop(
+            self.faults
+                .released
+                .wait_while(self.faults.stall.lock().unwrap(), |stalled| *stalled)
+                .unwrap(),
+        );
         if self.faults.sync.load(Ordering::SeqCst) {
             Err(broken())
         } else {
@@ -182,6 +198,40 @@ async fn a_leader_whose_disk_fails_is_replaced_and_loses_nothing() {
         sum == 101 || sum == 111,
         "the unknown one may have been done: {sum}"
     );
+    cluster.stop_all().await;
+}
+
+#[tokio::test]
+async fn a_leader_whose_disk_falls_silent_hands_over() {
+    let mut cluster = Cluster::prepare(3);
+    let mut faults = std::collections::BTreeMap::new();
+    for id in 1..=3 {
+        let (switch, disk) = faulty(cluster.dirs[&id].path());
+        faults.insert(id, switch);
+        let config = cluster.config(id);
+        cluster.start_with(id, config, Some(disk)).await;
+    }
+    let old = cluster.leader().await;
+    cluster.connected().await;
+    assert_eq!(within(cluster.handle(old).propose(add(1))).await, Ok(1));
+    faults[&old].stall(true);
+    let waiting = tokio::spawn({
+        let handle = cluster.handle(old).clone();
+        async move { handle.propose(add(10)).await }
+    });
+    // A leader never falls silent for lack of a disk, so nothing but a transfer can move the leadership.
+    let other = old % 3 + 1;
+    let mut status = cluster.handle(other).subscribe();
+    let moved = |now: &Status| now.leader.is_some_and(|leader| leader.0 != old);
+    within(status.wait_for(moved)).await.unwrap();
+    assert_eq!(cluster.handle(old).metrics().disk_stalls.get(), 1);
+    let sum = within(cluster.handle(other).propose(add(100))).await.unwrap();
+    faults[&old].stall(false);
+    match within(waiting).await.unwrap() {
+        Ok(sum) => assert_eq!(sum, 11, "the others had it before they heard of anything later"),
+        Err(error) => assert!(sum == 101 || matches!(error, ProposeError::Unknown(_)), "{error}"),
+    }
+    assert_eq!(common::sum(cluster.handle(old)).await, Ok(sum));
     cluster.stop_all().await;
 }
 

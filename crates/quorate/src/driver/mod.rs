@@ -9,6 +9,7 @@ mod host;
 mod replies;
 mod stop;
 mod telling;
+mod watchdog;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -31,6 +32,7 @@ use host::Host;
 use replies::{Readers, Replies, reason};
 use stop::Stop;
 use telling::Telling;
+use watchdog::Watchdog;
 
 /// Rounds of effects in one turn, lest a peer that refuses everything at once keeps the driver from everyone else.
 const MAX_ROUNDS: usize = 64;
@@ -68,7 +70,8 @@ pub(crate) struct Driver<S: StateMachine> {
     timeout: Nanos,
     telling: Telling,
     stop: Stop,
-    /// When a leader without space may next try to hand over.
+    watchdog: Watchdog,
+    /// When a leader whose disk is full or silent may next try to hand over.
     next_handover: Nanos,
     /// Effects were left over.
     again: bool,
@@ -118,6 +121,7 @@ impl<S: StateMachine> Driver<S> {
             election: nanos(config.election),
             timeout: nanos(config.timeout),
             stop: Stop::No,
+            watchdog: Watchdog::new(nanos(config.election) / 2),
             next_handover: 0,
             again: false,
         }
@@ -153,11 +157,16 @@ impl<S: StateMachine> Driver<S> {
             return;
         }
         // Without any deadline, an hour is as good as for ever.
-        let deadline = [self.node.next_deadline(), self.stop.deadline()]
-            .into_iter()
-            .flatten()
-            .min();
-        let until = self.began + deadline.map_or(Duration::from_secs(3600), Duration::from_nanos);
+        let deadlines = [
+            self.node.next_deadline(),
+            self.stop.deadline(),
+            self.watchdog.deadline(),
+        ];
+        let deadline = deadlines.into_iter().flatten().min();
+        let until = match deadline {
+            Some(deadline) => self.began + Duration::from_nanos(deadline),
+            None => Instant::now() + Duration::from_secs(3600),
+        };
         let inbound = tokio::select! {
             biased;
             inbound = self.frames.recv() => inbound,
@@ -206,7 +215,7 @@ impl<S: StateMachine> Driver<S> {
         if self.node.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.node.step(now, Event::Wake);
         }
-        self.flee_full_disk(now);
+        self.flee_bad_disk(now);
         self.carry_out_all(now)?;
         local.into_iter().for_each(|look| self.host.look(look));
         self.go_on_stopping(now);
@@ -234,6 +243,7 @@ impl<S: StateMachine> Driver<S> {
             Done::Report(Report::Failed(fatal)) | Done::Flushed(Flushed::Failed(fatal)) => return Err(fatal),
             Done::Report(Report::Events(reported)) => {
                 self.telling.links(&reported);
+                self.watchdog.answered(&reported);
                 events = reported;
             }
             Done::Report(Report::Space(space)) => self.telling.space(space),
@@ -326,14 +336,15 @@ impl<S: StateMachine> Driver<S> {
     }
 
     /// A leader that cannot write should not lead; while nobody takes over, it tries again now and then.
-    fn flee_full_disk(&mut self, now: Nanos) {
-        if self.telling.space != Space::Ok
-            && now >= self.next_handover
-            && self.node_leads()
-            && self.telling.someone_is_connected()
-        {
-            self.next_handover = now + 5 * self.election;
-            tracing::warn!("the disk is full: handing over leadership");
+    fn flee_bad_disk(&mut self, now: Nanos) {
+        if self.watchdog.barks(now) {
+            self.shared.metrics.disk_stalls.add(1);
+            tracing::warn!("the disk has not answered for half an election timeout");
+        }
+        let bad = self.telling.space != Space::Ok || self.watchdog.is_stalled(now);
+        if bad && now >= self.next_handover && self.node_leads() && self.telling.someone_is_connected() {
+            self.next_handover = now + 2 * self.election;
+            tracing::warn!("handing over leadership, since this node cannot write");
             self.node.step(now, Event::Transfer(None));
         }
     }
@@ -373,6 +384,7 @@ impl<S: StateMachine> Driver<S> {
             }
         }
         if !log.is_empty() || !stage.is_empty() {
+            self.watchdog.handed(now, &log);
             let log = log.into_iter().map(DiskOp::Log);
             self.log.put(log.chain(stage.into_iter().map(DiskOp::Stage)));
         }
