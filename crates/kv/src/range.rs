@@ -50,11 +50,13 @@ impl Reader<'_> {
     /// Answers a range request that was checked.
     pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
         self.check_revision(request.revision)?;
-        // Whoever sorts or filters must see everything first; otherwise one key beyond the limit tells whether there is more.
+        // Whoever sorts or filters must see everything first; otherwise one key beyond the limit tells whether there is more. A
+        // target without an order sorts only what the limit let through: etcd's habit, kept since paging clients see it.
         let in_key_order = request.sort_target == SortTarget::Key && request.sort_order != SortOrder::Descend;
+        let limit_first = (in_key_order || request.sort_order == SortOrder::None) && !has_filter(request);
         let limit = usize::try_from(request.limit).ok().filter(|limit| *limit > 0);
         let fetch = match limit {
-            Some(limit) if in_key_order && !has_filter(request) => limit.saturating_add(1),
+            Some(limit) if limit_first => limit.saturating_add(1),
             _ => usize::MAX,
         };
         let fetch = if request.count_only { 0 } else { fetch };

@@ -363,6 +363,16 @@ fn range_of(keys: &Keys, range: &RangeRequest, latest: i64) -> RangeResponse {
             && (range.min_create_revision == 0 || kv.create_revision >= range.min_create_revision)
             && (range.max_create_revision == 0 || kv.create_revision <= range.max_create_revision)
     });
+    // Without an order or a filter, the limit comes before the sort: one more than it says is seen.
+    let filters = [
+        range.min_mod_revision,
+        range.max_mod_revision,
+        range.min_create_revision,
+        range.max_create_revision,
+    ];
+    if range.sort_order == SortOrder::None && range.limit > 0 && filters == [0; 4] {
+        kvs.truncate(range.limit as usize + 1);
+    }
     kvs.sort_by(|a, b| match range.sort_target {
         SortTarget::Key => a.key.cmp(&b.key),
         SortTarget::Version => a.version.cmp(&b.version),

@@ -93,6 +93,18 @@ async fn range_options_reach_the_store() {
     let keys: Vec<_> = sorted.kvs.iter().map(|kv| kv.key.clone()).collect();
     assert_eq!(keys, ["k3", "k2", "k1"]);
     assert!(sorted.kvs.iter().all(|kv| kv.value.is_empty()));
+    // A target without an order sorts only what the limit let through, and one more.
+    let unordered = pb::RangeRequest {
+        sort_target: pb::range_request::SortTarget::Value as i32,
+        limit: 1,
+        ..all.clone()
+    };
+    let first = kv.range(unordered).await.expect("a read").into_inner();
+    assert_eq!(
+        (first.kvs[0].key.as_ref(), first.more),
+        (&b"k2"[..], true),
+        "of k1 and k2 the smaller value"
+    );
     let counted = kv
         .range(pb::RangeRequest {
             count_only: true,
