@@ -15,6 +15,7 @@ use crate::failure::{Failure, catch};
 use crate::history::{Action, Call, Outcome};
 use crate::params::{MS, SEC};
 use crate::rng::Rng;
+use crate::trace::Nanos;
 use crate::world::{Happening, Pending, World};
 
 /// One client.
@@ -25,6 +26,8 @@ pub(crate) struct Client {
     seen: Option<(Bytes, Bytes)>,
     /// The largest revision seen.
     revision: i64,
+    /// Waits longer than any healthy cluster needs.
+    patient: bool,
 }
 
 impl From<Refusal> for Outcome {
@@ -42,6 +45,20 @@ impl Client {
             rng,
             seen: None,
             revision: 1,
+            patient: false,
+        }
+    }
+
+    /// From now on this client gives up only after what no healthy cluster needs.
+    pub(crate) fn become_patient(&mut self) {
+        self.patient = true;
+    }
+
+    fn patience(&mut self) -> Nanos {
+        if self.patient {
+            8 * SEC
+        } else {
+            self.rng.within(300 * MS..5 * SEC)
         }
     }
 
@@ -208,8 +225,8 @@ impl World {
             outcome: Outcome::Unknown,
         });
         let token = call as Token;
+        let patience = self.clients[number].patience();
         let host = &self.hosts[&id];
-        let patience = self.clients[number].rng.within(300 * MS..5 * SEC);
         let deadline = host.local(self.now) + patience;
         let floor = self.ghost.commits().last();
         self.pending.insert(

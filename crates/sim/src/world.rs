@@ -112,7 +112,7 @@ pub struct World {
 impl World {
     /// The world of these parameters, at its beginning.
     pub fn new(params: Params, print: bool) -> World {
-        let mut rng = Rng::new(params.seed ^ 0x776f_726c_64);
+        let mut rng = Rng::new(params.seed ^ 0x0077_6f72_6c64);
         let ids: Vec<NodeId> = (1..=params.nodes).map(NodeId).collect();
         let members = Config::of(ids.iter().copied());
         let hosts = ids

@@ -21,7 +21,7 @@ pub(super) struct Contents {
     /// What is certain to survive.
     durable: Vec<u8>,
     /// Sectors that differ or may differ, with older unsynced versions that may have reached the medium.
-    dirty: BTreeMap<usize, Vec<Box<Sector>>>,
+    dirty: BTreeMap<usize, Vec<Sector>>,
 }
 
 /// How a crash treats what was not synced.
@@ -87,9 +87,7 @@ impl Contents {
         }
         for number in offset / SECTOR..=(end - 1) / SECTOR {
             match self.dirty.get_mut(&number) {
-                Some(versions) if versions.len() < VERSIONS => {
-                    versions.push(Box::new(sector_at(&self.now, number)))
-                }
+                Some(versions) if versions.len() < VERSIONS => versions.push(sector_at(&self.now, number)),
                 Some(_) => {}
                 None => drop(self.dirty.insert(number, Vec::new())),
             }
@@ -147,7 +145,7 @@ impl Contents {
                 tally.kept += 1;
                 let version = rng.below(versions.len() + 1);
                 let sector = match versions.get(version) {
-                    Some(older) if keep != Keep::Everything => **older,
+                    Some(older) if keep != Keep::Everything => *older,
                     _ => sector_at(&self.now, number),
                 };
                 self.persist(number, &sector);

@@ -416,6 +416,12 @@ impl DiskFile for OpenFile {
         medium.finish()
     }
 
+    /// One operation, as `pwritev` is: no sector is ever seen between two parts.
+    fn write_vectored_at(&self, offset: u64, parts: &[io::IoSlice<'_>]) -> io::Result<()> {
+        let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        self.write_at(offset, &whole)
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.medium()?.sync(self.id)
     }

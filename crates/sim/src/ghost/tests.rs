@@ -230,7 +230,7 @@ fn a_recovery_gives_what_was_durable_and_whole_batches_after_it() {
     let mut ghost = ghost();
     let (first, second, third) = (state(1, None, 0), entry(1, 1), entry(1, 2));
     write(&mut ghost, 1, 1, vec![first.clone(), second.clone()]).unwrap();
-    ghost.emitted(NodeId(1), 2, &[third.clone()]).unwrap();
+    ghost.emitted(NodeId(1), 2, std::slice::from_ref(&third)).unwrap();
     ghost.appending(NodeId(1), 2);
     ghost.crashed(NodeId(1));
     let found = |records: &[&Record]| {
