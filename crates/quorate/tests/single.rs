@@ -226,3 +226,37 @@ async fn a_proposal_given_up_by_its_caller_harms_nobody() {
     assert!(within(node.propose(add(1))).await.is_ok());
     within(node.shutdown()).await;
 }
+
+#[tokio::test]
+async fn a_machine_without_a_job_is_asked_again() {
+    let dir = TempDir::new();
+    let open = |disk| {
+        let mut machine = Sum::open_eager(disk)?;
+        machine.reluctance = 4;
+        Ok(machine)
+    };
+    let (node, _running) = start(alone(dir.path()), open).await.unwrap();
+    assert_eq!(within(node.propose(add(1))).await, Ok(1));
+    // No batch comes after this one.
+    until(|| node.status().durable == node.status().applied).await;
+    within(node.shutdown()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_lazy_machine_is_hurried_when_the_log_grows_long() {
+    let dir = TempDir::new();
+    let (node, _running) = start(alone(dir.path()), Sum::open).await.unwrap();
+    let mut callers = tokio::task::JoinSet::new();
+    for _ in 0..512 {
+        let node = node.clone();
+        callers.spawn(async move {
+            for _ in 0..200 {
+                node.propose(add(1)).await.unwrap();
+            }
+        });
+    }
+    within(callers.join_all()).await;
+    until(|| node.status().durable > Index::ZERO).await;
+    assert!(dir.path().join("sum").exists());
+    within(node.shutdown()).await;
+}

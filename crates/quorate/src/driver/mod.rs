@@ -39,6 +39,9 @@ const MAX_ROUNDS: usize = 64;
 /// Looks at the network after a pause, and how many of them in a row must find nothing.
 const DRAIN_LOOKS: (usize, usize) = (64, 3);
 
+/// A machine that had no job after its last batch may have one later: it is asked this often.
+const TEND_EVERY: Nanos = 1_000_000_000;
+
 /// What a driver is made of.
 pub(crate) struct Parts<S: StateMachine> {
     pub config: Config,
@@ -73,6 +76,8 @@ pub(crate) struct Driver<S: StateMachine> {
     watchdog: Watchdog,
     /// When a leader whose disk is full or silent may next try to hand over.
     next_handover: Nanos,
+    /// When to ask the machine for a job again.
+    next_tend: Nanos,
     /// Effects were left over.
     again: bool,
     _closing: Closing<S>,
@@ -123,6 +128,7 @@ impl<S: StateMachine> Driver<S> {
             stop: Stop::No,
             watchdog: Watchdog::new(nanos(config.election) / 2),
             next_handover: 0,
+            next_tend: TEND_EVERY,
             again: false,
         }
     }
@@ -156,17 +162,13 @@ impl<S: StateMachine> Driver<S> {
             tokio::task::yield_now().await;
             return;
         }
-        // Without any deadline, an hour is as good as for ever.
         let deadlines = [
             self.node.next_deadline(),
             self.stop.deadline(),
             self.watchdog.deadline(),
         ];
-        let deadline = deadlines.into_iter().flatten().min();
-        let until = match deadline {
-            Some(deadline) => self.began + Duration::from_nanos(deadline),
-            None => Instant::now() + Duration::from_secs(3600),
-        };
+        let deadline = deadlines.into_iter().flatten().fold(self.next_tend, Nanos::min);
+        let until = self.began + Duration::from_nanos(deadline);
         let inbound = tokio::select! {
             biased;
             inbound = self.frames.recv() => inbound,
@@ -177,7 +179,7 @@ impl<S: StateMachine> Driver<S> {
         if let Some(inbound) = inbound {
             self.take_frames(now, inbound);
         }
-        if deadline.is_some_and(|deadline| now > deadline + self.heartbeat) {
+        if now > deadline + self.heartbeat {
             self.drain_network().await;
         }
     }
@@ -216,6 +218,7 @@ impl<S: StateMachine> Driver<S> {
             self.node.step(now, Event::Wake);
         }
         self.flee_bad_disk(now);
+        self.tend(now);
         self.carry_out_all(now)?;
         local.into_iter().for_each(|look| self.host.look(look));
         self.go_on_stopping(now);
@@ -346,6 +349,15 @@ impl<S: StateMachine> Driver<S> {
             self.next_handover = now + 2 * self.election;
             tracing::warn!("handing over leadership, since this node cannot write");
             self.node.step(now, Event::Transfer(None));
+        }
+    }
+
+    fn tend(&mut self, now: Nanos) {
+        if now >= self.next_tend {
+            self.next_tend = now + TEND_EVERY;
+            let mut events = Vec::new();
+            self.host.tend(&mut events);
+            self.step_all(now, events);
         }
     }
 

@@ -26,6 +26,8 @@ pub struct Sum {
     pub commands: u64,
     durable: Arc<AtomicU64>,
     pub eager: bool,
+    /// How often it still has no job although it has something to save.
+    pub reluctance: u32,
 }
 
 /// A command of [`Sum`]; 0 makes the machine panic.
@@ -56,6 +58,7 @@ impl Sum {
             commands: 0,
             durable,
             eager: false,
+            reluctance: 0,
         })
     }
 
@@ -105,6 +108,10 @@ impl StateMachine for Sum {
 
     fn job(&mut self, urgent: bool) -> Option<Job> {
         if self.durable() == self.applied.index || !(urgent || self.eager) {
+            return None;
+        }
+        if self.reluctance > 0 {
+            self.reluctance -= 1;
             return None;
         }
         let (disk, at, sum, durable) = (self.disk.clone(), self.applied, self.sum, self.durable.clone());
