@@ -8,41 +8,22 @@
 pub mod disk;
 pub mod explore;
 pub mod ghost;
+pub mod network;
 pub mod show;
+mod storage;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quorate_base::{Index, LogId, NodeId, Term};
 use quorate_raft::{
-    Arm, Body, Config, Effects, EntryShape, Input, Limits, Message, Outgoing, Placed, Raft, Range, Refused,
-    RoleKind, SnapMeta, Timer, invariants,
+    Arm, Body, Config, Effects, EntryShape, Input, Limits, Message, Placed, Raft, Range, Refused, RoleKind,
+    SnapMeta, Timer, invariants,
 };
 
-use disk::{Entry, FilledWrite, Image, Machine, Payload, noop};
+pub use disk::noop;
+use disk::{Entry, FilledWrite, Image, Machine, Payload};
 use ghost::Ghost;
-
-/// Something on the network.
-#[derive(Clone, Debug)]
-pub struct Parcel {
-    pub from: NodeId,
-    pub to: NodeId,
-    pub what: What,
-}
-
-/// What travels.
-#[derive(Clone, Debug)]
-pub enum What {
-    /// A message, with the payloads if it is an Append.
-    Message(Message, Vec<Payload>),
-    /// A whole snapshot.
-    Snapshot {
-        term: Term,
-        meta: SnapMeta,
-        machine: Machine,
-    },
-    /// The receiver of a snapshot tells the sender's driver how it went.
-    SnapshotDone { last: Option<LogId> },
-}
+pub use network::{Parcel, What};
 
 /// Work for a state machine.
 #[derive(Clone, Debug)]
@@ -414,183 +395,6 @@ impl Cluster {
             .collect()
     }
 
-    fn send(&mut self, from: NodeId, outgoing: Outgoing) {
-        let (to, what) = match outgoing {
-            Outgoing::Message { to, message } => (to, What::Message(message, Vec::new())),
-            Outgoing::Append {
-                to,
-                term,
-                range,
-                commit,
-            } => {
-                let filled = self.fill(from, range);
-                let payloads = filled.iter().map(|entry| entry.payload).collect();
-                let entries = filled.into_iter().map(|entry| entry.shape).collect();
-                let body = Body::Append {
-                    prev: range.prev,
-                    entries,
-                    commit,
-                };
-                (to, What::Message(Message { term, body }, payloads))
-            }
-            Outgoing::Snapshot { to, term } => {
-                let node = &self.nodes[&from];
-                let log = self.raft(from).log();
-                // The state machine as it is now; while it is being replaced it is behind the log's base, and has nothing to give.
-                let Some(last) = log.id_at(node.machine.applied) else {
-                    let what = What::SnapshotDone { last: None };
-                    return self.network.push_back(Parcel {
-                        from: to,
-                        to: from,
-                        what,
-                    });
-                };
-                let meta = SnapMeta {
-                    last,
-                    config: log.config_at(last.index).clone(),
-                };
-                let offer = Message {
-                    term,
-                    body: Body::InstallSnapshot { last },
-                };
-                let machine = node.machine;
-                self.post(from, to, What::Message(offer, Vec::new()));
-                (to, What::Snapshot { term, meta, machine })
-            }
-        };
-        self.post(from, to, what);
-    }
-
-    fn post(&mut self, from: NodeId, to: NodeId, what: What) {
-        if let What::Message(message, _) = &what {
-            self.ghost.sent(&self.nodes, from, to, message);
-        }
-        self.network.push_back(Parcel { from, to, what });
-    }
-
-    /// The parcel arrives, unless its link is cut or the receiver is down.
-    pub fn deliver(&mut self, parcel: Parcel) {
-        let Parcel { from, to, what } = parcel;
-        if self.cut.contains(&(from, to)) || !self.is_up(to) {
-            return self.lose(Parcel { from, to, what });
-        }
-        self.show_parcel(
-            &Parcel {
-                from,
-                to,
-                what: what.clone(),
-            },
-            true,
-        );
-        match what {
-            What::Message(message, payloads) => self.receive(from, to, message, &payloads),
-            What::Snapshot { term, meta, machine } => {
-                let last = meta.last;
-                // One that a started install needs is not overwritten.
-                let installing =
-                    self.raft(to).log().base().last.index > self.nodes[&to].image.machine.applied;
-                if last.index > self.raft(to).commit() && !installing {
-                    self.node(to).image.staged = Some((meta.clone(), machine));
-                    self.step(to, Input::SnapshotStaged { from, term, meta });
-                }
-                let what = What::SnapshotDone { last: Some(last) };
-                self.network.push_back(Parcel {
-                    from: to,
-                    to: from,
-                    what,
-                });
-            }
-            What::SnapshotDone { last } => self.step(to, Input::SnapshotSent { to: from, last }),
-        }
-    }
-
-    /// The parcel is lost. Only the sender of a snapshot hears of that.
-    pub fn lose(&mut self, parcel: Parcel) {
-        self.show_parcel(&parcel, false);
-        let Parcel { from, to, what } = parcel;
-        match what {
-            What::Snapshot { .. } if self.is_up(from) => {
-                self.step(from, Input::SnapshotSent { to, last: None });
-            }
-            What::SnapshotDone { .. } if self.is_up(to) => {
-                self.step(to, Input::SnapshotSent { to: from, last: None });
-            }
-            _ => {}
-        }
-    }
-
-    /// The oldest write becomes durable; the core is not told yet.
-    fn write(&mut self, id: NodeId) -> u64 {
-        let node = self.node(id);
-        let filled = node.writes.pop_front().expect("a write");
-        let gone = node.image.apply(&filled);
-        node.truncated += u64::from(!gone.is_empty());
-        self.ghost.removed(id, &gone);
-        filled.write.id
-    }
-
-    /// The oldest `count` writes become durable, and the core hears of the last.
-    pub fn persist(&mut self, id: NodeId, count: usize) -> bool {
-        let mut done = None;
-        for _ in 0..count.min(self.nodes[&id].writes.len()) {
-            done = Some(self.write(id));
-        }
-        if let Some(write) = done {
-            self.show(format!("n{id} has write {write} on disk"));
-            self.step(id, Input::Persisted(write));
-        }
-        done.is_some()
-    }
-
-    /// The state machine does the oldest work.
-    pub fn apply(&mut self, id: NodeId) -> bool {
-        let node = self.node(id);
-        let Some(work) = node.work.pop_front() else {
-            return false;
-        };
-        match work {
-            Work::Apply(entries) => {
-                for (at, payload) in entries {
-                    self.node(id).machine.apply(at, payload);
-                    let machine = self.nodes[&id].machine;
-                    self.ghost.machine(machine);
-                }
-            }
-            Work::Restore(meta) => {
-                let staged = node.image.staged.clone().expect("what is restored is staged");
-                assert_eq!(staged.0, meta, "what is restored is what is staged");
-                node.restored += 1;
-                node.machine = staged.1;
-                node.image.machine = staged.1;
-                self.ghost.machine(staged.1);
-            }
-        }
-        let applied = self.nodes[&id].machine.applied;
-        self.step(id, Input::Applied(applied));
-        true
-    }
-
-    /// The state machine makes itself durable.
-    pub fn flush_machine(&mut self, id: NodeId) {
-        let node = self.node(id);
-        node.image.machine = node.machine;
-    }
-
-    /// The log is compacted up to `index`, or as far as the durable machine allows.
-    pub fn compact(&mut self, id: NodeId, index: Index) {
-        self.flush_machine(id);
-        let index = index.min(self.nodes[&id].machine.applied);
-        let log = self.raft(id).log();
-        if index <= log.base().last.index {
-            return;
-        }
-        let last = log.id_at(index).expect("applied entries are in the log");
-        let config = log.config_at(index).clone();
-        self.node(id).image.compact(SnapMeta { last, config });
-        self.node(id).bodies.retain(|at, _| *at > index);
-        self.step(id, Input::Compacted(index));
-    }
-
     /// Drains a node, and lets its disk and state machine do their work, until it is quiet.
     pub fn settle(&mut self, id: NodeId) {
         while self.is_up(id) {
@@ -636,40 +440,5 @@ impl Cluster {
     pub fn heartbeat(&mut self, id: NodeId) {
         self.fire(id, Timer::Heartbeat);
         self.run();
-    }
-
-    /// Cuts all links from and to a node.
-    pub fn isolate(&mut self, id: NodeId) {
-        for other in self.ids() {
-            if other != id {
-                self.cut.extend([(id, other), (other, id)]);
-            }
-        }
-    }
-
-    /// All links work again.
-    pub fn heal(&mut self) {
-        self.cut.clear();
-    }
-
-    /// Loses the messages on the network for which `which` holds.
-    pub fn lose_where(&mut self, which: impl Fn(&Parcel) -> bool) -> usize {
-        let all = std::mem::take(&mut self.network);
-        let (lost, kept): (Vec<_>, Vec<_>) = all.into_iter().partition(which);
-        self.network.extend(kept);
-        let count = lost.len();
-        lost.into_iter().for_each(|parcel| self.lose(parcel));
-        count
-    }
-
-    /// The messages on the network from one node to another.
-    pub fn bodies(&self, from: u64, to: u64) -> Vec<Body> {
-        let between = self.network.iter().filter(|p| p.from.0 == from && p.to.0 == to);
-        between
-            .filter_map(|parcel| match &parcel.what {
-                What::Message(message, _) => Some(message.body.clone()),
-                _ => None,
-            })
-            .collect()
     }
 }

@@ -1,0 +1,225 @@
+//! Who is a member, who counts, and who may lead.
+
+use super::*;
+
+fn config_entry(term: u64, config: Config) -> EntryShape {
+    EntryShape {
+        term: Term(term),
+        size: 10,
+        config: Some(Box::new(config)),
+    }
+}
+
+/// etcd #12359, #7280, #11284: in force is the latest configuration in the log, committed or not, applied or not, restarted or not.
+#[test]
+fn the_configuration_is_in_force_only_when_applied() {
+    let mut c = Cluster::new(3);
+    let four = Config::of([1, 2, 3, 4].map(n));
+    let entries = vec![config_entry(1, four.clone())];
+    c.message(
+        n(1),
+        n(2),
+        1,
+        Body::Append {
+            prev: at(0, 0),
+            entries,
+            commit: i(0),
+        },
+    );
+    assert_eq!((c.raft(n(2)).config(), c.raft(n(2)).commit()), (&four, i(0)));
+    c.settle(n(2));
+    c.restart(n(2));
+    assert_eq!(c.raft(n(2)).config(), &four);
+}
+
+/// ER e515a67.
+#[test]
+fn a_restart_forgets_the_joint_configuration() {
+    let joint = Config {
+        outgoing: [1, 2, 3].map(n).into(),
+        ..Config::of([3, 4, 5].map(n))
+    };
+    let mut c = Cluster::new(3);
+    let entries = vec![config_entry(1, joint.clone())];
+    c.message(
+        n(1),
+        n(2),
+        1,
+        Body::Append {
+            prev: at(0, 0),
+            entries,
+            commit: i(0),
+        },
+    );
+    c.settle(n(2));
+    c.restart(n(2));
+    assert_eq!(c.raft(n(2)).config(), &joint, "from the log");
+    let mut c = Cluster::of(joint.clone(), Limits::default());
+    c.restart(n(2));
+    assert_eq!(c.raft(n(2)).config(), &joint, "from the base");
+}
+
+fn staged(c: &mut Cluster, meta: &SnapMeta) {
+    c.message(n(1), n(2), 2, Body::InstallSnapshot { last: meta.last });
+    c.node(n(2)).image.staged = Some((
+        meta.clone(),
+        common::disk::Machine {
+            applied: meta.last.index,
+            digest: 0,
+        },
+    ));
+    c.step(
+        n(2),
+        Input::SnapshotStaged {
+            from: n(1),
+            term: Term(2),
+            meta: meta.clone(),
+        },
+    );
+}
+
+/// ER 2f28e8a: the voter stayed cut off.
+#[test]
+fn a_voter_rejects_the_snapshot_that_demotes_it() {
+    let mut c = Cluster::new(3);
+    let config = Config {
+        learners: [(n(2), Promote::Never)].into(),
+        ..Config::of([n(1), n(3)])
+    };
+    staged(
+        &mut c,
+        &SnapMeta {
+            last: at(2, 5),
+            config: config.clone(),
+        },
+    );
+    assert_eq!((c.raft(n(2)).config(), c.raft(n(2)).commit()), (&config, i(5)));
+}
+
+/// OR #1808: disjoint quorums.
+#[test]
+fn installing_a_snapshot_keeps_an_uncommitted_configuration() {
+    let mut c = Cluster::new(3);
+    let stale = Config::of([n(2)]);
+    let entries = vec![config_entry(1, stale)];
+    c.message(
+        n(3),
+        n(2),
+        1,
+        Body::Append {
+            prev: at(0, 0),
+            entries,
+            commit: i(0),
+        },
+    );
+    let config = Config::of([1, 2, 3].map(n));
+    staged(
+        &mut c,
+        &SnapMeta {
+            last: at(2, 5),
+            config: config.clone(),
+        },
+    );
+    assert_eq!(c.raft(n(2)).config(), &config);
+    c.drain(n(2));
+    c.persist(n(2), 9);
+    assert_eq!(c.nodes[&n(2)].image.entries.len(), 0);
+}
+
+/// The same by truncation: the configuration before is in force again (§4.1).
+#[test]
+fn a_truncated_configuration_stays_in_force() {
+    let mut c = Cluster::new(3);
+    let entries = vec![config_entry(1, Config::of([n(2)]))];
+    c.message(
+        n(3),
+        n(2),
+        1,
+        Body::Append {
+            prev: at(0, 0),
+            entries,
+            commit: i(0),
+        },
+    );
+    c.message(
+        n(1),
+        n(2),
+        2,
+        Body::Append {
+            prev: at(0, 0),
+            entries: shapes(&[2]),
+            commit: i(0),
+        },
+    );
+    assert_eq!(c.raft(n(2)).config(), &Config::of([1, 2, 3].map(n)));
+}
+
+/// OR #2091: it may hold the only newest log.
+#[test]
+fn a_member_under_removal_cannot_campaign() {
+    let mut c = Cluster::new(3);
+    let without = Config::of([n(1), n(3)]);
+    let entries = vec![config_entry(1, without)];
+    c.message(
+        n(1),
+        n(2),
+        1,
+        Body::Append {
+            prev: at(0, 0),
+            entries,
+            commit: i(0),
+        },
+    );
+    c.settle(n(2));
+    c.network.clear();
+    c.fire(n(2), Timer::Fresh);
+    c.fire(n(2), Timer::Election);
+    c.settle(n(2));
+    assert_eq!(
+        c.raft(n(2)).role(),
+        RoleKind::PreCandidate,
+        "it votes in the last committed configuration"
+    );
+    let asked: Vec<_> = c.network.iter().map(|parcel| parcel.to).collect();
+    assert_eq!(asked, [n(1), n(3)], "and counts the latest one's votes");
+}
+
+/// etcd #11326, OR #1805.
+#[test]
+fn leadership_goes_to_a_learner_or_to_a_voter_that_is_not_ready() {
+    let config = Config {
+        learners: [(n(3), Promote::Never)].into(),
+        ..Config::of([n(1), n(2)])
+    };
+    let mut c = Cluster::of(config, Limits::default());
+    c.elect(n(1));
+    c.step(n(1), Input::Transfer(Some(n(3))));
+    c.drain(n(1));
+    assert!(c.network.is_empty(), "n3 is no voter");
+    c.node(n(2)).slow_disk = true;
+    c.propose(n(1));
+    c.run();
+    c.step(n(1), Input::Transfer(None));
+    c.drain(n(1));
+    assert!(c.network.is_empty(), "n2 has not got all of it on disk");
+    c.node(n(2)).slow_disk = false;
+    c.run();
+    assert_eq!(c.raft(n(2)).role(), RoleKind::Leader);
+}
+
+/// async-raft #62: three of five in all, but only one of the old voters.
+#[test]
+fn one_counter_serves_both_majorities_of_a_joint_configuration() {
+    let joint = Config {
+        outgoing: [1, 2, 3].map(n).into(),
+        ..Config::of([3, 4, 5].map(n))
+    };
+    let mut c = Cluster::of(joint, Limits::default());
+    c.elect(n(3));
+    let before = c.raft(n(3)).commit();
+    c.isolate(n(1));
+    c.isolate(n(2));
+    c.propose(n(3));
+    c.run();
+    assert_eq!(c.raft(n(3)).commit(), before);
+}
