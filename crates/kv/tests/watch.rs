@@ -23,8 +23,8 @@ enum Step {
     Cancel(usize, i64),
     /// Take up to so many responses off a stream.
     Take(usize, usize),
-    /// Read history for those behind; the commands are applied between the request and the answer.
-    History(Vec<Command>),
+    /// Read history for those behind; between the reading and its answer, others go on.
+    History(Vec<Command>, Option<(usize, WatchRequest)>),
     RequestProgress(usize),
     NotifyProgress,
 }
@@ -70,7 +70,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => (stream(), watch_request()).prop_map(|(stream, request)| Step::Create(stream, request)),
         1 => (stream(), 0i64..4).prop_map(|(stream, id)| Step::Cancel(stream, id)),
         6 => (stream(), 1usize..6).prop_map(|(stream, n)| Step::Take(stream, n)),
-        6 => proptest::collection::vec(write(), 0..3).prop_map(Step::History),
+        6 => (proptest::collection::vec(write(), 0..3), proptest::option::of((stream(), watch_request())))
+            .prop_map(|(commands, create)| Step::History(commands, create)),
         2 => stream().prop_map(Step::RequestProgress),
         1 => Just(Step::NotifyProgress),
     ]
@@ -168,31 +169,36 @@ impl World {
         match step {
             Step::Command(command) => self.command(command),
             Step::Publish => self.publish(),
-            Step::Create(stream, request) => {
-                let from = request.start_revision;
-                let from = if from > 0 { from } else { self.hub.revision() + 1 };
-                self.asked[*stream].push((request.clone(), from));
-                self.hub.create(self.streams[*stream], request.clone());
-            }
+            Step::Create(stream, request) => self.create(*stream, request),
             Step::Cancel(stream, id) => self.hub.cancel(self.streams[*stream], *id),
             Step::Take(stream, n) => {
                 for _ in 0..*n {
                     self.take(*stream);
                 }
             }
-            Step::History(meanwhile) => {
+            Step::History(meanwhile, create) => {
                 if let Some(wanted) = self.hub.wants_history() {
                     let history = self
                         .kv
                         .history(wanted.from, wanted.max_bytes, wanted.prev_kv)
                         .unwrap();
                     meanwhile.iter().for_each(|command| self.command(command));
+                    if let Some((stream, request)) = create {
+                        self.create(*stream, request);
+                    }
                     self.hub.history(&history);
                 }
             }
             Step::RequestProgress(stream) => self.hub.request_progress(self.streams[*stream]),
             Step::NotifyProgress => self.hub.notify_progress(),
         }
+    }
+
+    fn create(&mut self, stream: usize, request: &WatchRequest) {
+        let from = request.start_revision;
+        let from = if from > 0 { from } else { self.hub.revision() + 1 };
+        self.asked[stream].push((request.clone(), from));
+        self.hub.create(self.streams[stream], request.clone());
     }
 
     fn take(&mut self, stream: usize) -> bool {
@@ -526,4 +532,35 @@ fn closing_a_stream_forgets_its_watchers() {
     hub.publish(&kv.take_events().unwrap());
     assert_eq!(hub.watchers(), (0, 0));
     assert!(hub.take_ready().is_empty());
+}
+
+#[test]
+fn a_watcher_that_wants_the_versions_before_waits_for_history_that_has_them() {
+    let (mut kv, mut hub, stream) = small();
+    for _ in 0..2 {
+        put(&mut kv, "a");
+    }
+    hub.publish(&kv.take_events().unwrap());
+    hub.create(stream, watch("a", 2));
+    let without = hub.wants_history().unwrap();
+    assert!(!without.prev_kv);
+    let history = kv
+        .history(without.from, without.max_bytes, without.prev_kv)
+        .unwrap();
+    let with_before = WatchRequest {
+        prev_kv: true,
+        ..watch("a", 3)
+    };
+    hub.create(stream, with_before);
+    hub.history(&history);
+    assert_eq!(hub.watchers(), (1, 1), "what was read serves only the first");
+    let wanted = hub.wants_history().unwrap();
+    assert!(wanted.prev_kv && wanted.from == 3);
+    hub.history(&kv.history(wanted.from, wanted.max_bytes, wanted.prev_kv).unwrap());
+    let mut last = None;
+    while let Some(response) = hub.next(stream) {
+        last = Some(response);
+    }
+    let event = &last.unwrap().events[0];
+    assert_eq!(event.prev_kv.as_ref().map(|kv| kv.mod_revision), Some(2));
 }
