@@ -61,24 +61,31 @@ async fn main() {
             }
         };
         let client = &mut client.clone();
-        if let Err(error) = client.delete("i/", Some(DeleteOptions::new().with_prefix())).await {
+        if let Err(error) = client
+            .delete("i/", Some(DeleteOptions::new().with_prefix()))
+            .await
+        {
             println!("FAILED to clear the keys at {endpoint}: {error}");
             count.1 += 1;
         }
-        run!(client, count, [
-            put_and_get,
-            ranges,
-            sorting_and_limits,
-            deletes,
-            transactions,
-            nested_transactions,
-            old_revisions,
-            errors,
-            watch_from_a_revision,
-            watch_lives,
-            leases,
-            status_and_members,
-        ]);
+        run!(
+            client,
+            count,
+            [
+                put_and_get,
+                ranges,
+                sorting_and_limits,
+                deletes,
+                transactions,
+                nested_transactions,
+                old_revisions,
+                errors,
+                watch_from_a_revision,
+                watch_lives,
+                leases,
+                status_and_members,
+            ]
+        );
     }
     println!("{} passed, {} failed", count.0, count.1);
     std::process::exit(if count.1 == 0 { 0 } else { 1 });
@@ -88,7 +95,9 @@ async fn main() {
 fn refusal<T>(answer: std::result::Result<T, etcd_client::Error>) -> Result<String> {
     match answer {
         Ok(_) => Err("was accepted".into()),
-        Err(etcd_client::Error::GRpcStatus(status)) => Ok(format!("{:?}: {}", status.code(), status.message())),
+        Err(etcd_client::Error::GRpcStatus(status)) => {
+            Ok(format!("{:?}: {}", status.code(), status.message()))
+        }
         Err(other) => Err(other.into()),
     }
 }
@@ -99,14 +108,21 @@ fn revision(header: Option<&etcd_client::ResponseHeader>) -> Result<i64> {
 
 async fn put_and_get(client: &mut Client) -> Result {
     let first = revision(client.put("i/a", "1", None).await?.header())?;
-    let answer = client.put("i/a", "2", Some(PutOptions::new().with_prev_key())).await?;
+    let answer = client
+        .put("i/a", "2", Some(PutOptions::new().with_prev_key()))
+        .await?;
     same!(answer.prev_key().ok_or("no previous pair")?.value(), b"1");
     same!(revision(answer.header())?, first + 1);
     let answer = client.get("i/a", None).await?;
     let pair = &answer.kvs()[0];
     same!(pair.value(), b"2");
-    same!((pair.create_revision(), pair.mod_revision(), pair.version()), (first, first + 1, 2));
-    let answer = client.put("i/a", "", Some(PutOptions::new().with_ignore_value())).await?;
+    same!(
+        (pair.create_revision(), pair.mod_revision(), pair.version()),
+        (first, first + 1, 2)
+    );
+    let answer = client
+        .put("i/a", "", Some(PutOptions::new().with_ignore_value()))
+        .await?;
     same!(revision(answer.header())?, first + 2);
     same!(client.get("i/a", None).await?.kvs()[0].value(), b"2");
     same!(client.get("i/absent", None).await?.count(), 0);
@@ -119,29 +135,45 @@ async fn put_and_get(client: &mut Client) -> Result {
 async fn fill(client: &mut Client, prefix: &str, count: usize) -> Result<i64> {
     let mut last = 0;
     for n in 0..count {
-        let answer = client.put(format!("{prefix}{n}"), format!("{}", 9 - n), None).await?;
+        let answer = client
+            .put(format!("{prefix}{n}"), format!("{}", 9 - n), None)
+            .await?;
         last = revision(answer.header())?;
     }
     Ok(last)
 }
 
 fn keys(answer: &etcd_client::GetResponse) -> Vec<String> {
-    answer.kvs().iter().map(|pair| String::from_utf8_lossy(pair.key()).into_owned()).collect()
+    answer
+        .kvs()
+        .iter()
+        .map(|pair| String::from_utf8_lossy(pair.key()).into_owned())
+        .collect()
 }
 
 async fn ranges(client: &mut Client) -> Result {
     fill(client, "i/r/", 5).await?;
     let answer = client.get("i/r/", Some(GetOptions::new().with_prefix())).await?;
     same!((answer.count(), answer.kvs().len(), answer.more()), (5, 5, false));
-    let answer = client.get("i/r/1", Some(GetOptions::new().with_range("i/r/3"))).await?;
+    let answer = client
+        .get("i/r/1", Some(GetOptions::new().with_range("i/r/3")))
+        .await?;
     same!(keys(&answer), ["i/r/1", "i/r/2"]);
-    let answer = client.get("i/r/", Some(GetOptions::new().with_prefix().with_keys_only())).await?;
+    let answer = client
+        .get("i/r/", Some(GetOptions::new().with_prefix().with_keys_only()))
+        .await?;
     same!(answer.kvs().iter().all(|pair| pair.value().is_empty()), true);
-    let answer = client.get("i/r/", Some(GetOptions::new().with_prefix().with_count_only())).await?;
+    let answer = client
+        .get("i/r/", Some(GetOptions::new().with_prefix().with_count_only()))
+        .await?;
     same!((answer.count(), answer.kvs().len()), (5, 0));
-    let answer = client.get("i/r/4", Some(GetOptions::new().with_from_key())).await?;
+    let answer = client
+        .get("i/r/4", Some(GetOptions::new().with_from_key()))
+        .await?;
     same!(keys(&answer)[0], "i/r/4");
-    let answer = client.get("i/r/2", Some(GetOptions::new().with_serializable())).await?;
+    let answer = client
+        .get("i/r/2", Some(GetOptions::new().with_serializable()))
+        .await?;
     same!(answer.kvs()[0].value(), b"7");
     Ok(())
 }
@@ -150,15 +182,39 @@ async fn sorting_and_limits(client: &mut Client) -> Result {
     fill(client, "i/s/", 5).await?;
     let all = || GetOptions::new().with_prefix();
     let answer = client.get("i/s/", Some(all().with_limit(2))).await?;
-    same!((keys(&answer), answer.more(), answer.count()), (vec!["i/s/0".into(), "i/s/1".into()], true, 5));
-    let answer = client.get("i/s/", Some(all().with_sort(SortTarget::Key, SortOrder::Descend).with_limit(2))).await?;
+    same!(
+        (keys(&answer), answer.more(), answer.count()),
+        (vec!["i/s/0".into(), "i/s/1".into()], true, 5)
+    );
+    let answer = client
+        .get(
+            "i/s/",
+            Some(all().with_sort(SortTarget::Key, SortOrder::Descend).with_limit(2)),
+        )
+        .await?;
     same!(keys(&answer), ["i/s/4", "i/s/3"]);
-    let answer = client.get("i/s/", Some(all().with_sort(SortTarget::Value, SortOrder::Ascend).with_limit(1))).await?;
+    let answer = client
+        .get(
+            "i/s/",
+            Some(
+                all()
+                    .with_sort(SortTarget::Value, SortOrder::Ascend)
+                    .with_limit(1),
+            ),
+        )
+        .await?;
     same!(keys(&answer), ["i/s/4"]);
     let middle = client.get("i/s/2", None).await?.kvs()[0].mod_revision();
-    let answer = client.get("i/s/", Some(all().with_min_mod_revision(middle).with_limit(2))).await?;
-    same!((keys(&answer), answer.count()), (vec!["i/s/2".into(), "i/s/3".into()], 5));
-    let answer = client.get("i/s/", Some(all().with_max_create_revision(middle))).await?;
+    let answer = client
+        .get("i/s/", Some(all().with_min_mod_revision(middle).with_limit(2)))
+        .await?;
+    same!(
+        (keys(&answer), answer.count()),
+        (vec!["i/s/2".into(), "i/s/3".into()], 5)
+    );
+    let answer = client
+        .get("i/s/", Some(all().with_max_create_revision(middle)))
+        .await?;
     same!(keys(&answer), ["i/s/0", "i/s/1", "i/s/2"]);
     Ok(())
 }
@@ -169,9 +225,18 @@ async fn deletes(client: &mut Client) -> Result {
     same!((answer.deleted(), revision(answer.header())?), (0, before));
     let options = DeleteOptions::new().with_range("i/d/2").with_prev_key();
     let answer = client.delete("i/d/0", Some(options)).await?;
-    same!((answer.deleted(), answer.prev_kvs().len(), revision(answer.header())?), (2, 2, before + 1));
+    same!(
+        (
+            answer.deleted(),
+            answer.prev_kvs().len(),
+            revision(answer.header())?
+        ),
+        (2, 2, before + 1)
+    );
     same!(answer.prev_kvs()[1].value(), b"8");
-    let answer = client.delete("i/d/", Some(DeleteOptions::new().with_prefix())).await?;
+    let answer = client
+        .delete("i/d/", Some(DeleteOptions::new().with_prefix()))
+        .await?;
     same!(answer.deleted(), 2);
     client.put("i/d/0", "again", None).await?;
     same!(client.get("i/d/0", None).await?.kvs()[0].version(), 1);
@@ -192,7 +257,14 @@ async fn transactions(client: &mut Client) -> Result {
     let pairs = client.get("i/t/", Some(GetOptions::new().with_prefix())).await?;
     same!(pairs.kvs().iter().all(|pair| pair.mod_revision() == at + 1), true);
     let answer = client.txn(swap(at)).await?;
-    same!((answer.succeeded(), answer.op_responses().len(), revision(answer.header())?), (false, 1, at + 1));
+    same!(
+        (
+            answer.succeeded(),
+            answer.op_responses().len(),
+            revision(answer.header())?
+        ),
+        (false, 1, at + 1)
+    );
     for (compare, holds) in [
         (Compare::value("i/t/a", CompareOp::Equal, "2"), true),
         (Compare::value("i/t/a", CompareOp::Greater, "2"), false),
@@ -201,8 +273,14 @@ async fn transactions(client: &mut Client) -> Result {
         (Compare::version("i/t/a", CompareOp::Greater, 1), true),
         (Compare::create_revision("i/t/b", CompareOp::Less, at + 1), false),
         (Compare::lease("i/t/a", CompareOp::Equal, 0), true),
-        (Compare::mod_revision("i/t/", CompareOp::Equal, at + 1).with_prefix(), true),
-        (Compare::create_revision("i/t/", CompareOp::Equal, at + 1).with_prefix(), false),
+        (
+            Compare::mod_revision("i/t/", CompareOp::Equal, at + 1).with_prefix(),
+            true,
+        ),
+        (
+            Compare::create_revision("i/t/", CompareOp::Equal, at + 1).with_prefix(),
+            false,
+        ),
     ] {
         let answer = client.txn(Txn::new().when([compare.clone()])).await?;
         if answer.succeeded() != holds {
@@ -257,13 +335,24 @@ async fn old_revisions(client: &mut Client) -> Result {
 }
 
 async fn errors(client: &mut Client) -> Result {
-    same!(refusal(client.put("", "x", None).await)?, "InvalidArgument: etcdserver: key is not provided");
     same!(
-        refusal(client.put("i/e", "", Some(PutOptions::new().with_ignore_value())).await)?,
+        refusal(client.put("", "x", None).await)?,
+        "InvalidArgument: etcdserver: key is not provided"
+    );
+    same!(
+        refusal(
+            client
+                .put("i/e", "", Some(PutOptions::new().with_ignore_value()))
+                .await
+        )?,
         "InvalidArgument: etcdserver: key not found"
     );
     same!(
-        refusal(client.put("i/e", "", Some(PutOptions::new().with_lease(4_711))).await)?,
+        refusal(
+            client
+                .put("i/e", "", Some(PutOptions::new().with_lease(4_711)))
+                .await
+        )?,
         "NotFound: etcdserver: requested lease not found"
     );
     let twice = Txn::new().and_then([TxnOp::put("i/e", "1", None), TxnOp::put("i/e", "2", None)]);
@@ -280,7 +369,10 @@ async fn errors(client: &mut Client) -> Result {
         refusal(client.put("i/e", vec![0; 1_572_865], None).await)?,
         "InvalidArgument: etcdserver: request is too large"
     );
-    same!(refusal(client.lease_revoke(4_711).await)?, "NotFound: etcdserver: requested lease not found");
+    same!(
+        refusal(client.lease_revoke(4_711).await)?,
+        "NotFound: etcdserver: requested lease not found"
+    );
     Ok(())
 }
 
@@ -288,8 +380,13 @@ async fn watch_from_a_revision(client: &mut Client) -> Result {
     let first = revision(client.put("i/w/a", "1", None).await?.header())?;
     client.put("i/w/b", "2", None).await?;
     client.put("i/elsewhere", "x", None).await?;
-    client.delete("i/w/", Some(DeleteOptions::new().with_prefix())).await?;
-    let options = WatchOptions::new().with_prefix().with_start_revision(first).with_prev_key();
+    client
+        .delete("i/w/", Some(DeleteOptions::new().with_prefix()))
+        .await?;
+    let options = WatchOptions::new()
+        .with_prefix()
+        .with_start_revision(first)
+        .with_prev_key();
     let mut stream = client.watch("i/w/", Some(options)).await?;
     let mut seen = Vec::new();
     while seen.len() < 4 {
@@ -297,7 +394,12 @@ async fn watch_from_a_revision(client: &mut Client) -> Result {
         for event in answer.events() {
             let pair = event.kv().ok_or("an event without pair")?;
             let before = event.prev_kv().map(|pair| pair.value().to_vec());
-            seen.push((event.event_type(), pair.key().to_vec(), pair.mod_revision(), before));
+            seen.push((
+                event.event_type(),
+                pair.key().to_vec(),
+                pair.mod_revision(),
+                before,
+            ));
         }
     }
     same!(
@@ -305,8 +407,18 @@ async fn watch_from_a_revision(client: &mut Client) -> Result {
         [
             (EventType::Put, b"i/w/a".to_vec(), first, None),
             (EventType::Put, b"i/w/b".to_vec(), first + 1, None),
-            (EventType::Delete, b"i/w/a".to_vec(), first + 3, Some(b"1".to_vec())),
-            (EventType::Delete, b"i/w/b".to_vec(), first + 3, Some(b"2".to_vec())),
+            (
+                EventType::Delete,
+                b"i/w/a".to_vec(),
+                first + 3,
+                Some(b"1".to_vec())
+            ),
+            (
+                EventType::Delete,
+                b"i/w/b".to_vec(),
+                first + 3,
+                Some(b"2".to_vec())
+            ),
         ]
     );
     Ok(())
@@ -322,7 +434,10 @@ async fn watch_lives(client: &mut Client) -> Result {
     while next < 20 {
         let answer = stream.message().await?.ok_or("the stream ended")?;
         for event in answer.events() {
-            same!(event.kv().ok_or("an event without pair")?.value(), next.to_string().as_bytes());
+            same!(
+                event.kv().ok_or("an event without pair")?.value(),
+                next.to_string().as_bytes()
+            );
             next += 1;
         }
     }
@@ -336,33 +451,76 @@ async fn leases(client: &mut Client) -> Result {
     let granted = client.lease_grant(60, None).await?;
     let id = granted.id();
     same!(granted.ttl(), 60);
-    client.put("i/lease/a", "1", Some(PutOptions::new().with_lease(id))).await?;
-    client.put("i/lease/b", "2", Some(PutOptions::new().with_lease(id))).await?;
+    client
+        .put("i/lease/a", "1", Some(PutOptions::new().with_lease(id)))
+        .await?;
+    client
+        .put("i/lease/b", "2", Some(PutOptions::new().with_lease(id)))
+        .await?;
     same!(client.get("i/lease/a", None).await?.kvs()[0].lease(), id);
     let (mut keeper, mut answers) = client.lease_keep_alive(id).await?;
     keeper.keep_alive().await?;
     same!(answers.message().await?.ok_or("the stream ended")?.ttl(), 60);
-    let left = client.lease_time_to_live(id, Some(LeaseTimeToLiveOptions::new().with_keys())).await?;
-    same!((left.granted_ttl(), left.ttl() > 50, left.keys().len()), (60, true, 2));
-    same!(client.leases().await?.leases().iter().any(|lease| lease.id() == id), true);
+    let left = client
+        .lease_time_to_live(id, Some(LeaseTimeToLiveOptions::new().with_keys()))
+        .await?;
+    same!(
+        (left.granted_ttl(), left.ttl() > 50, left.keys().len()),
+        (60, true, 2)
+    );
+    same!(
+        client
+            .leases()
+            .await?
+            .leases()
+            .iter()
+            .any(|lease| lease.id() == id),
+        true
+    );
     client.lease_revoke(id).await?;
-    same!(client.get("i/lease/", Some(GetOptions::new().with_prefix())).await?.count(), 0);
+    same!(
+        client
+            .get("i/lease/", Some(GetOptions::new().with_prefix()))
+            .await?
+            .count(),
+        0
+    );
     same!(client.lease_time_to_live(id, None).await?.ttl(), -1);
 
     // A lease that nobody keeps alive takes its keys with it.
     let short = client.lease_grant(1, None).await?;
-    client.put("i/lease/short", "x", Some(PutOptions::new().with_lease(short.id()))).await?;
+    client
+        .put(
+            "i/lease/short",
+            "x",
+            Some(PutOptions::new().with_lease(short.id())),
+        )
+        .await?;
     let mut stream = client.watch("i/lease/short", None).await?;
     loop {
         let answer = stream.message().await?.ok_or("the stream ended")?;
-        if answer.events().iter().any(|event| event.event_type() == EventType::Delete) {
+        if answer
+            .events()
+            .iter()
+            .any(|event| event.event_type() == EventType::Delete)
+        {
             break;
         }
     }
     let chosen = id.wrapping_add(1).max(1);
-    same!(client.lease_grant(60, Some(LeaseGrantOptions::new().with_id(chosen))).await?.id(), chosen);
     same!(
-        refusal(client.lease_grant(60, Some(LeaseGrantOptions::new().with_id(chosen))).await)?,
+        client
+            .lease_grant(60, Some(LeaseGrantOptions::new().with_id(chosen)))
+            .await?
+            .id(),
+        chosen
+    );
+    same!(
+        refusal(
+            client
+                .lease_grant(60, Some(LeaseGrantOptions::new().with_id(chosen)))
+                .await
+        )?,
         "FailedPrecondition: etcdserver: lease already exists"
     );
     client.lease_revoke(chosen).await?;
@@ -371,12 +529,27 @@ async fn leases(client: &mut Client) -> Result {
 
 async fn status_and_members(client: &mut Client) -> Result {
     let status = client.status().await?;
-    same!(status.leader() != 0 && status.raft_term() > 0 && status.raft_index() > 0, true);
+    same!(
+        status.leader() != 0 && status.raft_term() > 0 && status.raft_index() > 0,
+        true
+    );
     let numbers: Vec<_> = status.version().split('.').map(str::parse::<u32>).collect();
     same!((numbers.len(), numbers.iter().all(|n| n.is_ok())), (3, true));
     let members = client.member_list().await?;
-    same!(members.members().iter().any(|member| member.id() == status.leader()), true);
-    same!(members.members().iter().all(|member| !member.client_urls().is_empty()), true);
+    same!(
+        members
+            .members()
+            .iter()
+            .any(|member| member.id() == status.leader()),
+        true
+    );
+    same!(
+        members
+            .members()
+            .iter()
+            .all(|member| !member.client_urls().is_empty()),
+        true
+    );
     let at = revision(client.put("i/h", "1", None).await?.header())?;
     same!(client.hash_kv(at).await?.hash() != 0, true);
     Ok(())

@@ -1,5 +1,5 @@
-//! A full disk: writes are refused with a clear error, reads go on, nothing acknowledged is lost, and with room again all goes on.
-//! Needs a small file system of its own, which only root can mount: skipped elsewhere, required in CI.
+//! A full disk: writes are refused with a clear error, reads and deletes go on, nothing acknowledged is lost, and with
+//! room again, and the alarm cleared, all goes on. Needs a small file system of its own, which only root can mount: skipped elsewhere, required in CI.
 
 mod common;
 
@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use common::{Dir, Server, wait_for};
-use quorate_proto::etcdserverpb::{PutRequest, RangeRequest};
+use quorate_proto::etcdserverpb::alarm_request::AlarmAction;
+use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
+use quorate_proto::etcdserverpb::{AlarmRequest, DeleteRangeRequest, PutRequest, RangeRequest};
 use tonic::Code;
 
 /// A tmpfs, unmounted in the end.
@@ -73,6 +75,29 @@ async fn check(server: &Server, acknowledged: &[usize]) {
     }
 }
 
+/// Clears all alarms, one by one: each names its member.
+async fn disarm(server: &Server) {
+    let mut client = MaintenanceClient::new(server.try_channel().await.expect("a connection"));
+    let list = AlarmRequest {
+        action: AlarmAction::Get.into(),
+        ..AlarmRequest::default()
+    };
+    let raised = client
+        .alarm(list)
+        .await
+        .expect("alarms are listed")
+        .into_inner()
+        .alarms;
+    for alarm in raised {
+        let clear = AlarmRequest {
+            action: AlarmAction::Deactivate.into(),
+            member_id: alarm.member_id,
+            alarm: alarm.alarm,
+        };
+        client.alarm(clear).await.expect("the alarm is cleared");
+    }
+}
+
 #[tokio::test]
 async fn a_full_disk_refuses_writes_and_loses_nothing() {
     let dir = Dir::new("full");
@@ -112,10 +137,33 @@ async fn a_full_disk_refuses_writes_and_loses_nothing() {
     check(&server, &acknowledged).await;
     assert!(server.ended().is_none(), "the server still runs");
 
+    let delete = DeleteRangeRequest {
+        key: key(0).into(),
+        ..DeleteRangeRequest::default()
+    };
+    let deleted = kv
+        .delete_range(delete)
+        .await
+        .expect("deletes are served")
+        .into_inner()
+        .deleted;
+    assert_eq!((deleted, acknowledged.remove(0)), (1, 0));
+
     disk.grow("1g");
-    let next = acknowledged.len();
+    let next = acknowledged.len() + 1;
+    let mut refusals = Vec::new();
     wait_for("writes to be accepted again", async || {
-        kv.put(request(next)).await.ok()
+        // As with etcd the alarm stays until an operator clears it, and comes again if there is still no room.
+        disarm(&server).await;
+        match kv.put(request(next)).await {
+            Ok(_) => Some(()),
+            Err(status) => {
+                refusals.push(status.to_string());
+                refusals.dedup();
+                println!("{refusals:?}");
+                None
+            }
+        }
     })
     .await;
     acknowledged.push(next);
