@@ -321,3 +321,114 @@ fn any_message(chance: &mut Chance) -> quorate_raft::Message {
         body,
     }
 }
+
+/// One link is cut, both ways: whoever lost the leader reaches the others, who have not. No term moves, the leader stays.
+#[test]
+fn a_follower_cut_from_the_leader_alone_disturbs_nobody() {
+    let mut c = Cluster::new(5);
+    c.elect(n(1));
+    c.cut.extend([(n(1), n(5)), (n(5), n(1))]);
+    for _ in 0..5 {
+        c.heartbeat(n(1));
+        c.fire(n(5), Timer::Fresh);
+        c.fire(n(5), Timer::Election);
+        c.run();
+        c.fire(n(1), Timer::Quorum);
+    }
+    assert!(c.ids().into_iter().all(|id| c.raft(id).term() == Term(1)));
+    assert_eq!(c.raft(n(1)).role(), RoleKind::Leader);
+}
+
+/// A leader that is heard and hears nobody keeps the others from voting only until it steps down itself. Afterwards its own attempts
+/// are heard by all, and change nothing.
+#[test]
+fn a_leader_that_hears_nobody_steps_down_and_is_replaced() {
+    let mut c = Cluster::new(3);
+    c.elect(n(1));
+    c.fire(n(1), Timer::Quorum); // It has heard of all during its election.
+    c.cut.extend([(n(2), n(1)), (n(3), n(1))]);
+    c.heartbeat(n(1));
+    c.fire(n(2), Timer::Election);
+    c.run();
+    assert_eq!(c.raft(n(2)).role(), RoleKind::PreCandidate, "n3 still hears n1");
+    c.fire(n(1), Timer::Quorum);
+    assert_eq!(c.raft(n(1)).role(), RoleKind::Follower);
+    c.elect(n(2));
+    let term = c.raft(n(2)).term();
+    for _ in 0..5 {
+        c.fire(n(1), Timer::Election);
+        c.run();
+        c.heartbeat(n(2));
+    }
+    assert_eq!(
+        (c.raft(n(2)).role(), c.raft(n(2)).term()),
+        (RoleKind::Leader, term)
+    );
+}
+
+/// The same for a follower that hears nobody: it asks and asks, and nobody minds.
+#[test]
+fn a_follower_that_hears_nobody_disturbs_nobody() {
+    let mut c = Cluster::new(3);
+    c.elect(n(1));
+    c.cut.extend([(n(1), n(3)), (n(2), n(3))]);
+    for _ in 0..5 {
+        c.fire(n(3), Timer::Election);
+        c.propose(n(1));
+        c.run();
+    }
+    assert_eq!(
+        (c.raft(n(1)).term(), c.raft(n(3)).term(), c.raft(n(2)).commit()),
+        (Term(1), Term(1), i(6))
+    );
+}
+
+/// What the driver could not send is sent again from there on, but not before the peer gives a sign of life: the link may be down.
+#[test]
+fn what_was_not_sent_is_sent_again_after_a_sign_of_life() {
+    let mut c = Cluster::new(3);
+    c.elect(n(1));
+    c.propose(n(1));
+    c.propose(n(1));
+    c.drain(n(1));
+    c.network.retain(|parcel| parcel.to != n(3));
+    c.step(
+        n(1),
+        Input::NotSent {
+            to: n(3),
+            first: i(2),
+        },
+    );
+    let peer = |c: &Cluster| c.raft(n(1)).peers().find(|peer| peer.0 == n(3)).unwrap().1;
+    assert_eq!((peer(&c).next, peer(&c).pace), (i(2), "probe"));
+    c.propose(n(1));
+    c.drain(n(1));
+    assert_eq!(c.bodies(1, 3), [], "the link may be down");
+    c.heartbeat(n(1));
+    assert_eq!((peer(&c).matched, peer(&c).pace), (i(4), "replicate"));
+}
+
+/// A peer that says it has all that the snapshot covers needs it no more, whatever became of the transfer.
+#[test]
+fn an_acknowledgement_ends_the_wait_for_a_snapshot() {
+    let mut c = Cluster::new(3);
+    c.isolate(n(3));
+    c.elect(n(1));
+    c.propose(n(1));
+    c.run();
+    c.compact(n(1), i(2));
+    c.heal();
+    c.fire(n(1), Timer::Heartbeat);
+    let pace = |c: &Cluster| c.raft(n(1)).peers().find(|peer| peer.0 == n(3)).unwrap().1.pace;
+    while pace(&c) != "snapshot" {
+        c.settle(n(1));
+        let parcel = c.network.pop_front().expect("n3 is found to need a snapshot");
+        let to = parcel.to;
+        c.deliver(parcel);
+        c.settle(to);
+    }
+    c.message(n(3), n(1), 1, Body::Appended { upto: i(1) });
+    assert_eq!(pace(&c), "snapshot", "not enough");
+    c.message(n(3), n(1), 1, Body::Appended { upto: i(2) });
+    assert_ne!(pace(&c), "snapshot");
+}

@@ -141,6 +141,13 @@ impl Ghost {
             .raft
             .as_ref()
             .filter(|r| r.role() == RoleKind::Leader && r.term() == *term);
+        if let Some(leader) = leader {
+            let last = leader.last().index;
+            assert!(
+                upto <= last,
+                "n{from} acknowledges {upto}, its leader's log ends at {last} (S7)"
+            );
+        }
         if let (Some(leader), Some(held)) = (leader, held)
             && let Some(leads) = leader.log().term_at(upto)
         {
