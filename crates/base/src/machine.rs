@@ -44,6 +44,12 @@ pub trait StateMachine: Send + 'static {
         None
     }
 
+    /// Whether more is held in memory than should be while a [`job`](StateMachine::job) runs: nothing is applied until that job is done, and
+    /// so the clients that wait for answers are slowed down to the speed of the disk.
+    fn backlog(&self) -> bool {
+        false
+    }
+
     /// A consistent view of the state as of [`applied`](StateMachine::applied), to be streamed to another node while this
     /// machine goes on.
     fn snapshot(&self) -> io::Result<Box<dyn SnapshotReader>>;

@@ -24,7 +24,7 @@ use crate::view::ReadError;
 pub struct Options {
     /// Bytes in the active table at which it is frozen and flushed.
     pub flush_bytes: usize,
-    /// Bytes in memory, frozen table included, above which [`Kv::backlog`] says to slow down.
+    /// Bytes in memory, frozen table included, above which `StateMachine::backlog` says to slow down.
     pub backlog_bytes: usize,
     /// The store's page cache.
     pub cache_bytes: usize,
@@ -227,11 +227,6 @@ impl Kv {
         }
     }
 
-    /// Whether so much is waiting in memory for the disk that proposals should be slowed down.
-    pub fn backlog(&self) -> bool {
-        self.store.pending_bytes() > self.store.options().backlog_bytes
-    }
-
     /// Whether the last flush found the disk full. Nothing is lost; the flush is retried with the next job.
     pub fn space_low(&self) -> bool {
         self.store.space_low()
@@ -345,6 +340,10 @@ impl StateMachine for Kv {
             // Reading the store just written failed: let the job's error end the process.
             Err(e) => Some(Box::new(move || Err(e))),
         }
+    }
+
+    fn backlog(&self) -> bool {
+        self.store.pending_bytes() > self.store.options().backlog_bytes
     }
 
     fn snapshot(&self) -> io::Result<Box<dyn SnapshotReader>> {

@@ -92,11 +92,22 @@ struct Worker {
 impl Worker {
     fn run(mut self) -> Result<(), Fatal> {
         let mut patience = self.patience();
+        let mut kept_up = Instant::now();
         loop {
-            match self.queue.wait(patience) {
-                Work::Items(ops) => self.carry_out(ops)?,
-                Work::Idle => self.maintain()?,
+            let idle = match self.queue.wait(patience) {
+                Work::Items(ops) => {
+                    self.carry_out(ops)?;
+                    false
+                }
+                Work::Idle => true,
                 Work::Closed => return Ok(()),
+            };
+            // On a full disk also without an idle moment: deletes and other traffic that needs no room must not keep the
+            // thread from noticing that there is room again.
+            let starved = self.wal.space() == quorate_wal::Space::Low && kept_up.elapsed() >= SPACE_RETRY;
+            if idle || starved {
+                self.maintain()?;
+                kept_up = Instant::now();
             }
             self.notice_space();
             patience = self.patience();

@@ -260,3 +260,31 @@ async fn a_lazy_machine_is_hurried_when_the_log_grows_long() {
     assert!(dir.path().join("sum").exists());
     within(node.shutdown()).await;
 }
+
+#[tokio::test]
+async fn nothing_is_applied_while_the_machine_has_a_backlog() {
+    let dir = TempDir::new();
+    let (release, hold) = std::sync::mpsc::channel();
+    let open = |disk| {
+        let mut machine = Sum::open_eager(disk)?;
+        machine.hold = Some(hold);
+        Ok(machine)
+    };
+    let (node, _running) = start(alone(dir.path()), open).await.unwrap();
+    // The no-op of the first term is applied, and its job waits.
+    until(|| node.status().applied == Index(1)).await;
+    let held_back = node.propose(add(7));
+    let commit = async {
+        until(|| node.status().commit == Index(2)).await;
+        assert_eq!(node.status().applied, Index(1), "committed, and not applied");
+        assert_eq!(
+            within(node.local(|machine| machine.commands)).await,
+            Ok(0),
+            "reads go on"
+        );
+        release.send(()).unwrap();
+    };
+    let (answer, ()) = within(async { tokio::join!(held_back, commit) }).await;
+    assert_eq!(answer, Ok(7));
+    within(node.shutdown()).await;
+}

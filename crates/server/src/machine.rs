@@ -128,6 +128,10 @@ impl StateMachine for KvMachine {
         job
     }
 
+    fn backlog(&self) -> bool {
+        self.kv.backlog()
+    }
+
     fn snapshot(&self) -> io::Result<Box<dyn SnapshotReader>> {
         self.kv.snapshot()
     }

@@ -75,7 +75,7 @@ impl<S: StateMachine> Host<S> {
     /// Carries out one operation; what the node should hear of it goes to `events`.
     pub(crate) fn carry_out(&mut self, op: MachineOp, replies: &mut Replies<S>, events: &mut Vec<Event>) {
         match op {
-            op if self.machine.is_none() => self.waiting.push_back(Waiting::Op(op)),
+            op if self.must_wait() => self.waiting.push_back(Waiting::Op(op)),
             MachineOp::Apply(entries) => self.apply(entries, replies, events),
             MachineOp::Restore(meta) => {
                 let machine = self.machine.take().expect("asked above");
@@ -86,6 +86,12 @@ impl<S: StateMachine> Host<S> {
                 });
             }
         }
+    }
+
+    /// Whether an operation has to queue: the machine is away, has too much in memory, or others queue already.
+    fn must_wait(&self) -> bool {
+        let backlog = |machine: &S| self.job_runs && machine.backlog();
+        !self.waiting.is_empty() || self.machine.as_deref().is_none_or(backlog)
     }
 
     fn apply(&mut self, entries: Vec<ToApply>, replies: &mut Replies<S>, events: &mut Vec<Event>) {
@@ -130,10 +136,13 @@ impl<S: StateMachine> Host<S> {
         }
     }
 
-    /// The job ended.
-    pub(crate) fn job_done(&mut self, events: &mut Vec<Event>) {
+    /// The job ended, and what waited for that goes on.
+    pub(crate) fn job_done(&mut self, replies: &mut Replies<S>, events: &mut Vec<Event>) {
         self.job_runs = false;
         self.tend(events);
+        if self.machine.is_some() {
+            self.go_on(replies, events);
+        }
     }
 
     /// The machine is back from being restored: what waited for it goes on.
@@ -144,7 +153,11 @@ impl<S: StateMachine> Host<S> {
         self.machine = Some(machine);
         events.push(Event::Restored(at));
         self.tend(events);
-        // A second restore among these sends the machine away again; the rest then waits on.
+        self.go_on(replies, events);
+    }
+
+    /// Carries out what waits. A restore among it sends the machine away again, and the rest then waits on.
+    fn go_on(&mut self, replies: &mut Replies<S>, events: &mut Vec<Event>) {
         for waiting in std::mem::take(&mut self.waiting) {
             match waiting {
                 Waiting::Op(op) => self.carry_out(op, replies, events),

@@ -253,7 +253,7 @@ impl<S: StateMachine> Driver<S> {
             Done::Flushed(Flushed::Job { result, took }) => {
                 self.shared.metrics.flush_duration.observe(took);
                 result?;
-                self.host.job_done(&mut events);
+                self.host.job_done(&mut self.replies, &mut events);
             }
             Done::Flushed(Flushed::Restored { machine, at }) => {
                 let applied = machine.applied();

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -28,6 +28,8 @@ pub struct Sum {
     pub eager: bool,
     /// How often it still has no job although it has something to save.
     pub reluctance: u32,
+    /// The next job first waits for the other end; until it is done there is a backlog.
+    pub hold: Option<mpsc::Receiver<()>>,
 }
 
 /// A command of [`Sum`]; 0 makes the machine panic.
@@ -59,6 +61,7 @@ impl Sum {
             durable,
             eager: false,
             reluctance: 0,
+            hold: None,
         })
     }
 
@@ -115,11 +118,17 @@ impl StateMachine for Sum {
             return None;
         }
         let (disk, at, sum, durable) = (self.disk.clone(), self.applied, self.sum, self.durable.clone());
+        let hold = self.hold.take();
         Some(Box::new(move || {
+            hold.map(|hold| hold.recv());
             save(&*disk, at, sum)?;
             durable.store(at.index.0, Ordering::SeqCst);
             Ok(())
         }))
+    }
+
+    fn backlog(&self) -> bool {
+        self.eager && self.durable() < self.applied.index
     }
 
     fn snapshot(&self) -> io::Result<Box<dyn SnapshotReader>> {
