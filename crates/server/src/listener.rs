@@ -28,10 +28,16 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 /// A pause when the process has no descriptors left, so that accepting does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Connections that may wait to be accepted; the system may allow fewer.
+const BACKLOG: i32 = 4096;
+
 /// Binds the client addresses before anything is started, so that a port that is taken is found out first.
 pub(crate) fn bind(addresses: &[SocketAddr]) -> Result<Vec<StdListener>, (SocketAddr, io::Error)> {
     let bind = |address: &SocketAddr| {
         let listener = StdListener::bind(address)?;
+        // The standard library's queue of 128 overflows when a crowd of clients comes back at once, and each that finds it
+        // full waits a second before its next try.
+        rustix::net::listen(&listener, BACKLOG)?;
         listener.set_nonblocking(true)?;
         Ok(listener)
     };
