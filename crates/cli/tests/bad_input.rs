@@ -409,7 +409,6 @@ async fn ten_thousand_idle_connections_disturb_nobody() {
     let (mut server, _dir) = single("idle", &[]).await;
     let mut idle = Vec::new();
     for n in 0..IDLE {
-        // From several addresses, so that ports of the client side are no limit.
         let to = format!("127.0.0.1:{}", server.client_port);
         let stream = tokio::net::TcpStream::connect(&to).await;
         idle.push(stream.unwrap_or_else(|error| panic!("connection {n}: {error}")));
