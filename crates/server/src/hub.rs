@@ -366,10 +366,12 @@ async fn read_on(reading: &mut Option<Reading>) -> Result<Result<History, Error>
 }
 
 fn message(cluster: u64, status: &quorate::Status, response: WatchResponse) -> pb::WatchResponse {
+    // etcd names no revision to a watcher that is lost to compaction.
+    let lost = response.canceled && response.compact_revision > 0;
     let header = pb::ResponseHeader {
         cluster_id: cluster,
         member_id: status.id.0,
-        revision: response.revision,
+        revision: if lost { 0 } else { response.revision },
         raft_term: status.term.0,
     };
     pb::WatchResponse {

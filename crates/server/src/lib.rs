@@ -7,6 +7,16 @@
 //! - `errors`, `convert`: between the API's words and ours.
 //!
 //! No rule of the store and none of Raft is here.
+//!
+//! Answers follow a real etcd 3.6, code, words and JSON. Where they knowingly differ:
+//!
+//! - Membership changes, auth, locks, elections, snapshots, downgrades and `RangeStream` answer `Unimplemented`.
+//! - A transaction that deletes from a key to the end of the key space (`range_end` `"\0"`) and puts a key in there is refused as
+//!   a duplicate; etcd lets it pass, and can be crashed by it.
+//! - A progress request made before all watchers of the stream have caught up is answered when they have; etcd drops it.
+//! - The keys of a lease are listed in order; etcd's order is random. Text after `proto:` in JSON errors is our own.
+//! - There is no quota: `NOSPACE` is raised when the disk is full. `Defragment` succeeds and does nothing, since freed space is reused.
+//! - A member's client URLs are learnt from itself, so they are missing from the list until it was heard of since this one's start.
 
 mod asks;
 pub mod config;

@@ -175,6 +175,7 @@ async fn a_compacted_start_is_created_and_then_cancelled() {
         ),
         (true, 4, "")
     );
+    assert_eq!(canceled.header.expect("a header").revision, 0, "as in etcd");
     let at_compacted = watcher
         .create(pb::WatchCreateRequest {
             start_revision: 4,
