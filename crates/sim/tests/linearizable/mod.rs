@@ -141,8 +141,11 @@ fn success(txn: &TxnRequest) -> Vec<(Bytes, Op)> {
 
 /// Keys with deletions that no answer accounts for, so that a deletion without an answer may be one of them.
 fn quietly_deleted(report: &Report) -> BTreeSet<Bytes> {
-    let acknowledged = |call: &Call| match (&call.action, &call.outcome) {
-        (Action::Write(Command::DeleteRange(_)), Outcome::Written(Ok(applied))) => Some(applied.revision),
+    let acknowledged = |call: &Call| match &call.outcome {
+        Outcome::Written(Ok(applied)) => match &applied.response {
+            Response::DeleteRange(response) if response.deleted > 0 => Some(applied.revision),
+            _ => None,
+        },
         _ => None,
     };
     let known: BTreeSet<i64> = report.calls.iter().filter_map(acknowledged).collect();
