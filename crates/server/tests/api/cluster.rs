@@ -10,7 +10,7 @@ use tonic::Code;
 use tonic::transport::Channel;
 
 use crate::support::{
-    Cluster, Kv, Lease, Maintenance, Scratch, channel, free_ports, get, members, next, put, refused,
+    Cluster, Kv, Lease, Maintenance, Scratch, Watch, channel, free_ports, get, members, next, put, refused,
     wait_for_leader,
 };
 
@@ -167,6 +167,23 @@ async fn without_a_majority_clients_are_told_so() {
     let last = three.channels[2].clone();
     let mut kv = Kv::new(last.clone());
     kv.put(put("a", "1")).await.expect("a put");
+    let create = pb::WatchCreateRequest {
+        key: "a".into(),
+        ..Default::default()
+    };
+    let create = pb::WatchRequest {
+        request_union: Some(pb::watch_request::RequestUnion::CreateRequest(create)),
+    };
+    let mut request = tonic::Request::new(tokio_stream::iter([create]));
+    request
+        .metadata_mut()
+        .insert("hasleader", "true".parse().expect("a value"));
+    let mut watch = Watch::new(last.clone())
+        .watch(request)
+        .await
+        .expect("a stream")
+        .into_inner();
+    assert!(next(&mut watch).await.created);
     for _ in 0..2 {
         three.servers.remove(0).shutdown().await.expect("an orderly end");
     }
@@ -185,6 +202,12 @@ async fn without_a_majority_clients_are_told_so() {
     };
     let no_leader = (Code::Unavailable, "etcdserver: no leader".to_owned());
     assert_eq!(refused(kv.range(insisting(get("a"))).await), no_leader);
+    let cancelled = tokio::time::timeout(Duration::from_secs(20), watch.message());
+    assert_eq!(
+        refused(cancelled.await.expect("in time")),
+        no_leader,
+        "a stream that insists ends"
+    );
     let local = pb::RangeRequest {
         serializable: true,
         ..get("a")
