@@ -432,3 +432,43 @@ fn an_acknowledgement_ends_the_wait_for_a_snapshot() {
     c.message(n(3), n(1), 1, Body::Appended { upto: i(2) });
     assert_ne!(pace(&c), "snapshot");
 }
+
+/// A peer that does not answer gets so many Appends, or so many bytes of them, and no more; its answers make room for the rest.
+#[test]
+fn what_is_in_flight_is_bounded() {
+    let numbers = Limits {
+        max_inflight: 2,
+        ..Limits::default()
+    };
+    let bytes = Limits {
+        max_inflight_bytes: 20,
+        ..Limits::default()
+    };
+    for limits in [numbers, bytes] {
+        let mut c = Cluster::of(Config::of([1, 2, 3].map(n)), limits);
+        c.elect(n(1));
+        for _ in 0..5 {
+            c.propose(n(1));
+            c.drain(n(1));
+        }
+        assert_eq!(c.bodies(1, 2).len(), 2);
+        c.run();
+        assert_eq!(c.raft(n(2)).commit(), i(6));
+    }
+}
+
+/// Only who could lead is to be told to campaign; a learner that is told all the same does not.
+#[test]
+fn a_learner_does_not_campaign_when_told_to() {
+    let config = Config {
+        learners: [(n(3), Promote::Never)].into(),
+        ..Config::of([1, 2].map(n))
+    };
+    let mut c = Cluster::of(config, Limits::default());
+    c.elect(n(1));
+    c.message(n(1), n(3), 1, Body::TimeoutNow);
+    assert_eq!(
+        (c.raft(n(3)).role(), c.raft(n(3)).term()),
+        (RoleKind::Follower, Term(1))
+    );
+}
