@@ -32,12 +32,25 @@ pub fn run(args: Vec<String>) -> Result<(), Failure> {
         }
     }
     let settings = Settings::new(&values).map_err(|error| Failure::usage(error.to_string()))?;
+    refuse_to_join(&settings)?;
     logging::start(&values).map_err(Failure::usage)?;
     for remark in &values.remarks {
         tracing::warn!("{remark}");
     }
     announce(&settings);
     crate::block_on(serve(settings, values.is_true("exit-with-parent")))
+}
+
+/// As with etcd, a member that has been started before goes on whatever the flag says; only a new one would have to join.
+fn refuse_to_join(settings: &Settings) -> Result<(), Failure> {
+    if settings.joins && !settings.data_dir.join("identity").exists() {
+        return Err(Failure::usage(format!(
+            "--initial-cluster-state=existing: joining a running cluster is not supported yet, and there is no member's data in \
+             {}; the founders of a cluster start with 'new'",
+            settings.data_dir.display()
+        )));
+    }
+    Ok(())
 }
 
 fn announce(settings: &Settings) {

@@ -34,6 +34,8 @@ pub struct Settings {
     pub cluster_id: u64,
     /// All members, this one included.
     pub members: BTreeMap<NodeId, Member>,
+    /// `--initial-cluster-state=existing`: the member is not among the founders, or has a data directory already.
+    pub joins: bool,
     /// Where log and store live.
     pub data_dir: PathBuf,
     /// Addresses to bind for peers.
@@ -94,25 +96,21 @@ impl Settings {
         let token = values.get("initial-cluster-token");
         let members = with_ids(cluster, token)?;
         let id = ids::member_id(&texts(&own), token);
-        match values.get("initial-cluster-state") {
-            "new" => {}
-            "existing" => {
-                return wrong(
-                    "--initial-cluster-state=existing is not supported yet: membership is static, so every member starts \
-                 with 'new' (a member whose data directory exists goes on with it)",
-                );
-            }
+        let joins = match values.get("initial-cluster-state") {
+            "new" => false,
+            "existing" => true,
             other => {
                 return wrong(format!(
                     "--initial-cluster-state: {other:?} is neither 'new' nor 'existing'"
                 ));
             }
-        }
+        };
         let (heartbeat, election) = timing(values)?;
         let settings = Settings {
             id,
             cluster_id: ids::cluster_id(members.keys().copied()),
             members,
+            joins,
             data_dir: data_dir(values)?,
             listen_peers: addresses(values, "listen-peer-urls", &listen_peer_urls)?,
             listen_clients: addresses(values, "listen-client-urls", &listen_client_urls)?,
@@ -374,7 +372,7 @@ mod tests {
         );
         assert!(refusal(&["--listen-client-urls=https://127.0.0.1:2379"]).contains("TLS is not supported"));
         assert!(refusal(&["--listen-peer-urls=http://example.org:1"]).contains("IP address"));
-        assert!(refusal(&["--initial-cluster-state=existing"]).contains("not supported yet"));
+        assert!(settings(&["--initial-cluster-state=existing"]).unwrap().joins);
         assert!(refusal(&["--initial-cluster-state=old"]).contains("neither 'new' nor 'existing'"));
         assert!(refusal(&["--election-timeout=499"]).contains("at least 5 times"));
         assert!(refusal(&["--election-timeout=50001"]).contains("at most 50000"));

@@ -183,11 +183,22 @@ async fn a_data_directory_of_another_cluster_or_member_is_refused() {
         "{text}"
     );
 
+    // As with etcd this flag does not matter to a member that was started before; a new one would have to join.
+    server.add_flag("--initial-cluster-state=existing");
     server.start_and_serve().await;
     assert_eq!(
         get(&server, "mine", false).await.as_deref(),
         Some(&b"1"[..]),
         "its own member still starts"
+    );
+    let flags = [
+        "--initial-cluster-state=existing".to_owned(),
+        "--data-dir=/no/such".to_owned(),
+    ];
+    let (code, text) = run_to_end(&flags).await;
+    assert!(
+        code == 2 && text.contains("joining a running cluster is not supported"),
+        "{code}: {text}"
     );
 }
 

@@ -16,16 +16,19 @@ struct Demo {
     child: Child,
     lines: Receiver<String>,
     seen: Vec<String>,
+    errors: std::path::PathBuf,
 }
 
 impl Demo {
     fn start(dir: &Dir, base_port: u16, more: &[&str]) -> Demo {
+        let errors = dir.path().join("demo.stderr");
         let mut child = Command::new(common::QUORATE)
             .arg("demo")
             .arg(format!("--base-port={base_port}"))
             .arg(format!("--data-dir={}", dir.path().join("demo").display()))
             .args(more)
             .stdout(Stdio::piped())
+            .stderr(std::fs::File::create(&errors).expect("a file"))
             .spawn()
             .expect("the demo starts");
         let (send, lines) = channel();
@@ -41,6 +44,7 @@ impl Demo {
             child,
             lines,
             seen: Vec::new(),
+            errors,
         }
     }
 
@@ -51,7 +55,8 @@ impl Demo {
             let left = deadline.saturating_duration_since(Instant::now());
             let line = self.lines.recv_timeout(left);
             let Ok(line) = line else {
-                panic!("waited for {what}; so far:\n{}", self.seen.join("\n"))
+                let errors = std::fs::read_to_string(&self.errors).unwrap_or_default();
+                panic!("waited for {what}; so far:\n{}\n{errors}", self.seen.join("\n"))
             };
             self.seen.push(line.clone());
             if wanted(&line) {
@@ -119,13 +124,17 @@ fn is_gone(pid: i32) -> bool {
     test_kill_process(Pid::from_raw(pid).expect("an id")).is_err() || stat.contains(") Z")
 }
 
-/// A first port, with the one after it kept for the same demo.
+/// A first port such that a demo of three nodes finds all its ports free.
 fn base_port() -> u16 {
-    let base = free_port();
-    for _ in 0..10 {
-        free_port();
+    let is_free = |port: u16| std::net::TcpListener::bind(("127.0.0.1", port)).is_ok();
+    for _ in 0..100 {
+        // The port after it is then not given to another test.
+        let base = (free_port(), free_port()).0;
+        if [0, 1, 100, 101, 200, 201].iter().all(|more| is_free(base + more)) {
+            return base;
+        }
     }
-    base
+    panic!("no ports for a demo");
 }
 
 #[test]

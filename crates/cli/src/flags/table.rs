@@ -78,7 +78,7 @@ pub const TABLE: &[Flag] = &[
     // Clustering.
     acts("initial-advertise-peer-urls", List, "http://localhost:2380", "This member's peer URLs as the others reach them. Unset: what --initial-cluster says of --name, else the listening URLs."),
     acts("initial-cluster", Text, "default=http://localhost:2380", "All members of a new cluster: name=peer-URL, with commas between. Unset: this member alone."),
-    acts("initial-cluster-state", Text, "new", "'new'. ('existing', joining a running cluster, is not supported yet and is refused.)"),
+    acts("initial-cluster-state", Text, "new", "'new', or 'existing' for a member that has its data directory already (joining a running cluster is not supported yet)."),
     acts("initial-cluster-token", Text, "etcd-cluster", "Tells clusters with the same members apart: part of the cluster's and the members' ids."),
     acts("advertise-client-urls", List, "http://localhost:2379", "Client URLs told to clients by the member list. Unset: the listening URLs."),
     // Logging.
