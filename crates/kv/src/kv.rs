@@ -11,13 +11,18 @@ use quorate_base::{Disk, Index, Job, LogId, SnapshotReader, StateMachine};
 use crate::apply::event;
 use crate::command::{Applied, Command};
 use crate::error::Error;
+use crate::hash;
 use crate::meta::Meta;
+use crate::picture::Picture;
 use crate::range::Reader;
 use crate::row::{Attached, Change, Events, Leases};
 use crate::snapshot;
 use crate::store::Store;
 use crate::types::{Alarm, Event, KeyValue, Lease, RangeRequest, RangeResponse, TxnRequest, TxnResponse};
 use crate::view::ReadError;
+
+/// How many rows a read may visit on the thread that applies: about a millisecond's worth.
+const QUICK_ROWS: usize = 1_000;
 
 /// Sizes that bound memory. The defaults suit a server.
 #[derive(Clone, Debug)]
@@ -162,20 +167,40 @@ impl Kv {
         self.reader().range(request)
     }
 
+    /// Reads a range, after checking the request, if that is quick; `None` if it has to look at many keys. Those reads belong on
+    /// another thread, over a [`picture`](Kv::picture).
+    pub fn quick_range(&self, request: &RangeRequest) -> Result<Option<RangeResponse>, Error> {
+        request.check()?;
+        self.reader().range_within(request, QUICK_ROWS)
+    }
+
     /// Evaluates a read-only transaction, after checking the request.
     ///
     /// # Panics
     /// If it is not read-only.
     pub fn txn_read(&self, request: &TxnRequest) -> Result<TxnResponse, Error> {
-        assert!(
-            request.is_read_only(),
-            "a transaction that writes goes through the log"
-        );
-        request.check()?;
-        let reader = self.reader();
-        let plan = reader.plan(request)?;
-        reader.check_plan(&plan)?;
-        reader.answer(&plan)
+        self.reader().txn_read(request)
+    }
+
+    /// The whole state as it is now, to be read on another thread while this one goes on.
+    pub fn picture(&self) -> Picture {
+        Picture {
+            meta: self.meta.clone(),
+            active: self.store.active.clone(),
+            frozen: self.store.frozen.clone(),
+            view: self.store.view.clone(),
+        }
+    }
+
+    /// The hash of every version in force at some revision from the compacted one to `revision` (≤ 0: the latest). Reads everything:
+    /// for audits, and better over a [`picture`](Kv::picture).
+    pub fn hash_kv(&self, revision: i64) -> Result<HashKv, Error> {
+        hash::hash_kv(self.reader(), revision)
+    }
+
+    /// The hash of the whole logical state: keys with history, leases, alarms, revisions, applied entry. Reads everything.
+    pub fn hash(&self) -> Result<u32, Error> {
+        hash::hash(self.reader(), &self.meta)
     }
 
     /// All leases, by id.

@@ -1,7 +1,7 @@
 //! The etcd v3 key-value state machine: deterministic, clock-fed, and free of I/O but for [`quorate_base::Disk`].
 //!
 //! - [`command`], [`types`], [`error`]: what is asked and answered; [`check`]: what can be refused without the state.
-//! - [`kv`]: [`Kv`], the state machine.
+//! - [`kv`]: [`Kv`], the state machine; [`picture`]: its state as of one moment, for long reads elsewhere.
 //! - [`watch`]: [`Hub`](watch::Hub), which events go to which watcher; [`lease`]: [`Lessor`](lease::Lessor), when leases expire.
 //!
 //! Nothing here knows Raft, sockets, protobuf or the time.
@@ -18,6 +18,7 @@ mod interval;
 pub mod kv;
 pub mod lease;
 mod meta;
+pub mod picture;
 mod range;
 mod row;
 mod snapshot;
@@ -31,4 +32,5 @@ pub mod watch;
 pub use command::{Applied, Command, Response};
 pub use error::{Code, Error};
 pub use kv::{EventBatch, HashKv, History, Kv, Options, Size};
+pub use picture::Picture;
 pub use types::*;

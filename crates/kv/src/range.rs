@@ -49,6 +49,16 @@ impl Reader<'_> {
 
     /// Answers a range request that was checked.
     pub(crate) fn range(&self, request: &RangeRequest) -> Result<RangeResponse, Error> {
+        let answer = self.range_within(request, usize::MAX)?;
+        Ok(answer.expect("without a budget nothing is cut short"))
+    }
+
+    /// The same, if no more than `budget` rows have to be visited for it.
+    pub(crate) fn range_within(
+        &self,
+        request: &RangeRequest,
+        budget: usize,
+    ) -> Result<Option<RangeResponse>, Error> {
         self.check_revision(request.revision)?;
         // Whoever sorts or filters must see everything first; otherwise one key beyond the limit tells whether there is more. A
         // target without an order sorts only what the limit let through: etcd's habit, kept since paging clients see it.
@@ -60,7 +70,9 @@ impl Reader<'_> {
             _ => usize::MAX,
         };
         let fetch = if request.count_only { 0 } else { fetch };
-        let found = self.find(request, fetch)?;
+        let Some(found) = self.find(request, fetch, budget)? else {
+            return Ok(None);
+        };
 
         let mut kvs = found.kvs;
         if has_filter(request) {
@@ -81,53 +93,66 @@ impl Reader<'_> {
                 kv.value = Bytes::new();
             }
         }
-        Ok(RangeResponse {
+        Ok(Some(RangeResponse {
             revision: self.latest,
             kvs,
             more,
             count: found.count,
-        })
+        }))
     }
 
-    fn find(&self, request: &RangeRequest, fetch: usize) -> Result<Found, ReadError> {
+    fn find(&self, request: &RangeRequest, fetch: usize, budget: usize) -> Result<Option<Found>, ReadError> {
         let (key, range_end) = (&request.key, &request.range_end);
         if interval::is_empty(key, range_end) {
-            return Ok(Found::default());
+            return Ok(Some(Found::default()));
         }
         if request.revision <= 0 || request.revision == self.latest {
-            return self.find_now(key, range_end, fetch);
+            return self.find_now(key, range_end, fetch, budget);
         }
         if range_end.is_empty() {
             let kv = self.at(key, request.revision)?;
-            return Ok(Found {
+            return Ok(Some(Found {
                 count: i64::from(kv.is_some()),
                 kvs: kv.into_iter().take(fetch).collect(),
-            });
+            }));
         }
-        self.find_past(key, range_end, request.revision, fetch)
+        self.find_past(key, range_end, request.revision, fetch, budget)
     }
 
-    fn find_now(&self, key: &Bytes, range_end: &Bytes, fetch: usize) -> Result<Found, ReadError> {
+    fn find_now(
+        &self,
+        key: &Bytes,
+        range_end: &Bytes,
+        fetch: usize,
+        budget: usize,
+    ) -> Result<Option<Found>, ReadError> {
         if range_end.is_empty() {
             let version = self.layers.get::<Current>(key)?;
-            return Ok(Found {
+            return Ok(Some(Found {
                 count: i64::from(version.is_some()),
                 kvs: version
                     .into_iter()
                     .take(fetch)
                     .map(|version| version.with_key(key.clone()))
                     .collect(),
-            });
+            }));
         }
         let mut found = Found::default();
-        for row in self.layers.range::<Current>(&key_bounds(key, range_end))? {
+        for (visited, row) in self
+            .layers
+            .range::<Current>(&key_bounds(key, range_end))?
+            .enumerate()
+        {
+            if visited == budget {
+                return Ok(None);
+            }
             let row = row?;
             found.count += 1;
             if found.kvs.len() < fetch {
                 found.kvs.push(row.value()?.with_key(row.key));
             }
         }
-        Ok(found)
+        Ok(Some(found))
     }
 
     /// Walks through the history of the keys in order, and keeps of each the last change up to the revision.
@@ -137,15 +162,20 @@ impl Reader<'_> {
         range_end: &Bytes,
         revision: i64,
         fetch: usize,
-    ) -> Result<Found, ReadError> {
+        budget: usize,
+    ) -> Result<Option<Found>, ReadError> {
         let at_start = |key| (key, i64::MIN, 0);
         let (start, end) = key_bounds(key, range_end);
         let mut found = Found::default();
         let mut candidate: Option<((Bytes, i64, u32), Past)> = None;
-        for row in self
+        for (visited, row) in self
             .layers
             .range::<Pasts>(&(start.map(at_start), end.map(at_start)))?
+            .enumerate()
         {
+            if visited == budget {
+                return Ok(None);
+            }
             let row = row?;
             if candidate.as_ref().is_some_and(|((key, ..), _)| *key != row.key.0) {
                 self.keep(&mut found, candidate.take(), fetch)?;
@@ -156,7 +186,7 @@ impl Reader<'_> {
             }
         }
         self.keep(&mut found, candidate, fetch)?;
-        Ok(found)
+        Ok(Some(found))
     }
 
     fn keep(

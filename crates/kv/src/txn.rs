@@ -28,6 +28,18 @@ pub(crate) enum PlannedOp<'t> {
 }
 
 impl Reader<'_> {
+    /// Evaluates a read-only transaction, after checking it.
+    pub(crate) fn txn_read(&self, request: &TxnRequest) -> Result<TxnResponse, Error> {
+        assert!(
+            request.is_read_only(),
+            "a transaction that writes goes through the log"
+        );
+        request.check()?;
+        let plan = self.plan(request)?;
+        self.check_plan(&plan)?;
+        self.answer(&plan)
+    }
+
     /// Evaluates the compares of a checked transaction.
     pub(crate) fn plan<'t>(&self, txn: &'t TxnRequest) -> Result<Plan<'t>, Error> {
         let mut succeeded = true;

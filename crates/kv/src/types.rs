@@ -224,6 +224,17 @@ impl TxnRequest {
         })
     }
 
+    /// Whether a compare or a read covers more than single keys, and may so take long.
+    pub fn reads_ranges(&self) -> bool {
+        let wide = |range_end: &Bytes| !range_end.is_empty();
+        self.compare.iter().any(|compare| wide(&compare.range_end))
+            || self.success.iter().chain(&self.failure).any(|op| match op {
+                RequestOp::Range(range) => wide(&range.range_end),
+                RequestOp::Txn(txn) => txn.reads_ranges(),
+                RequestOp::Put(_) | RequestOp::DeleteRange(_) | RequestOp::Empty => false,
+            })
+    }
+
     /// Whether some branch puts a key: such a transaction is refused while the NOSPACE alarm is on.
     pub fn has_put(&self) -> bool {
         self.success.iter().chain(&self.failure).any(|op| match op {

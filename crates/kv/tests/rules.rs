@@ -443,3 +443,36 @@ fn texts_and_codes_are_those_of_etcd() {
         assert_eq!((error.code(), error.to_string().as_str()), (code, text));
     }
 }
+
+#[test]
+fn a_long_read_is_known_as_one_and_a_picture_keeps_the_state_it_was_taken_of() {
+    let mut store = Store::new();
+    for i in 0..1_500 {
+        store.apply(Command::Put(put(&format!("k{i:04}")))).unwrap();
+    }
+    let read = |end: &str, limit| RangeRequest {
+        key: key("k"),
+        range_end: key(end),
+        limit,
+        ..RangeRequest::default()
+    };
+    let (all, few) = (read("l", 0), read("k0100", 0));
+    assert_eq!(store.kv.quick_range(&all), Ok(None));
+    assert_eq!(
+        store.kv.quick_range(&read("l", 5)),
+        Ok(None),
+        "a limit does not bound the count"
+    );
+    assert_eq!(store.kv.quick_range(&few), store.kv.range(&few).map(Some));
+
+    let answer = store.kv.range(&all).unwrap();
+    assert_eq!((answer.count, answer.kvs.len()), (1_500, 1_500));
+    let (picture, hash) = (store.kv.picture(), store.kv.hash());
+    store.apply(Command::DeleteRange(delete("k", "l"))).unwrap();
+    if let Some(job) = store.kv.job(true) {
+        job().unwrap();
+    }
+    assert_eq!(store.kv.range(&all).unwrap().count, 0);
+    assert_eq!(picture.range(&all), Ok(answer));
+    assert_eq!(picture.hash(), hash);
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quorate::{Handle, Status as NodeStatus};
 use quorate_base::NodeId;
-use quorate_kv::{Applied, Command};
+use quorate_kv::{Applied, Command, Kv};
 use quorate_proto::etcdserverpb::ResponseHeader;
 use tokio::sync::watch;
 use tonic::metadata::MetadataMap;
@@ -79,6 +79,21 @@ impl Context {
         applied.map_err(|error| errors::of_kv(&error))
     }
 
+    /// Looks at the state here; linearizably, unless the client is content with a state that may be stale.
+    pub async fn look<R: Send + 'static>(
+        &self,
+        serializable: bool,
+        look: impl FnOnce(&Kv) -> R + Send + 'static,
+    ) -> Result<R, Status> {
+        let look = |machine: &KvMachine| look(machine.kv());
+        let looked = if serializable {
+            self.handle.local(look).await
+        } else {
+            self.handle.read(look).await
+        };
+        looked.map_err(errors::of_read)
+    }
+
     /// Refuses what would grow a store whose disk is full on this member.
     pub fn check_space(&self) -> Result<(), Status> {
         if self.news.space_low() || self.status.borrow().space != quorate::Space::Ok {
@@ -95,6 +110,16 @@ impl Context {
         let changed = status.wait_for(|now| leadership(now) != before || now.stopping);
         // Whether it changed or time is up, the caller looks again.
         let _ = tokio::time::timeout(at_most, changed).await;
+    }
+}
+
+/// Runs a read that may take long where it holds up nobody.
+pub(crate) async fn elsewhere<R: Send + 'static>(
+    read: impl FnOnce() -> Result<R, quorate_kv::Error> + Send + 'static,
+) -> Result<R, Status> {
+    match tokio::task::spawn_blocking(read).await {
+        Ok(found) => found.map_err(|error| errors::of_kv(&error)),
+        Err(error) => Err(Status::internal(format!("etcdserver: the read failed: {error}"))),
     }
 }
 

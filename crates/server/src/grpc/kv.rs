@@ -1,12 +1,12 @@
 //! The KV service: checks a request, takes it through the log or to the state, and dresses the answer. The rules of
 //! the store itself are in `quorate-kv`.
 
-use quorate_kv::{Command, Response as Answer};
+use quorate_kv::{Command, Kv, Response as Answer};
 use quorate_proto::etcdserverpb as pb;
 use tonic::{Request, Response, Status};
 
 use super::Api;
-use crate::context::{Context, mismatched};
+use crate::context::{Context, elsewhere, mismatched};
 use crate::{convert, errors};
 
 #[tonic::async_trait]
@@ -17,13 +17,15 @@ impl pb::kv_server::Kv for Api {
         let serializable = request.serializable;
         let range = convert::range(request)?;
         range.check().map_err(|e| errors::of_kv(&e))?;
-        let look = move |machine: &crate::KvMachine| machine.kv().range(&range);
-        let looked = if serializable {
-            ctx.handle.local(look).await
-        } else {
-            ctx.handle.read(look).await
+        let quick = ctx.look(serializable, move |kv| match kv.quick_range(&range) {
+            Ok(Some(found)) => Ok(Ok(found)),
+            Ok(None) => Ok(Err((kv.picture(), range))),
+            Err(error) => Err(error),
+        });
+        let found = match quick.await?.map_err(|e| errors::of_kv(&e))? {
+            Ok(found) => found,
+            Err((picture, range)) => elsewhere(move || picture.range(&range)).await?,
         };
-        let found = looked.map_err(errors::of_read)?.map_err(|e| errors::of_kv(&e))?;
         let header = ctx.header_at(found.revision);
         Ok(Response::new(convert::range_response(header, found)))
     }
@@ -68,13 +70,13 @@ impl pb::kv_server::Kv for Api {
         txn.check().map_err(|e| errors::of_kv(&e))?;
         if txn.is_read_only() {
             // Nothing to replicate: a read like any other.
-            let look = move |machine: &crate::KvMachine| machine.kv().txn_read(&txn);
-            let looked = if serializable {
-                ctx.handle.local(look).await
+            let answer = if txn.reads_ranges() {
+                let picture = ctx.look(serializable, Kv::picture).await?;
+                elsewhere(move || picture.txn_read(&txn)).await?
             } else {
-                ctx.handle.read(look).await
+                let look = ctx.look(serializable, move |kv| kv.txn_read(&txn));
+                look.await?.map_err(|e| errors::of_kv(&e))?
             };
-            let answer = looked.map_err(errors::of_read)?.map_err(|e| errors::of_kv(&e))?;
             return Ok(Response::new(convert::txn_response(
                 ctx.header_at(answer.revision),
                 answer,

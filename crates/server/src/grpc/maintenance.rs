@@ -1,13 +1,13 @@
 //! The Maintenance service: what one member says about itself, alarms, and handing leadership over.
 
 use quorate_base::NodeId;
-use quorate_kv::{AlarmAction, AlarmKind, Command, Response as Answer};
+use quorate_kv::{AlarmAction, AlarmKind, Command, Kv, Response as Answer};
 use quorate_proto::etcdserverpb as pb;
 use tonic::{Request, Response, Status};
 
 use super::{Answers, Api};
 use crate::config::{API_VERSION, CLUSTER_VERSION};
-use crate::context::mismatched;
+use crate::context::{elsewhere, mismatched};
 use crate::{convert, errors};
 
 #[tonic::async_trait]
@@ -93,12 +93,8 @@ impl pb::maintenance_server::Maintenance for Api {
 
     async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
         let ctx = &self.ctx;
-        let hash = ctx
-            .handle
-            .local(|machine| machine.kv().hash())
-            .await
-            .map_err(errors::of_read)?;
-        let hash = hash.map_err(|e| errors::of_kv(&e))?;
+        let picture = ctx.look(true, Kv::picture).await?;
+        let hash = elsewhere(move || picture.hash()).await?;
         Ok(Response::new(pb::HashResponse {
             header: ctx.header(),
             hash,
@@ -111,11 +107,8 @@ impl pb::maintenance_server::Maintenance for Api {
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         let ctx = &self.ctx;
         let revision = request.into_inner().revision;
-        let looked = ctx
-            .handle
-            .local(move |machine| machine.kv().hash_kv(revision))
-            .await;
-        let hash = looked.map_err(errors::of_read)?.map_err(|e| errors::of_kv(&e))?;
+        let picture = ctx.look(true, Kv::picture).await?;
+        let hash = elsewhere(move || picture.hash_kv(revision)).await?;
         Ok(Response::new(pb::HashKvResponse {
             header: ctx.header(),
             hash: hash.hash,
