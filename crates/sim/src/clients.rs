@@ -192,24 +192,24 @@ impl Client {
 
 impl World {
     /// A client's turn: it asks some node something.
-    pub(crate) fn client_turn(&mut self, number: usize) -> Result<(), Failure> {
+    pub(crate) fn client_turn(&mut self, number: usize) {
         if self.healing {
-            return Ok(());
+            return;
         }
         let running = self.running();
         if running.is_empty() {
             self.client_pause(number);
-            return Ok(());
+            return;
         }
         let (keys, call) = (self.params.keys, self.calls.len());
         let client = &mut self.clients[number];
         let id = client.rng.pick(&running);
         let action = client.next_action(keys, call);
-        self.ask(number, id, action)
+        self.ask(number, id, action);
     }
 
     /// A client asks `id` for something.
-    pub(crate) fn ask(&mut self, number: usize, id: NodeId, action: Action) -> Result<(), Failure> {
+    pub(crate) fn ask(&mut self, number: usize, id: NodeId, action: Action) {
         let invoked = self.moment();
         let call = self.calls.len();
         self.trace.event(
@@ -226,50 +226,46 @@ impl World {
         });
         let token = call as Token;
         let patience = self.clients[number].patience();
-        let host = &self.hosts[&id];
-        let deadline = host.local(self.now) + patience;
-        let floor = self.ghost.commits().last();
-        self.pending.insert(
-            (id, host.run, token),
-            Pending {
-                client: number,
-                call,
-                floor,
-            },
+        let (run, deadline) = (self.hosts[&id].run, self.hosts[&id].local(self.now) + patience);
+        let local = matches!(
+            action,
+            Action::Read {
+                serializable: true,
+                ..
+            }
         );
-        match action {
-            Action::Write(command) => self.step_node(
-                id,
-                Event::Propose {
-                    token,
-                    command: command.encode(),
-                    deadline,
-                },
-            ),
+        let floor = if local {
+            Index(0)
+        } else {
+            self.ghost.commits().last()
+        };
+        let pending = Pending {
+            client: number,
+            call,
+            floor,
+        };
+        self.pending.insert((id, run, token), pending);
+        let event = match action {
+            Action::Write(command) => Event::Propose {
+                token,
+                command: command.encode(),
+                deadline,
+            },
             Action::Read {
                 serializable: false, ..
-            } => self.step_node(
-                id,
-                Event::Read {
-                    token,
-                    forward: true,
-                    deadline,
-                },
-            ),
+            } => Event::Read {
+                token,
+                forward: true,
+                deadline,
+            },
             Action::Read {
                 serializable: true, ..
             } => {
-                self.pending.insert(
-                    (id, self.hosts[&id].run, token),
-                    Pending {
-                        client: number,
-                        call,
-                        floor: Index(0),
-                    },
-                );
-                self.serve_read(id, token)
+                self.after(0, Happening::LocalRead { id, run, token });
+                return;
             }
-        }
+        };
+        self.after(0, Happening::Completion { id, run, event });
     }
 
     /// A read may be served by the node's state machine as it is now.

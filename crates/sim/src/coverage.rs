@@ -43,6 +43,8 @@ pub enum Kind {
     SlowDisk,
     /// A node stood still for a while.
     Pause,
+    /// The leader stood still and was cut off meanwhile.
+    Stall,
     /// A disk ran full.
     FullDisk,
     /// A snapshot was installed.
@@ -65,7 +67,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 27] = [
+    pub const ALL: [Kind; 28] = [
         Kind::Drop,
         Kind::Delay,
         Kind::Reorder,
@@ -84,6 +86,7 @@ impl Kind {
         Kind::AllDown,
         Kind::SlowDisk,
         Kind::Pause,
+        Kind::Stall,
         Kind::FullDisk,
         Kind::SnapshotInstall,
         Kind::Compaction,
@@ -158,7 +161,7 @@ mod tests {
     #[test]
     fn the_list_of_kinds_is_complete_and_in_order() {
         assert!(Kind::ALL.windows(2).all(|pair| pair[0] < pair[1]));
-        assert_eq!(Kind::ALL[26], Kind::UnknownOutcome, "the last one");
+        assert_eq!(Kind::ALL[27], Kind::UnknownOutcome, "the last one");
         assert_eq!(Kind::UnknownOutcome as usize + 1, Kind::ALL.len());
     }
 }

@@ -39,8 +39,10 @@ pub struct Host {
     pub slowness: u64,
     /// The process stands still until then.
     pub paused_until: Nanos,
-    /// The next start loses power in the operation after so many.
-    pub trap: Option<u64>,
+    /// The planned fault that waits in the next start: power fails in one of its disk operations.
+    pub trap: Option<usize>,
+    /// The planned fault that waits in the disk.
+    pub armed: Option<usize>,
 }
 
 /// What waits for the disk thread.

@@ -33,12 +33,17 @@ impl World {
         let fault = self.params.plan[number].1.clone();
         let running = self.running();
         let leader = self.leader();
-        let needs_leader = matches!(fault, Fault::Transfer | Fault::IsolateLeader(_));
+        let needs_leader = matches!(fault, Fault::Transfer | Fault::IsolateLeader(_) | Fault::Stall(_));
         if running.is_empty() || (needs_leader && leader.is_none()) {
             self.after(50 * MS, Happening::Fault(number));
             return Ok(());
         }
         let any = self.rng.pick(&running);
+        let needs_fuse = matches!(fault, Fault::CrashInDisk { .. } | Fault::SyncError);
+        if needs_fuse && self.hosts[&any].disk.is_armed() {
+            self.after(50 * MS, Happening::Fault(number));
+            return Ok(());
+        }
         let victim = |leads: bool| leader.filter(|_| leads).unwrap_or(any);
         self.trace.event(self.now, None, format_args!("{fault:?}"));
         match fault {
@@ -54,14 +59,11 @@ impl World {
             }
             Fault::PowerLoss { leader, down } => self.end(victim(leader), true, down),
             Fault::Kill { leader, down } => self.end(victim(leader), false, down),
-            Fault::CrashInDisk { operations, .. } => self.hosts[&any].disk.arm(operations, Blow::PowerLoss),
-            Fault::SyncError => {
-                self.hosts[&any].disk.arm(0, Blow::SyncError);
-                self.coverage.hit(Kind::SyncError);
-            }
-            Fault::CrashInRecovery { operations } => {
-                self.host(any).trap = Some(operations);
+            Fault::CrashInDisk { operations, .. } => self.arm(any, number, operations, Blow::PowerLoss),
+            Fault::SyncError => self.arm(any, number, 0, Blow::SyncError),
+            Fault::CrashInRecovery { .. } => {
                 self.end(any, false, MS);
+                self.host(any).trap = Some(number);
             }
             Fault::AllDown(down) => {
                 for id in running {
@@ -78,6 +80,13 @@ impl World {
                 self.host(any).paused_until = self.now + lasts;
                 self.coverage.hit(Kind::Pause);
             }
+            Fault::Stall(lasts) => {
+                let leader = leader.expect("waited for");
+                self.net.cut(|(from, to)| from == leader || to == leader);
+                self.host(leader).paused_until = self.now + lasts;
+                self.coverage.hit(Kind::Stall);
+                self.after(lasts + 300 * MS, Happening::Restore(Restore::Network));
+            }
             Fault::FullDisk(lasts) => {
                 let disk = &self.hosts[&any].disk;
                 disk.limit(Some(disk.used()));
@@ -91,6 +100,30 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn arm(&mut self, id: NodeId, number: usize, operations: u64, blow: Blow) {
+        let host = self.host(id);
+        host.armed = Some(number);
+        host.disk.arm(operations, blow);
+    }
+
+    /// A start with a trap: power fails in one of its disk operations.
+    pub(crate) fn set_trap(&mut self, id: NodeId, number: usize) {
+        if let Fault::CrashInRecovery { operations } = self.params.plan[number].1 {
+            self.hosts[&id].disk.arm(operations, Blow::PowerLoss);
+        }
+    }
+
+    /// The start had fewer operations than that: the trap is set again, for an earlier one.
+    pub(crate) fn trap_missed(&mut self, id: NodeId, number: usize) {
+        self.hosts[&id].disk.disarm();
+        if let Fault::CrashInRecovery { operations } = &mut self.params.plan[number].1
+            && *operations > 0
+        {
+            *operations /= 2;
+            self.after(100 * MS, Happening::Fault(number));
+        }
     }
 
     fn cut(&mut self, fault: &Fault, leader: Option<NodeId>) {
@@ -134,9 +167,17 @@ impl World {
     /// The process ends now: with the power (`power`), or killed. It starts again after `down`.
     pub(crate) fn end(&mut self, id: NodeId, power: bool, down: Nanos) {
         let run = self.hosts[&id].run;
-        let host = self.host(id);
+        let host = self.hosts.get_mut(&id).expect("a member has a machine");
         host.paused_until = 0;
         let process = host.process.take();
+        let missed = host
+            .armed
+            .take()
+            .filter(|_| host.disk.is_armed() && !host.disk.is_dead());
+        // A failed sync must end the process, or it is not counted and found missing.
+        if host.disk.has_failed_sync() {
+            self.coverage.hit(Kind::SyncError);
+        }
         if power {
             let report = host.disk.crash();
             self.coverage.hit(Kind::PowerLoss);
@@ -162,6 +203,9 @@ impl World {
             .collect();
         for (node, _, token) in orphans {
             self.answer(node, token, Outcome::Unknown);
+        }
+        if let Some(number) = missed {
+            self.after(100 * MS, Happening::Fault(number));
         }
         self.after(down, Happening::Start(id));
     }

@@ -79,6 +79,8 @@ pub enum Fault {
     },
     /// One node stands still.
     Pause(Nanos),
+    /// The leader stands still, and when it goes on it is cut off: it does not know yet that it was replaced.
+    Stall(Nanos),
     /// One disk has no free space.
     FullDisk(Nanos),
     /// Ask the leader to hand over.
@@ -101,6 +103,7 @@ impl Fault {
             Fault::AllDown(_) => Kind::AllDown,
             Fault::SlowDisk { .. } => Kind::SlowDisk,
             Fault::Pause(_) => Kind::Pause,
+            Fault::Stall(_) => Kind::Stall,
             Fault::FullDisk(_) => Kind::FullDisk,
             Fault::Transfer => Kind::Transfer,
         }
@@ -238,7 +241,7 @@ fn draw_plan(rng: &mut Rng, nodes: u64, duration: Nanos) -> Vec<(Nanos, Fault)> 
         rng.pick(&[1, 2, 4, 8]) * SEC
     };
     let mut at = rng.within(1..4) * SEC;
-    let mut choices: Vec<u64> = (0..14).filter(|_| rng.chance(600_000)).collect();
+    let mut choices: Vec<u64> = (0..15).filter(|_| rng.chance(600_000)).collect();
     choices.push(3);
     while at < duration * 9 / 10 {
         let choice = rng.pick(&choices);
@@ -279,6 +282,7 @@ fn draw_fault(rng: &mut Rng, choice: u64, nodes: u64) -> Fault {
         },
         11 => Fault::Pause(lasts),
         12 => Fault::FullDisk(lasts),
+        13 if nodes > 1 => Fault::Stall(lasts),
         _ => Fault::SyncError,
     }
 }
@@ -293,7 +297,7 @@ mod tests {
         let kinds = |seed| Params::draw(seed).planned().into_iter().collect::<BTreeSet<_>>();
         let all: Vec<BTreeSet<Kind>> = (0..200).map(kinds).collect();
         let union: BTreeSet<Kind> = all.iter().flatten().copied().collect();
-        assert!(union.len() >= 17, "{union:?}");
+        assert!(union.len() >= 18, "{union:?}");
         assert!(
             union
                 .iter()

@@ -51,6 +51,8 @@ pub(crate) enum Happening {
     JobTurn { id: NodeId, run: u64 },
     /// A completion reaches the node.
     Completion { id: NodeId, run: u64, event: Event },
+    /// A read of a node's own state reaches it.
+    LocalRead { id: NodeId, run: u64, token: Token },
     /// A client asks.
     Client(usize),
     /// A process starts.
@@ -73,6 +75,7 @@ impl Happening {
             | Happening::DiskFree { id, run }
             | Happening::MachineTurn { id, run }
             | Happening::JobTurn { id, run }
+            | Happening::LocalRead { id, run, .. }
             | Happening::Completion { id, run, .. } => Some((*id, *run)),
             _ => None,
         }
@@ -267,7 +270,11 @@ impl World {
             Happening::MachineTurn { id, .. } => self.machine_turn(id),
             Happening::JobTurn { id, .. } => self.job_turn(id),
             Happening::Completion { id, event, .. } => self.step_node(id, event),
-            Happening::Client(number) => self.client_turn(number),
+            Happening::LocalRead { id, token, .. } => self.serve_read(id, token),
+            Happening::Client(number) => {
+                self.client_turn(number);
+                Ok(())
+            }
             Happening::Start(id) => self.start(id),
             Happening::Fault(number) => self.strike(number),
             Happening::Restore(what) => {
@@ -370,11 +377,10 @@ impl World {
         if self.hosts[&id].process.is_some() {
             return Ok(());
         }
-        let host = self.host(id);
-        host.run += 1;
-        let trap = host.trap.take();
-        if let Some(operations) = trap {
-            host.disk.arm(operations, crate::disk::Blow::PowerLoss);
+        self.host(id).run += 1;
+        let trap = self.host(id).trap.take();
+        if let Some(number) = trap {
+            self.set_trap(id, number);
         }
         let host = &self.hosts[&id];
         let (params, members) = (&self.params, &self.members);
@@ -390,6 +396,9 @@ impl World {
                 return self.end_in_disk(id, true, 500 * MS);
             }
         };
+        if let Some(number) = trap {
+            self.trap_missed(id, number);
+        }
         if self.hosts[&id].run > 1 {
             self.coverage.hit(Kind::Restart);
         }
@@ -440,5 +449,6 @@ fn new_host(params: &Params, id: NodeId, rng: &mut Rng) -> Host {
         slowness: 1,
         paused_until: 0,
         trap: None,
+        armed: None,
     }
 }

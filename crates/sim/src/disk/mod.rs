@@ -74,6 +74,7 @@ struct Medium {
     changes: Vec<NameChange>,
     next_id: FileId,
     operations: u64,
+    failed_sync: bool,
 }
 
 impl SimDisk {
@@ -94,6 +95,7 @@ impl SimDisk {
                 changes: Vec::new(),
                 next_id: 0,
                 operations: 0,
+                failed_sync: false,
             })),
         }
     }
@@ -125,6 +127,11 @@ impl SimDisk {
         self.medium().fuse = None;
     }
 
+    /// Whether a fuse is burning.
+    pub fn is_armed(&self) -> bool {
+        self.medium().fuse.is_some()
+    }
+
     /// Whether power failed inside an operation. The run is over; [`crash`](SimDisk::crash) has to follow.
     pub fn is_dead(&self) -> bool {
         self.medium().dead
@@ -138,6 +145,11 @@ impl SimDisk {
     /// The process is killed: its view is void, and everything it wrote stays, synced or not.
     pub fn kill(&self) {
         self.medium().end_run();
+    }
+
+    /// Whether a sync failed in this run.
+    pub fn has_failed_sync(&self) -> bool {
+        self.medium().failed_sync
     }
 
     /// From now on a sync makes only a part of the data durable and says nothing. Only to show that the checkers notice.
@@ -223,6 +235,7 @@ impl Medium {
         self.run += 1;
         self.dead = false;
         self.faulted = false;
+        self.failed_sync = false;
         self.fuse = None;
     }
 
@@ -286,6 +299,7 @@ impl Medium {
             Some((0, Blow::SyncError)) if file.is_dirty() => {
                 self.fuse = None;
                 self.faulted = true;
+                self.failed_sync = true;
                 file.fail_sync(&mut self.rng);
                 Err(io::Error::other("simulated I/O error of a sync"))
             }

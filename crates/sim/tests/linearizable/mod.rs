@@ -276,3 +276,101 @@ pub fn check(report: &Report) -> Result<usize, String> {
     }
     Ok(covered)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_kv::{Applied, KeyValue, PutRequest, PutResponse, RangeRequest, RangeResponse};
+    use quorate_sim::coverage::Coverage;
+    use quorate_sim::params::Params;
+
+    fn put(value: &'static str, revision: i64, invoked: u64, returned: u64) -> Call {
+        let put = PutRequest {
+            key: "k".into(),
+            value: value.into(),
+            ..PutRequest::default()
+        };
+        let response = Response::Put(PutResponse {
+            revision,
+            prev_kv: None,
+        });
+        let outcome = Outcome::Written(Ok(Applied { revision, response }));
+        Call {
+            client: 0,
+            action: Action::Write(Command::Put(put)),
+            invoked,
+            returned,
+            outcome,
+        }
+    }
+
+    fn get(value: &'static str, invoked: u64, returned: u64) -> Call {
+        let request = RangeRequest {
+            key: "k".into(),
+            ..RangeRequest::default()
+        };
+        let kvs = vec![KeyValue {
+            key: "k".into(),
+            value: value.into(),
+            ..KeyValue::default()
+        }];
+        let outcome = Outcome::Read(Ok(RangeResponse {
+            kvs,
+            ..RangeResponse::default()
+        }));
+        Call {
+            client: 1,
+            action: Action::Read {
+                request,
+                serializable: false,
+            },
+            invoked,
+            returned,
+            outcome,
+        }
+    }
+
+    fn report(calls: Vec<Call>) -> Report {
+        let change = |value: &'static str| vec![("k".into(), Some(value.into()))];
+        Report {
+            params: Params::draw(0),
+            coverage: Coverage::default(),
+            trace_hash: 0,
+            elapsed: 0,
+            calls,
+            changes: [(2, change("1")), (3, change("2"))].into(),
+            elections: 1,
+        }
+    }
+
+    #[test]
+    fn a_stale_read_has_no_linearization() {
+        let writes = [put("1", 2, 1, 2), put("2", 3, 3, 6)];
+        let with = |reads: &[Call]| check(&report([&writes[..], reads].concat()));
+        assert_eq!(with(&[get("1", 4, 5), get("2", 7, 8)]), Ok(4));
+        assert_eq!(
+            with(&[get("2", 4, 5), get("2", 7, 8)]),
+            Ok(4),
+            "concurrent with the write"
+        );
+        assert!(with(&[get("1", 7, 8)]).is_err(), "stale");
+        assert!(with(&[get("2", 4, 5), get("1", 7, 8)]).is_err(), "back in time");
+    }
+
+    #[test]
+    fn a_write_of_unknown_end_counts_if_it_was_committed() {
+        let unknown = Call {
+            outcome: Outcome::Unknown,
+            ..put("2", 3, 3, 4)
+        };
+        let with = |reads: &[Call]| check(&report([&[put("1", 2, 1, 2), unknown.clone()], reads].concat()));
+        assert!(
+            with(&[get("1", 7, 8), get("2", 9, 10)]).is_ok(),
+            "it took effect late"
+        );
+        assert!(
+            with(&[get("2", 7, 8), get("1", 9, 10)]).is_err(),
+            "and did not go away again"
+        );
+    }
+}
