@@ -12,7 +12,7 @@ const MIB: usize = 1 << 20;
 pub struct NodeConfig {
     /// Which member this is.
     pub id: NodeId,
-    /// Names this run of the node: never used before, by any run.
+    /// Names this run of the node. Must be far from that of every earlier run, since numbers are counted up from it: random.
     pub nonce: u64,
     /// Seeds the timeouts' randomness. Different on every member.
     pub seed: u64,
