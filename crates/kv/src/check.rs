@@ -1,5 +1,5 @@
 //! What can be said about a request without looking at the state: etcd's validation rules. The server asks before
-//! proposing; [`apply`](crate::apply) asks again for transactions, so that it relies on no proposer.
+//! proposing; `apply` asks again for transactions, so that it relies on no proposer.
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,5 @@
-//! What goes through the log: [`Command`] and its answer [`Response`]. The bytes stand in [`codec`](crate::codec), the rules
-//! in [`apply`](crate::apply).
+//! What goes through the log: [`Command`] and its answer [`Response`]. The bytes stand in [`crate::codec`], the rules
+//! in `apply`.
 
 use bytes::Bytes;
 use quorate_base::Term;

@@ -3,7 +3,7 @@
 
 use thiserror::Error;
 
-/// The gRPC status code of an [`Error`], by its name.
+/// The gRPC status code of an [`enum@Error`], by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Code {
     /// 3

@@ -1,5 +1,5 @@
 //! [`Kv`]: the state machine itself, its reads, and what it tells its driver. How commands change it stands in
-//! [`apply`](crate::apply), how it reads in [`range`](crate::range), where its rows are in [`store`](crate::store).
+//! `apply`, how it reads in `range`, where its rows are in `store`.
 
 use std::io;
 use std::ops::Bound;

@@ -1,5 +1,5 @@
 //! The requests and responses of the key-value state machine, shaped like the etcd v3 API but free of protobuf: `quorate-server`
-//! translates. Data only; the rules stand in [`check`](crate::check), [`range`](crate::range) and [`txn`](crate::txn).
+//! translates. Data only; the rules stand in [`crate::check`], `range` and `txn`.
 //!
 //! Revisions, lease ids and counts are `i64`, as on the wire. Keys and values are [`Bytes`], sliced from what arrived,
 //! never copied.
