@@ -9,6 +9,7 @@ use crate::coverage::Kind;
 use crate::disk::Blow;
 use crate::failure::{Failure, catch};
 use crate::history::Outcome;
+use crate::net::Pair;
 use crate::params::{Fault, MS};
 use crate::trace::Nanos;
 use crate::world::{Happening, World};
@@ -47,16 +48,10 @@ impl World {
         let victim = |leads: bool| leader.filter(|_| leads).unwrap_or(any);
         self.trace.event(self.now, None, format_args!("{fault:?}"));
         match fault {
-            Fault::Partition(_) | Fault::OneWay(_) | Fault::IsolateLeader(_) => self.cut(&fault, leader),
-            Fault::Reset => {
-                let pairs = self.net.pairs();
-                let pair = self.rng.pick(&pairs);
-                self.coverage.hit(Kind::Reset);
-                if self.net.reset(pair) {
-                    let run = self.hosts[&pair.0].run;
-                    self.after(MS, Happening::LinkNews { pair, run, up: false });
-                }
+            Fault::Partition(_) | Fault::OneWay(_) | Fault::IsolateLeader(_) | Fault::Stall(_) => {
+                self.cut(&fault, leader)
             }
+            Fault::Reset => self.reset_link(),
             Fault::PowerLoss { leader, down } => self.end(victim(leader), true, down),
             Fault::Kill { leader, down } => self.end(victim(leader), false, down),
             Fault::CrashInDisk { operations, .. } => self.arm(any, number, operations, Blow::PowerLoss),
@@ -80,13 +75,6 @@ impl World {
                 self.host(any).paused_until = self.now + lasts;
                 self.coverage.hit(Kind::Pause);
             }
-            Fault::Stall(lasts) => {
-                let leader = leader.expect("waited for");
-                self.net.cut(|(from, to)| from == leader || to == leader);
-                self.host(leader).paused_until = self.now + lasts;
-                self.coverage.hit(Kind::Stall);
-                self.after(lasts + 300 * MS, Happening::Restore(Restore::Network));
-            }
             Fault::FullDisk(lasts) => {
                 let disk = &self.hosts[&any].disk;
                 disk.limit(Some(disk.used()));
@@ -100,6 +88,16 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    fn reset_link(&mut self) {
+        let pairs = self.net.pairs();
+        let pair = self.rng.pick(&pairs);
+        self.coverage.hit(Kind::Reset);
+        if self.net.reset(pair) {
+            let run = self.hosts[&pair.0].run;
+            self.after(MS, Happening::LinkNews { pair, run, up: false });
+        }
     }
 
     fn arm(&mut self, id: NodeId, number: usize, operations: u64, blow: Blow) {
@@ -132,26 +130,32 @@ impl World {
         if side.is_empty() || side.len() == members.len() {
             side = BTreeSet::from([self.rng.pick(&members)]);
         }
+        let alone = |(from, to): Pair| Some(from) == leader || Some(to) == leader;
         let lasts = match fault {
             Fault::OneWay(lasts) => {
                 self.net
                     .cut(|(from, to)| side.contains(&from) && !side.contains(&to));
-                lasts
-            }
-            Fault::IsolateLeader(lasts) => {
-                let leader = leader.expect("waited for");
-                self.net.cut(|(from, to)| from == leader || to == leader);
-                lasts
+                *lasts
             }
             Fault::Partition(lasts) => {
                 self.net
                     .cut(|(from, to)| side.contains(&from) != side.contains(&to));
-                lasts
+                *lasts
+            }
+            Fault::IsolateLeader(lasts) => {
+                self.net.cut(alone);
+                *lasts
+            }
+            Fault::Stall(lasts) => {
+                self.net.cut(alone);
+                let until = self.now + lasts;
+                self.host(leader.expect("waited for")).paused_until = until;
+                lasts + 300 * MS
             }
             _ => unreachable!("not a cut"),
         };
         self.coverage.hit(fault.kind());
-        self.after(*lasts, Happening::Restore(Restore::Network));
+        self.after(lasts, Happening::Restore(Restore::Network));
     }
 
     /// A fault is over.

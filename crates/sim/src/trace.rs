@@ -5,7 +5,7 @@ use std::fmt::{self, Write};
 
 use quorate_base::NodeId;
 use quorate_node::message::PeerMessage;
-use quorate_raft::Body;
+use quorate_raft::{Body, Message};
 
 use crate::rng;
 
@@ -66,49 +66,7 @@ pub struct Short<'a>(pub &'a PeerMessage);
 impl fmt::Display for Short<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
-            PeerMessage::Raft(message) => {
-                let term = message.term;
-                match &message.body {
-                    Body::PreVote { next, last } => write!(f, "t{term} prevote for t{next}, log {last}"),
-                    Body::PreVoteResponse { next, granted } => {
-                        write!(f, "t{term} prevote t{next}: {granted}")
-                    }
-                    Body::Vote { last, transfer } => {
-                        write!(
-                            f,
-                            "t{term} vote, log {last}{}",
-                            if *transfer { ", transfer" } else { "" }
-                        )
-                    }
-                    Body::VoteResponse { granted } => write!(f, "t{term} vote: {granted}"),
-                    Body::Append {
-                        prev,
-                        entries,
-                        commit,
-                    } => {
-                        write!(f, "t{term} append {prev} +{} c{commit}", entries.len())
-                    }
-                    Body::Appended { upto } => write!(f, "t{term} appended {upto}"),
-                    Body::Conflict { prev, hint } => write!(f, "t{term} conflict at {prev}, hint {hint}"),
-                    Body::Heartbeat { commit, round } => write!(f, "t{term} heartbeat {round} c{commit}"),
-                    Body::HeartbeatResponse {
-                        round,
-                        verified,
-                        matched,
-                    } => {
-                        write!(
-                            f,
-                            "t{term} heartbeat {round} answered, verified {verified}, matched {matched}"
-                        )
-                    }
-                    Body::Commit { index } => write!(f, "t{term} commit {index}"),
-                    Body::InstallSnapshot { last } => write!(f, "t{term} snapshot {last}"),
-                    Body::TimeoutNow => write!(f, "t{term} timeout now"),
-                    Body::ReadIndex { id } => write!(f, "t{term} read index? {id}"),
-                    Body::ReadIndexResponse { id, index } => write!(f, "t{term} read index {id} is {index}"),
-                    Body::NewerTerm => write!(f, "t{term} newer term"),
-                }
-            }
+            PeerMessage::Raft(message) => short_raft(f, message),
             PeerMessage::Append {
                 term,
                 prev,
@@ -141,5 +99,49 @@ impl fmt::Display for Short<'_> {
                 write!(f, "snapshot {stream} has {len}, {outcome:?}")
             }
         }
+    }
+}
+
+fn short_raft(f: &mut fmt::Formatter<'_>, message: &Message) -> fmt::Result {
+    let term = message.term;
+    match &message.body {
+        Body::PreVote { next, last } => write!(f, "t{term} prevote for t{next}, log {last}"),
+        Body::PreVoteResponse { next, granted } => {
+            write!(f, "t{term} prevote t{next}: {granted}")
+        }
+        Body::Vote { last, transfer } => {
+            write!(
+                f,
+                "t{term} vote, log {last}{}",
+                if *transfer { ", transfer" } else { "" }
+            )
+        }
+        Body::VoteResponse { granted } => write!(f, "t{term} vote: {granted}"),
+        Body::Append {
+            prev,
+            entries,
+            commit,
+        } => {
+            write!(f, "t{term} append {prev} +{} c{commit}", entries.len())
+        }
+        Body::Appended { upto } => write!(f, "t{term} appended {upto}"),
+        Body::Conflict { prev, hint } => write!(f, "t{term} conflict at {prev}, hint {hint}"),
+        Body::Heartbeat { commit, round } => write!(f, "t{term} heartbeat {round} c{commit}"),
+        Body::HeartbeatResponse {
+            round,
+            verified,
+            matched,
+        } => {
+            write!(
+                f,
+                "t{term} heartbeat {round} answered, verified {verified}, matched {matched}"
+            )
+        }
+        Body::Commit { index } => write!(f, "t{term} commit {index}"),
+        Body::InstallSnapshot { last } => write!(f, "t{term} snapshot {last}"),
+        Body::TimeoutNow => write!(f, "t{term} timeout now"),
+        Body::ReadIndex { id } => write!(f, "t{term} read index? {id}"),
+        Body::ReadIndexResponse { id, index } => write!(f, "t{term} read index {id} is {index}"),
+        Body::NewerTerm => write!(f, "t{term} newer term"),
     }
 }

@@ -20,6 +20,9 @@ pub(super) struct Contents {
     pub now: Vec<u8>,
     /// What is certain to survive.
     durable: Vec<u8>,
+    /// Lengths that the file has had since the last sync: a crash may leave any of them. A length set in one call is there or
+    /// not, as on every file system with a journal; growth by a write may end anywhere in it.
+    lengths: Vec<usize>,
     /// Sectors that differ or may differ, with older unsynced versions that may have reached the medium.
     dirty: BTreeMap<usize, Vec<Sector>>,
 }
@@ -68,7 +71,7 @@ impl Contents {
         Contents {
             now: self.durable.clone(),
             durable: self.durable.clone(),
-            dirty: BTreeMap::new(),
+            ..Contents::default()
         }
     }
 
@@ -83,6 +86,8 @@ impl Contents {
         }
         let end = offset + data.len();
         if end > self.now.len() {
+            let boundaries = (self.now.len() / SECTOR + 1..end.div_ceil(SECTOR)).map(|n| n * SECTOR);
+            self.lengths.extend(boundaries);
             self.set_len(end);
         }
         for number in offset / SECTOR..=(end - 1) / SECTOR {
@@ -97,6 +102,7 @@ impl Contents {
 
     pub fn set_len(&mut self, len: usize) {
         let before = self.now.len();
+        self.lengths.push(before);
         self.now.resize(len, 0);
         if len < before {
             self.dirty.split_off(&len.div_ceil(SECTOR));
@@ -111,6 +117,7 @@ impl Contents {
     /// Makes everything durable.
     pub fn sync(&mut self) {
         let dirty = std::mem::take(&mut self.dirty);
+        self.lengths.clear();
         self.durable.resize(self.now.len(), 0);
         for number in dirty.into_keys() {
             let start = number * SECTOR;
@@ -125,6 +132,7 @@ impl Contents {
     /// writes them. Reads still show them.
     pub fn fail_sync(&mut self, rng: &mut Rng) {
         let dirty = std::mem::take(&mut self.dirty);
+        self.lengths.clear();
         self.durable.resize(self.now.len(), 0);
         for number in dirty.into_keys() {
             if rng.coin() {
@@ -154,6 +162,7 @@ impl Contents {
             }
         }
         self.durable.resize(length, 0);
+        self.lengths.clear();
         self.now.clone_from(&self.durable);
         tally
     }
@@ -166,8 +175,11 @@ impl Contents {
             Keep::Some(_) => match rng.below(3) {
                 0 => old,
                 1 => new,
-                _ if new > old => old + (rng.below(new - old) / SECTOR * SECTOR),
-                _ => new,
+                _ => self
+                    .lengths
+                    .get(rng.below(self.lengths.len() + 1))
+                    .copied()
+                    .unwrap_or(new),
             },
         }
     }

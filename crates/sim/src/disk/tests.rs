@@ -185,3 +185,29 @@ fn the_durable_copy_is_the_worst_outcome() {
         "the copy does not disturb the original"
     );
 }
+
+#[test]
+fn a_length_set_at_once_is_there_or_not_and_growth_by_writing_ends_anywhere() {
+    let lengths = |grow: &dyn Fn(&dyn DiskFile)| {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..200 {
+            let disk = disk(seed);
+            let mounted = disk.mount();
+            let file = mounted.open("a", true).unwrap();
+            mounted.sync_dir().unwrap();
+            grow(&*file);
+            disk.crash();
+            seen.insert(contents(&disk, "a").unwrap().len());
+        }
+        seen.into_iter().collect::<Vec<_>>()
+    };
+    let twice = |file: &dyn DiskFile| {
+        file.set_len(2000).unwrap();
+        file.set_len(5000).unwrap();
+    };
+    assert_eq!(lengths(&twice), [0, 2000, 5000]);
+    assert_eq!(
+        lengths(&|file| file.write_at(0, &[1; 1100]).unwrap()),
+        [0, 512, 1024, 1100]
+    );
+}
