@@ -24,8 +24,10 @@ pub fn granted_ttl(asked: i64, min: i64) -> Result<i64, Error> {
 pub struct Lessor {
     leading: bool,
     leases: BTreeMap<i64, Deadline>,
-    /// The same, by time.
+    /// When to report which: at its expiry, or later if it was reported and is to be again.
     due: BTreeSet<(u64, i64)>,
+    /// How many schedules there were. Goes on from one time in office to the next.
+    schedules: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -33,8 +35,18 @@ struct Deadline {
     ttl: i64,
     /// When it expires.
     expiry: u64,
-    /// When it is next to be reported by `expired`: the expiry, or later if it was reported already.
-    due: u64,
+    /// When it is to be reported by `expired`; `None` if it was and is not to be again.
+    due: Option<u64>,
+    /// Which schedule this is: a grant or renewal begins a fresh one.
+    schedule: u64,
+}
+
+/// A lease that has expired, and by which schedule: what was decided of it does not touch the same id granted anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expired {
+    /// The lease.
+    pub id: i64,
+    schedule: u64,
 }
 
 impl Lessor {
@@ -54,7 +66,10 @@ impl Lessor {
 
     /// Leaves office.
     pub fn demote(&mut self) {
-        *self = Lessor::new();
+        *self = Lessor {
+            schedules: self.schedules,
+            ..Lessor::new()
+        };
     }
 
     /// Whether this is the leader's.
@@ -84,14 +99,17 @@ impl Lessor {
 
     /// A revocation was applied.
     pub fn revoke(&mut self, id: i64) {
-        if let Some(deadline) = self.leases.remove(&id) {
-            self.due.remove(&(deadline.due, id));
+        if let Some(deadline) = self.leases.remove(&id)
+            && let Some(due) = deadline.due
+        {
+            self.due.remove(&(due, id));
         }
     }
 
-    /// Up to `limit` leases that have expired, to be revoked by a proposal that carries the term. Each is reported again after
-    /// `retry` nanoseconds, should the proposal have been lost.
-    pub fn expired(&mut self, now: u64, limit: usize, retry: u64) -> Vec<i64> {
+    /// Up to `limit` leases that have expired, to be revoked by a proposal that carries the term. Each is reported once: a
+    /// second proposal could be applied after the first, when the id was granted anew. See
+    /// [`report_again`](Lessor::report_again).
+    pub fn expired(&mut self, now: u64, limit: usize) -> Vec<Expired> {
         let due: Vec<(u64, i64)> = self
             .due
             .iter()
@@ -99,15 +117,31 @@ impl Lessor {
             .take_while(|(at, _)| *at <= now)
             .copied()
             .collect();
-        for (at, id) in &due {
-            let again = now.saturating_add(retry.max(1));
-            self.due.remove(&(*at, *id));
-            self.due.insert((again, *id));
-            if let Some(deadline) = self.leases.get_mut(id) {
-                deadline.due = again;
+        let mut expired = Vec::with_capacity(due.len());
+        for (at, id) in due {
+            self.due.remove(&(at, id));
+            if let Some(deadline) = self.leases.get_mut(&id) {
+                deadline.due = None;
+                expired.push(Expired {
+                    id,
+                    schedule: deadline.schedule,
+                });
             }
         }
-        due.into_iter().map(|(_, id)| id).collect()
+        expired
+    }
+
+    /// The proposal to revoke a reported lease certainly has no effect: [`expired`](Lessor::expired) is to report it again, from `at`
+    /// on. Without effect if it was revoked or granted since. Not to be called for a proposal whose fate is unknown: in the log
+    /// of the leader that reported it, it will be committed, or the term ends and with it this time in office.
+    pub fn report_again(&mut self, expired: Expired, at: u64) {
+        if let Some(deadline) = self.leases.get_mut(&expired.id)
+            && deadline.schedule == expired.schedule
+            && deadline.due.is_none()
+        {
+            deadline.due = Some(at);
+            self.due.insert((at, expired.id));
+        }
     }
 
     /// When [`expired`](Lessor::expired) next has something to report.
@@ -125,12 +159,14 @@ impl Lessor {
     fn schedule(&mut self, id: i64, ttl: i64, now: u64) {
         let ttl_ns = u64::try_from(ttl).unwrap_or(0).saturating_mul(SECOND);
         let expiry = now.saturating_add(ttl_ns);
+        self.schedules += 1;
         self.leases.insert(
             id,
             Deadline {
                 ttl,
                 expiry,
-                due: expiry,
+                due: Some(expiry),
+                schedule: self.schedules,
             },
         );
         self.due.insert((expiry, id));
@@ -154,24 +190,65 @@ mod tests {
         assert_eq!(granted_ttl(MAX_TTL + 1, 2), Err(Error::LeaseTtlTooLarge));
     }
 
+    fn expired(lessor: &mut Lessor, now: u64, limit: usize) -> Vec<i64> {
+        lessor.expired(now, limit).iter().map(|found| found.id).collect()
+    }
+
     #[test]
-    fn expires_at_its_ttl_not_before_and_is_reported_again_if_nothing_happens() {
+    fn expires_at_its_ttl_not_before_and_is_reported_once() {
         let mut lessor = Lessor::new();
         lessor.promote([lease(7, 5)], 100);
         assert_eq!(lessor.next_due(), Some(100 + 5 * SECOND));
-        assert!(lessor.expired(100 + 5 * SECOND - 1, 10, SECOND).is_empty());
-        assert_eq!(lessor.expired(100 + 5 * SECOND, 10, SECOND), [7]);
+        assert!(lessor.expired(100 + 5 * SECOND - 1, 10).is_empty());
+        let found = lessor.expired(100 + 5 * SECOND, 10);
+        assert_eq!(found.iter().map(|e| e.id).collect::<Vec<_>>(), [7]);
         assert!(
-            lessor.expired(100 + 5 * SECOND, 10, SECOND).is_empty(),
-            "reported a moment ago"
+            lessor.expired(u64::MAX, 10).is_empty(),
+            "its revocation may be in the log"
         );
+        assert_eq!(lessor.time_to_live(7, u64::MAX), Some((0, 5)));
+        for _ in 0..2 {
+            lessor.report_again(found[0], 200 + 5 * SECOND);
+        }
+        assert_eq!(lessor.next_due(), Some(200 + 5 * SECOND));
         assert_eq!(
-            lessor.expired(100 + 6 * SECOND, 10, SECOND),
-            [7],
-            "the proposal may have been lost"
+            lessor.expired(u64::MAX, 10),
+            found,
+            "nothing came of the proposal"
         );
         lessor.revoke(7);
-        assert!(lessor.expired(u64::MAX, 10, SECOND).is_empty());
+        lessor.report_again(found[0], 0);
+        assert!(lessor.expired(u64::MAX, 10).is_empty());
+    }
+
+    #[test]
+    fn what_became_of_an_expiry_does_not_touch_the_id_granted_anew() {
+        let mut lessor = Lessor::new();
+        lessor.promote([lease(7, 5)], 0);
+        let old = lessor.expired(5 * SECOND, 10);
+        lessor.revoke(7);
+        lessor.grant(lease(7, 60), 6 * SECOND);
+        lessor.report_again(old[0], 7 * SECOND);
+        assert_eq!(lessor.next_due(), Some(66 * SECOND));
+        let fresh = lessor.expired(66 * SECOND, 10);
+        lessor.report_again(old[0], 67 * SECOND);
+        assert_eq!(
+            lessor.next_due(),
+            None,
+            "the fresh one's revocation is on its way"
+        );
+        assert_ne!(fresh, old);
+    }
+
+    #[test]
+    fn an_expiry_of_an_earlier_time_in_office_is_not_reported_again() {
+        let mut lessor = Lessor::new();
+        lessor.promote([lease(7, 5)], 0);
+        let old = lessor.expired(5 * SECOND, 10);
+        lessor.promote([lease(7, 5)], 10 * SECOND);
+        assert_eq!(expired(&mut lessor, 15 * SECOND, 10), [7]);
+        lessor.report_again(old[0], 16 * SECOND);
+        assert_eq!(lessor.next_due(), None);
     }
 
     #[test]
@@ -180,7 +257,7 @@ mod tests {
         lessor.promote([lease(7, 5)], 0);
         assert_eq!(lessor.renew(7, 4 * SECOND), Some(5));
         assert_eq!(lessor.time_to_live(7, 4 * SECOND), Some((5, 5)));
-        assert!(lessor.expired(8 * SECOND, 10, SECOND).is_empty());
+        assert!(lessor.expired(8 * SECOND, 10).is_empty());
         assert_eq!(lessor.renew(7, 9 * SECOND), None);
         assert_eq!(lessor.time_to_live(7, 10 * SECOND), Some((0, 5)));
         assert_eq!(lessor.renew(8, 0), None);
@@ -192,7 +269,7 @@ mod tests {
         lessor.grant(lease(1, 5), 0);
         assert_eq!(lessor.time_to_live(1, 0), None, "not leading");
         lessor.promote([lease(1, 5), lease(2, 9)], 1_000 * SECOND);
-        assert_eq!(lessor.expired(1_005 * SECOND, 10, SECOND), [1]);
+        assert_eq!(expired(&mut lessor, 1_005 * SECOND, 10), [1]);
         lessor.demote();
         assert_eq!(lessor.next_due(), None);
         assert_eq!(lessor.renew(2, 0), None);
@@ -202,8 +279,8 @@ mod tests {
     fn expiry_is_handed_out_in_portions() {
         let mut lessor = Lessor::new();
         lessor.promote((1..=5).map(|id| lease(id, id)), 0);
-        assert_eq!(lessor.expired(10 * SECOND, 2, SECOND), [1, 2]);
-        assert_eq!(lessor.expired(10 * SECOND, 2, SECOND), [3, 4]);
-        assert_eq!(lessor.expired(10 * SECOND, 2, SECOND), [5]);
+        assert_eq!(expired(&mut lessor, 10 * SECOND, 2), [1, 2]);
+        assert_eq!(expired(&mut lessor, 10 * SECOND, 2), [3, 4]);
+        assert_eq!(expired(&mut lessor, 10 * SECOND, 2), [5]);
     }
 }

@@ -5,8 +5,9 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use quorate::ProposeError;
 use quorate_base::{NodeId, Term};
-use quorate_kv::lease::Lessor;
+use quorate_kv::lease::{Expired, Lessor};
 use quorate_kv::{Command, Lease};
 use tokio::sync::watch;
 use tonic::Status;
@@ -81,6 +82,16 @@ impl Leases {
         }
     }
 
+    /// The proposal to revoke an expired lease was not answered. Only what certainly has no effect is tried again: proposed by the
+    /// leader itself, the others are committed in the term they carry, or are void. A second one could end a lease that was granted
+    /// under the same id after the first.
+    fn failed(&self, expired: Expired, error: ProposeError, now: u64) {
+        match error {
+            ProposeError::NotDone(_) => self.lessor().report_again(expired, now),
+            ProposeError::Unknown(_) => {}
+        }
+    }
+
     fn term(&self) -> Option<Term> {
         *self.office.borrow()
     }
@@ -136,15 +147,17 @@ async fn take_office(ctx: &Context, term: Term) -> bool {
 /// Proposes the end of expired leases. Each proposal carries the term in which the expiry was seen and is void in any other, so
 /// nothing bad comes of one that is late or goes through another leader.
 fn revoke_expired(ctx: &Arc<Context>, term: Term) {
-    let retry = u64::try_from(ctx.config.request_timeout().as_nanos()).unwrap_or(u64::MAX);
     let now = ctx.leases.now();
-    let expired = ctx.leases.lessor().expired(now, PER_TICK, retry);
-    for id in expired {
+    let expired = ctx.leases.lessor().expired(now, PER_TICK);
+    for expired in expired {
         let ctx = ctx.clone();
         tokio::spawn(async move {
+            let id = expired.id;
             let command = Command::LeaseRevoke { id, term: Some(term) };
-            if let Err(error) = ctx.propose(&command).await {
-                tracing::debug!(id, %error, "an expired lease is still to be revoked");
+            // The state machine's answer tells nothing new: it revoked the lease, found it gone or the term over.
+            if let Err(error) = ctx.handle.propose(command.encode()).await {
+                tracing::debug!(id, %error, "an expired lease is perhaps still to be revoked");
+                ctx.leases.failed(expired, error, ctx.leases.now());
             }
         });
     }
@@ -282,5 +295,28 @@ fn read_refusal(error: quorate::ReadError) -> Refusal {
     match error.0 {
         NoLeader | LeaderChanged => Refusal::NotLeader,
         _ => Refusal::Failed(errors::of_read(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate::Reason;
+
+    #[test]
+    fn only_a_revocation_that_certainly_was_not_done_is_proposed_again() {
+        let leases = Leases::default();
+        leases.promote(Term(3), vec![Lease { id: 7, ttl: 5 }]);
+        let end = u64::MAX;
+        let reported = leases.lessor().expired(end, PER_TICK);
+        assert_eq!(reported.len(), 1);
+        for reason in [Reason::Busy, Reason::NoLeader] {
+            leases.failed(reported[0], ProposeError::NotDone(reason), end);
+            assert_eq!(leases.lessor().expired(end, PER_TICK), reported, "{reason}");
+        }
+        for reason in [Reason::Timeout, Reason::LeaderChanged] {
+            leases.failed(reported[0], ProposeError::Unknown(reason), end);
+            assert!(leases.lessor().expired(end, PER_TICK).is_empty(), "{reason}");
+        }
     }
 }
