@@ -43,14 +43,11 @@ pub trait DiskFile: Send + Sync + Debug + 'static {
     /// Writes all of `data` at `offset`, growing the file if needed. Durable only after [`sync`](DiskFile::sync).
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
 
-    /// Writes the parts one after the other from `offset` on, in one system call where there is one.
+    /// Writes the parts one after the other from `offset` on, as one write: a process that is killed in the middle of it leaves whole
+    /// sectors written or not, wherever the parts' borders are. The log never passes more than 1,024 parts, the limit of a system call.
     fn write_vectored_at(&self, offset: u64, parts: &[io::IoSlice<'_>]) -> io::Result<()> {
-        let mut at = offset;
-        for part in parts {
-            self.write_at(at, part)?;
-            at += part.len() as u64;
-        }
-        Ok(())
+        let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        self.write_at(offset, &whole)
     }
 
     /// Makes everything written so far durable (`fdatasync`). After an error nothing is known about what is durable,

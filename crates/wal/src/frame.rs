@@ -17,6 +17,10 @@ pub(crate) fn size(payload: u64) -> u64 {
     (data + data.div_ceil(SUMS as u64)) * SECTOR as u64
 }
 
+/// From so many pieces on everything is copied: a frame must go out in one system call, which takes 1,024. Two calls could leave a
+/// sector half written if the process is killed between them, and that looks like damage.
+const MAX_BORROWING: usize = 1000;
+
 enum Piece<'a> {
     Copied(Range<usize>),
     Borrowed(&'a [u8]),
@@ -64,7 +68,7 @@ impl<'a> FrameWriter<'a> {
     pub(crate) fn push(&mut self, record: &Parts<'a>) {
         let header = record.header(self.place, self.offset());
         self.copy(&header);
-        if record.body.len() < COPY_BELOW {
+        if record.body.len() < COPY_BELOW || self.pieces.len() >= MAX_BORROWING {
             self.copy(record.body);
         } else {
             self.payload += record.body.len() as u32;

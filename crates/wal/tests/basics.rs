@@ -51,6 +51,22 @@ fn all_batches_of_a_call_share_one_write_and_one_sync() {
 }
 
 #[test]
+fn many_large_entries_go_out_in_one_system_call() {
+    let disk = MemDisk::default();
+    let (mut wal, _) = open(&disk, 8 << 20).unwrap();
+    let batches = [(1..=1500).map(|i| entry(i, vec![i as u8; 2000])).collect()];
+    wal.append(&batches).unwrap();
+    assert!(
+        disk.most_parts() > 1000 && disk.most_parts() <= 1024,
+        "{}",
+        disk.most_parts()
+    );
+    drop(wal);
+    let (_, found) = open(&disk, 8 << 20).unwrap();
+    assert_eq!(found.entries.len(), 1500);
+}
+
+#[test]
 fn nothing_to_append_touches_nothing() {
     let disk = MemDisk::default();
     let (mut wal, _) = open(&disk, 8192).unwrap();

@@ -65,6 +65,8 @@ struct State {
     capacity: Option<usize>,
     down: bool,
     syncs: u64,
+    /// The most parts that one write had.
+    most_parts: usize,
 }
 
 /// A directory in memory. Clones are the same directory.
@@ -136,6 +138,10 @@ impl MemDisk {
 
     pub fn syncs(&self) -> u64 {
         self.0.lock().unwrap().syncs
+    }
+
+    pub fn most_parts(&self) -> usize {
+        self.0.lock().unwrap().most_parts
     }
 
     pub fn is_down(&self) -> bool {
@@ -313,6 +319,7 @@ impl DiskFile for MemFile {
     fn write_vectored_at(&self, offset: u64, parts: &[io::IoSlice<'_>]) -> io::Result<()> {
         let mut data: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
         let mut state = self.disk.0.lock().unwrap();
+        state.most_parts = state.most_parts.max(parts.len());
         let mut permit = MemDisk::call(&mut state)?;
         if permit.half {
             data.truncate(data.len() / 2);
