@@ -339,7 +339,13 @@ impl StateMachine for Kv {
     fn apply(&mut self, at: LogId, command: &Bytes) -> Self::Output {
         self.skip(at);
         let command = Command::decode(command)?;
-        self.apply_command(at, &command)
+        match self.apply_command(at, &command) {
+            // What this disk cannot read the others may have applied: going on would let the members diverge.
+            Err(Error::Storage(why)) => {
+                panic!("the store cannot be read, and nothing can be applied without it: {why}")
+            }
+            output => output,
+        }
     }
 
     fn skip(&mut self, at: LogId) {

@@ -212,6 +212,7 @@ pub(crate) fn receive(file: &File, at: LogId, source: &mut dyn Read) -> io::Resu
         }
         drop(writers);
         txn.commit().map_err(engine)?;
+        file.check_space()?;
         state.stored += gained;
         if let Some((crc, key, value)) = trailer {
             if key != rows.to_be_bytes() || value != crc.to_be_bytes() {

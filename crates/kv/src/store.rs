@@ -69,12 +69,21 @@ impl File {
         txn.commit().map_err(engine)?;
         let flushed = fill(&file)?;
         flush::commit(flush::begin(&file.db)?, &flushed)?;
-        if file.backend.is_deferred() {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
+        file.check_space()?;
         drop(file);
         disk.rename(NEW_FILE, FILE)?;
         disk.sync_dir()
+    }
+
+    /// Whether all that was committed is on the disk, and not waiting in memory for room there.
+    pub(crate) fn check_space(&self) -> io::Result<()> {
+        if self.backend.is_deferred() {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                "the disk is too full for the snapshot",
+            ));
+        }
+        Ok(())
     }
 
     fn flushed(&self) -> io::Result<Flushed> {

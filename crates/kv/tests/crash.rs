@@ -184,6 +184,63 @@ fn a_crash_in_a_restore_leaves_the_old_state_or_the_new() {
 }
 
 #[test]
+fn a_disk_too_full_for_a_snapshot_says_so_and_keeps_the_old_state() {
+    let log = log();
+    let (to, stream) = stream_of(&log);
+    let disk = MemDisk::default();
+    let mut kv = open(&disk).unwrap();
+    replay(&mut kv, &log[..5]);
+    jobs(&mut kv).unwrap();
+    let hash = kv.hash().unwrap();
+    let mut refused = 0;
+    for op in 0.. {
+        disk.full_after(Some(op));
+        let restored = kv.restore(to, &mut stream.as_slice());
+        disk.full_after(None);
+        match restored {
+            Ok(()) => break,
+            Err(error) => assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error}"),
+        }
+        refused += 1;
+        assert_eq!(kv.hash().unwrap(), hash);
+    }
+    assert!(refused > 5, "the restore is too short to tell: {refused}");
+    assert_eq!(kv.applied(), to);
+}
+
+#[test]
+fn what_cannot_be_read_ends_the_process_and_is_no_answer() {
+    let disk = MemDisk::default();
+    let mut kv = open(&disk).unwrap();
+    let puts = 500;
+    for i in 0..puts {
+        kv.apply(at(i), &put(&format!("k{i:03}"), 1000, 0).encode())
+            .unwrap();
+    }
+    jobs(&mut kv).unwrap();
+    drop(kv);
+    // Reopened, so that hardly anything is cached.
+    let mut kv = open(&disk).unwrap();
+    disk.fail_reads();
+    let compare = Compare {
+        key: Bytes::from_static(b"k000"),
+        range_end: Bytes::new(),
+        op: CompareOp::Equal,
+        target: CompareTarget::Mod(2),
+    };
+    let txn = TxnRequest {
+        compare: vec![compare],
+        ..TxnRequest::default()
+    };
+    let applied = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        kv.apply(at(puts), &Command::Txn(txn).encode())
+    }));
+    let panic = applied.expect_err("an answer would differ from the other members'");
+    let text = panic.downcast_ref::<String>().expect("a message");
+    assert!(text.contains("cannot be read"), "{text}");
+}
+
+#[test]
 fn a_damaged_snapshot_changes_nothing() {
     let log = log();
     let (to, stream) = stream_of(&log[..8]);

@@ -24,6 +24,7 @@ struct State {
     crash_at: Option<u64>,
     /// From this operation on writes fail with "no space".
     full_at: Option<u64>,
+    unreadable: bool,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -73,6 +74,11 @@ impl MemDisk {
     pub fn full_after(&self, ops: Option<u64>) {
         let mut state = self.state();
         state.full_at = ops.map(|ops| state.ops + ops);
+    }
+
+    /// From now on nothing can be read.
+    pub fn fail_reads(&self) {
+        self.state().unreadable = true;
     }
 
     /// The disk as found after a power cut now.
@@ -223,6 +229,9 @@ impl DiskFile for MemFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let state = self.disk.state();
         state.alive()?;
+        if state.unreadable {
+            return Err(io::Error::other("unreadable"));
+        }
         let start = offset as usize;
         let data = state.files[self.file].now.get(start..start + buf.len());
         buf.copy_from_slice(data.ok_or(io::ErrorKind::UnexpectedEof)?);
