@@ -43,7 +43,7 @@ pub enum BootError {
     },
     /// The recorded commit index is beyond the end.
     #[error(
-        "the log ends at {last}, but {commit} was committed: its end is lost; remove the data directory and let this member rejoin"
+        "the log ends at {last}, but {commit} was committed: its end is lost; let this member rejoin as a new one, never empty under its old identity"
     )]
     CommitLost {
         /// The commit index.
@@ -53,7 +53,7 @@ pub enum BootError {
     },
     /// The store is ahead of the log.
     #[error(
-        "the store has applied {machine}, but the log ends at {last}: one of them was replaced or lost; remove the data directory and let this member rejoin"
+        "the store has applied {machine}, but the log ends at {last}: one of them was replaced or lost; let this member rejoin as a new one, never empty under its old identity"
     )]
     MachineAhead {
         /// What the state machine has.
@@ -63,7 +63,7 @@ pub enum BootError {
     },
     /// The store lacks entries that the log no longer has.
     #[error(
-        "the store has applied {machine}, but the log starts after {base}: the store was replaced or lost; remove the data directory and let this member rejoin"
+        "the store has applied {machine}, but the log starts after {base}: the store was replaced or lost; let this member rejoin as a new one, never empty under its old identity"
     )]
     MachineBehind {
         /// What the state machine has.

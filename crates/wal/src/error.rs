@@ -6,8 +6,8 @@ use quorate_base::Index;
 use thiserror::Error;
 
 /// What to do about a log that must not be used; part of the messages below.
-const REMEDY: &str = "acknowledged entries may be lost, so this member must not start with this log: remove its data \
-                      directory and let it rejoin the cluster as a learner or a new member";
+const REMEDY: &str = "acknowledged entries may be lost, so this member must not start with this log: let it rejoin \
+                      the cluster as a new member with an empty data directory, never empty under its old identity";
 
 /// A place in the log that does not hold what was once made durable there.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
