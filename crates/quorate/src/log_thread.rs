@@ -20,8 +20,10 @@ use crate::work::{Report, Reports, Work, WorkQueue, panic_text};
 
 /// How often a full disk is tried again.
 const SPACE_RETRY: Duration = Duration::from_secs(1);
-/// With less than this reserved on a full disk the node takes no proposals.
-const LAST_RESERVE: u64 = 4 << 20;
+/// With less than this reserved on a full disk the node takes nothing more into its log.
+const LAST_RESERVE: u64 = 8 << 20;
+/// With less than this reserved, the next segment is made without waiting for an idle moment.
+const PRESSED: u64 = 12 << 20;
 
 /// For the disk thread.
 pub(crate) enum DiskOp {
@@ -102,15 +104,21 @@ impl Worker {
                 Work::Idle => true,
                 Work::Closed => return Ok(()),
             };
-            // On a full disk also without an idle moment: deletes and other traffic that needs no room must not keep the
-            // thread from noticing that there is room again.
-            let starved = self.wal.space() == quorate_wal::Space::Low && kept_up.elapsed() >= SPACE_RETRY;
-            if idle || starved {
+            if idle || self.cannot_wait(kept_up) {
                 self.maintain()?;
                 kept_up = Instant::now();
             }
             self.notice_space();
             patience = self.patience();
+        }
+    }
+
+    /// Whether upkeep is due although there is work: room is running out. On a full disk now and then, lest traffic that needs no
+    /// room keeps the thread from noticing that there is room again.
+    fn cannot_wait(&self, kept_up: Instant) -> bool {
+        match self.wal.space() {
+            quorate_wal::Space::Ok => self.wal.needs_maintenance() && self.wal.reserved() < PRESSED,
+            quorate_wal::Space::Low => kept_up.elapsed() >= SPACE_RETRY,
         }
     }
 

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 
 use bytes::Bytes;
 use quorate_base::{Disk, Index, Job, LogId, SnapshotReader, StateMachine};
-use quorate_kv::{Applied, Command, Error, EventBatch, Kv, Lease, Options, Response};
+use quorate_kv::{AlarmKind, Applied, Command, Error, EventBatch, Kv, Lease, Options, Response};
 use tokio::sync::{Notify, mpsc};
 
 use crate::leases::Leases;
@@ -72,7 +72,12 @@ impl KvMachine {
 
     fn publish_state(&self) {
         self.news.revision.store(self.kv.revision(), Relaxed);
-        self.news.space_low.store(self.kv.space_low(), Relaxed);
+        let alarmed = self
+            .kv
+            .alarms()
+            .iter()
+            .any(|alarm| alarm.kind == AlarmKind::NoSpace);
+        self.news.space_low.store(alarmed || self.kv.space_low(), Relaxed);
     }
 
     /// Tells the lessor. Its deadlines follow this node's clock, which never touches the replicated state.

@@ -97,6 +97,7 @@ impl<S: StateMachine> Host<S> {
     fn apply(&mut self, entries: Vec<ToApply>, replies: &mut Replies<S>, events: &mut Vec<Event>) {
         let machine = self.machine.as_mut().expect("only called while it is here");
         self.shared.metrics.applied.add(entries.len() as u64);
+        let mut answers = Vec::new();
         for entry in entries {
             assert_eq!(
                 entry.at.index,
@@ -107,14 +108,16 @@ impl<S: StateMachine> Host<S> {
             match entry.command {
                 Some(command) => {
                     let output = machine.apply(entry.at, &command);
-                    if let Some(token) = entry.token {
-                        replies.applied(token, output);
-                    }
+                    answers.extend(entry.token.map(|token| (token, output)));
                 }
                 None => machine.skip(entry.at),
             }
         }
+        // Published first: whoever has an answer may rely on what was published with it.
         machine.batch_applied();
+        for (token, output) in answers {
+            replies.applied(token, output);
+        }
         events.push(Event::Applied(self.applied));
         self.tend(events);
     }

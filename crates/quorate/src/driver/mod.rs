@@ -14,9 +14,10 @@ mod watchdog;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use quorate_base::StateMachine;
+use quorate_base::{NodeId, StateMachine};
 use quorate_node::Node;
 use quorate_node::event::{Effects, Event, MachineOp, Nanos};
+use quorate_node::message::PeerMessage;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -230,7 +231,28 @@ impl<S: StateMachine> Driver<S> {
     fn take_frames(&mut self, now: Nanos, inbound: Inbound) {
         let Inbound { from, messages } = inbound;
         for message in messages {
-            self.node.step(now, Event::Peer { from, message });
+            let message = match self.telling.space {
+                Space::Out => self.spare_the_disk(from, message),
+                Space::Ok | Space::Low => Some(message),
+            };
+            if let Some(message) = message {
+                self.node.step(now, Event::Peer { from, message });
+            }
+        }
+    }
+
+    /// With the log's reserve nearly used up, what would add to the log is passed over: entries, which the leader sends again, and other members'
+    /// proposals, which are refused. Votes and everything else go on in what is left.
+    fn spare_the_disk(&mut self, from: NodeId, message: PeerMessage) -> Option<PeerMessage> {
+        match message {
+            PeerMessage::Append { ref entries, .. } if !entries.is_empty() => None,
+            PeerMessage::Forward { request, .. } => {
+                let why = quorate_node::event::Reason::Busy;
+                // A full queue loses it, and the sender's deadline decides.
+                let _ = self.links.send(from, PeerMessage::Refuse { request, why });
+                None
+            }
+            other => Some(other),
         }
     }
 
