@@ -13,6 +13,7 @@ mod serve;
 mod settings;
 mod urls;
 
+use std::ffi::OsString;
 use std::future::Future;
 use std::process::ExitCode;
 
@@ -23,7 +24,7 @@ use client::Failure;
 
 fn main() -> ExitCode {
     let result = match serve_as_etcd() {
-        Some(flags) => serve::run(flags),
+        Some(flags) => flags.and_then(serve::run),
         None => run(Cli::parse().command),
     };
     match result {
@@ -39,11 +40,15 @@ fn main() -> ExitCode {
 
 /// Called by the name `etcd` (through a link), the program is what the caller expects: the server, with all arguments
 /// as its flags.
-fn serve_as_etcd() -> Option<Vec<String>> {
-    let mut args = std::env::args();
+fn serve_as_etcd() -> Option<Result<Vec<String>, Failure>> {
+    let mut args = std::env::args_os();
     let program = args.next()?;
     let name = std::path::Path::new(&program).file_stem()?;
-    (name == "etcd").then(|| args.collect())
+    let text = |arg: OsString| {
+        arg.into_string()
+            .map_err(|arg| Failure::usage(format!("{} is not text", arg.display())))
+    };
+    (name == "etcd").then(|| args.map(text).collect())
 }
 
 fn run(command: Command) -> Result<(), Failure> {

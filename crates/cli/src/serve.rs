@@ -17,9 +17,21 @@ pub fn version() -> String {
     format!("quorate {}\netcd API {API_VERSION}\n", env!("CARGO_PKG_VERSION"))
 }
 
+/// etcd's variables. Others need not even be text.
+fn environment() -> Result<Vec<(String, String)>, Failure> {
+    let named = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    named
+        .filter(|(name, _)| name.starts_with("ETCD_"))
+        .map(|(name, value)| match value.into_string() {
+            Ok(value) => Ok((name, value)),
+            Err(_) => Err(Failure::usage(format!("the value of {name} is not text"))),
+        })
+        .collect()
+}
+
 /// Runs a server until it ends.
 pub fn run(args: Vec<String>) -> Result<(), Failure> {
-    let values = Values::parse(args, std::env::vars()).map_err(|error| Failure::usage(error.to_string()))?;
+    let values = Values::parse(args, environment()?).map_err(|error| Failure::usage(error.to_string()))?;
     match values.ask {
         Ask::Run => {}
         Ask::Help => {
