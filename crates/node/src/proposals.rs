@@ -253,8 +253,7 @@ impl Proposals {
         match (ticket, why) {
             (Ticket::Own { seq, .. }, Refused::Busy) => self.fail(seq, Failure::NotDone(Reason::Busy), out),
             (Ticket::Own { seq, command }, Refused::NotLeader(_) | Refused::Transferring) => {
-                self.retry_later(now);
-                self.hold(seq, command, out);
+                self.hold_anew(now, seq, command, out);
             }
             (Ticket::Peer { from, request, .. }, why) => {
                 let why = match why {
@@ -347,26 +346,31 @@ impl Proposals {
         }
         match pending.command.take() {
             Some(command) if matches!(why, Reason::LeaderChanged | Reason::NoLeader) => {
-                let pending = self.forget(seq);
-                self.last += 1;
-                self.due.insert((pending.deadline, self.last));
-                self.live.insert(self.last, pending);
-                self.retry_later(now);
-                self.hold(self.last, command, out);
+                self.hold_anew(now, seq, command, out);
             }
             _ => self.fail(seq, Failure::NotDone(why), out),
         }
     }
 
-    /// A forwarded command was not sent: it waits for a better moment.
+    /// A forwarded command was certainly not sent: it waits for a better moment, and for a new number, since numbers sent
+    /// meanwhile may have made the old one count as seen.
     pub(crate) fn not_sent(&mut self, now: Nanos, request: RequestId, command: Bytes, out: &mut Outbox) {
         let Some(seq) = self.own(request) else { return };
         let pending = self.pending(seq);
         if matches!(pending.state, State::Forwarded { .. }) {
             pending.command = None;
-            self.retry_later(now);
-            self.hold(seq, command, out);
+            self.hold_anew(now, seq, command, out);
         }
+    }
+
+    /// Holds a proposal that nobody else has or will get, under a new number, to try again in a while.
+    fn hold_anew(&mut self, now: Nanos, seq: u64, command: Bytes, out: &mut Outbox) {
+        let pending = self.forget(seq);
+        self.last += 1;
+        self.due.insert((pending.deadline, self.last));
+        self.live.insert(self.last, pending);
+        self.retry_later(now);
+        self.hold(self.last, command, out);
     }
 
     /// The entry `at` goes to the state machine. Returns who waits for its output; whoever was promised this index in another term

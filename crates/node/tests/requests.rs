@@ -248,6 +248,30 @@ fn a_proposal_that_could_not_be_sent_is_sent_later() {
 }
 
 #[test]
+fn a_proposal_that_could_not_be_sent_is_not_taken_for_an_old_one_later() {
+    let mut cluster = Cluster::new(3, |_| {});
+    cluster.elect();
+    let follower = cluster.follower();
+    let mut refusals = 1;
+    cluster.queue = Box::new(move |_, _, message| {
+        let refuse = matches!(message, PeerMessage::Forward { .. }) && refusals > 0;
+        refusals -= i32::from(refuse);
+        !refuse
+    });
+    let token = cluster.propose(follower, "first");
+    // So many overtake it that the leader counts its number as seen long ago.
+    let others: Vec<_> = (0..2000)
+        .map(|i| cluster.propose(follower, format!("{i}")))
+        .collect();
+    assert!(matches!(cluster.outcome(token), Outcome::Applied(_)));
+    for other in others {
+        assert!(matches!(cluster.outcome(other), Outcome::Applied(_)));
+    }
+    cluster.converge();
+    assert_eq!(cluster.host(1).machine.commands.len(), 2001);
+}
+
+#[test]
 fn a_doubled_forward_is_done_once() {
     let mut cluster = Cluster::new(3, |_| {});
     let leader = cluster.elect();
