@@ -38,6 +38,15 @@ pub(crate) enum Request<S: StateMachine> {
 }
 
 impl<S: StateMachine> Request<S> {
+    /// Whether a full queue refuses it. What concerns the node itself always passes: nobody sends many of that, and a node that is
+    /// too busy must still stop when told to.
+    fn is_bounded(&self) -> bool {
+        match self {
+            Request::Propose { .. } | Request::Read(_) | Request::Local(_) | Request::Confirm(_) => true,
+            Request::Transfer(_) | Request::Shutdown => false,
+        }
+    }
+
     fn bytes(&self) -> usize {
         match self {
             Request::Propose { command, .. } => command.len(),
@@ -113,9 +122,10 @@ impl<S: StateMachine> Inbox<S> {
     /// Queues a request; a stopped node or a full queue refuses it at once.
     pub(crate) fn request(&self, request: Request<S>) {
         let mut queue = self.lock();
+        let full = queue.requests.len() >= MAX_REQUESTS || queue.bytes >= MAX_BYTES;
         let why = if queue.closed {
             Reason::Stopped
-        } else if queue.requests.len() >= MAX_REQUESTS || queue.bytes >= MAX_BYTES {
+        } else if full && request.is_bounded() {
             Reason::Busy
         } else {
             let wake = queue.requests.is_empty() && queue.done.is_empty();
@@ -169,6 +179,69 @@ impl<S: StateMachine> Inbox<S> {
         drop(queue);
         for request in left {
             request.refuse(Reason::Stopped);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use quorate_base::{Index, LogId};
+
+    use super::*;
+
+    /// Never asked for anything here.
+    struct Machine;
+
+    impl StateMachine for Machine {
+        type Output = ();
+        fn apply(&mut self, _: LogId, _: &Bytes) {}
+        fn skip(&mut self, _: LogId) {}
+        fn applied(&self) -> LogId {
+            LogId::new(0, 0)
+        }
+        fn durable(&self) -> Index {
+            Index(0)
+        }
+        fn snapshot(&self) -> io::Result<Box<dyn SnapshotReader>> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+        fn restore(&mut self, _: LogId, _: &mut dyn io::Read) -> io::Result<()> {
+            Err(io::ErrorKind::Unsupported.into())
+        }
+    }
+
+    fn propose(inbox: &Inbox<Machine>, command: Bytes) -> oneshot::Receiver<Result<(), ProposeError>> {
+        let (reply, answer) = oneshot::channel();
+        let arrived = Instant::now();
+        inbox.request(Request::Propose {
+            command,
+            arrived,
+            reply,
+        });
+        answer
+    }
+
+    fn is_busy(mut answer: oneshot::Receiver<Result<(), ProposeError>>) -> bool {
+        matches!(answer.try_recv(), Ok(Err(ProposeError::NotDone(Reason::Busy))))
+    }
+
+    #[test]
+    fn a_full_queue_refuses_requests_but_not_the_order_to_stop() {
+        let by_bytes = Inbox::new();
+        assert!(!is_busy(propose(&by_bytes, vec![0; MAX_BYTES].into())));
+        let by_number = Inbox::new();
+        (0..MAX_REQUESTS).for_each(|_| by_number.request(Request::Local(Box::new(|_| ()))));
+        for inbox in [by_bytes, by_number] {
+            assert!(is_busy(propose(&inbox, Bytes::new())));
+            inbox.request(Request::Transfer(None));
+            inbox.request(Request::Shutdown);
+            let last = inbox.take().requests.split_off(1);
+            let [.., Request::Transfer(None), Request::Shutdown] = &last[..] else {
+                panic!("they are not in the queue");
+            };
+            assert!(!is_busy(propose(&inbox, Bytes::new())), "there is room again");
         }
     }
 }
