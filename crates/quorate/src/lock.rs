@@ -39,7 +39,10 @@ impl DirLock {
             }
             Err(error) => return Err(StartError::io(failed())(error.into())),
         }
-        write_pid(&mut file).map_err(StartError::io(failed()))?;
+        // The lock counts, not the file's text: a full disk, say, does not keep a node from starting.
+        if let Err(error) = write_pid(&mut file) {
+            tracing::warn!(%error, path = %path.display(), "cannot note in the lock file who holds it");
+        }
         Ok(DirLock { _file: file })
     }
 }
@@ -65,6 +68,16 @@ fn holder(file: &mut File) -> String {
 mod tests {
     use super::*;
     use crate::testing::TempDir;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_lock_file_that_cannot_be_written_locks_all_the_same() {
+        let dir = TempDir::new();
+        std::os::unix::fs::symlink("/dev/full", dir.path().join(NAME)).unwrap();
+        let _lock = DirLock::take(dir.path()).unwrap();
+        let second = DirLock::take(dir.path());
+        assert!(matches!(second, Err(StartError::Locked { .. })), "{second:?}");
+    }
 
     #[test]
     fn a_second_taker_hears_who_holds_it_until_it_is_dropped() {
