@@ -99,6 +99,12 @@ pub enum Event {
         /// Whether this answers `Finish`: all is checked and synced.
         finished: bool,
     },
+    /// [`StageOp::Begin`], [`StageOp::Write`] or [`StageOp::Finish`] failed for want of space, and what was staged is gone. Operations of
+    /// the same transfer that follow are passed over.
+    StageFailed {
+        /// Which transfer, as numbered in [`StageOp`].
+        stream: StreamId,
+    },
 }
 
 /// What the driver has to carry out. The fields are independent but for the order: `log`, `stage` in order on the disk thread; `machine`
@@ -208,7 +214,7 @@ pub enum SnapshotOp {
         /// At most so many bytes.
         max: usize,
     },
-    /// Let go of it. Comes once for each that was opened or could not be.
+    /// Let go of it. Comes for each that was opened or could not be, at times before [`Event::SnapshotOpened`] and then once more.
     Close {
         /// Its number.
         stream: StreamId,

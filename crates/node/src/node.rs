@@ -132,6 +132,7 @@ impl Node {
                 len,
                 finished,
             } => self.on_staged(stream, len, finished),
+            Event::StageFailed { stream } => self.incoming.stage_failed(stream, &mut self.out),
         }
         self.feed();
     }

@@ -195,6 +195,78 @@ fn a_damaged_piece_is_not_taken() {
 }
 
 #[test]
+fn a_full_disk_at_the_follower_ends_the_transfer_until_there_is_room() {
+    let (mut cluster, slow, leader) = behind();
+    cluster.host(slow).staging_room = 500;
+    let (refusals, tally) = count(|message| {
+        matches!(
+            message,
+            PeerMessage::SnapshotAck {
+                outcome: SnapshotOutcome::Refused,
+                ..
+            }
+        )
+    });
+    cluster.filter = Box::new(move |_, _, message| {
+        tally(message);
+        true
+    });
+    cluster.heal();
+    cluster.run_until("a refusal", |_| *refusals.borrow() > 0);
+    let before = cluster.node(leader).raft().log().base().last.index;
+    (0..30).for_each(|i| cluster.write(leader, format!("later {i}")));
+    cluster.flush(leader);
+    cluster.run_until("the next attempt", |_| *refusals.borrow() > 2);
+    cluster.flush(leader);
+    assert!(
+        cluster.node(leader).raft().log().base().last.index > before,
+        "the log goes on"
+    );
+    cluster.host(slow).staging_room = usize::MAX;
+    cluster.converge();
+    assert_eq!(cluster.host(slow).restores, 1);
+    assert_eq!(cluster.open_views(), 0);
+}
+
+#[test]
+fn a_follower_that_stages_nothing_more_is_given_up() {
+    let (mut cluster, slow, _) = behind();
+    let host = cluster.host(slow);
+    (host.staging_room, host.staging_silent) = (500, true);
+    cluster.heal();
+    cluster.run_until("the transfer", |cluster| cluster.open_views() > 0);
+    let begun = std::rc::Rc::new(RefCell::new(std::collections::BTreeSet::new()));
+    let streams = begun.clone();
+    cluster.filter = Box::new(move |_, _, message| {
+        if let PeerMessage::SnapshotBegin { stream, .. } = message {
+            streams.borrow_mut().insert(*stream);
+        }
+        true
+    });
+    cluster.run_until("another transfer", |_| begun.borrow().len() > 1);
+    cluster.host(slow).staging_room = usize::MAX;
+    cluster.converge();
+    assert_eq!(cluster.host(slow).restores, 1);
+}
+
+#[test]
+fn a_view_that_opens_after_its_transfer_ended_is_closed() {
+    let (mut cluster, slow, leader) = behind();
+    cluster.host(leader).open_stalled = true;
+    cluster.heal();
+    cluster.run_until("a transfer", |cluster| {
+        cluster.hosts[&NodeId(leader)].waits_for_view()
+    });
+    let other = (1..=3).find(|id| *id != slow && *id != leader).unwrap();
+    cluster.step(leader, Event::Transfer(Some(NodeId(other))));
+    cluster.run_until("the new leader", |cluster| cluster.leader() == Some(other));
+    cluster.converge();
+    cluster.unstall(leader);
+    cluster.settle();
+    assert_eq!(cluster.open_views(), 0);
+}
+
+#[test]
 fn a_crash_between_install_and_takeover_is_made_good_at_the_start() {
     let (mut cluster, slow, leader) = behind();
     cluster.host(slow).restore_stalled = true;

@@ -23,9 +23,14 @@ impl Staging {
         Staging { disk, open: None }
     }
 
-    /// Carries out one operation. On a full disk the transfer is given up in silence: its sender will find that nothing is
-    /// acknowledged and begin anew. Any other error is final.
+    /// Carries out one operation. On a full disk the transfer is given up, which the node hears of. Any other error is final.
     pub(crate) fn carry_out(&mut self, op: StageOp) -> Result<Option<Event>, String> {
+        let stream = match op {
+            StageOp::Begin { stream } | StageOp::Write { stream, .. } | StageOp::Finish { stream } => {
+                Some(stream)
+            }
+            StageOp::Discard => None,
+        };
         match self.try_carry_out(op) {
             Ok(event) => Ok(event),
             Err(error)
@@ -38,7 +43,7 @@ impl Staging {
                 if let Some((_, file)) = self.open.take() {
                     let _ = file.set_len(0);
                 }
-                Ok(None)
+                Ok(stream.map(|stream| Event::StageFailed { stream }))
             }
             Err(error) => Err(error.to_string()),
         }
@@ -149,6 +154,92 @@ mod tests {
             offset,
             bytes: Bytes::from_static(bytes),
         }
+    }
+
+    /// A disk whose files take no more than `room` bytes each.
+    #[derive(Debug)]
+    struct Narrow {
+        inner: DirDisk,
+        room: u64,
+    }
+
+    #[derive(Debug)]
+    struct NarrowFile(Arc<dyn DiskFile>, u64);
+
+    impl Disk for Narrow {
+        fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
+            Ok(Arc::new(NarrowFile(self.inner.open(name, create)?, self.room)))
+        }
+        fn list(&self) -> io::Result<Vec<String>> {
+            self.inner.list()
+        }
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.inner.rename(from, to)
+        }
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.inner.remove(name)
+        }
+        fn sync_dir(&self) -> io::Result<()> {
+            self.inner.sync_dir()
+        }
+    }
+
+    impl DiskFile for NarrowFile {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+            self.0.read_at(offset, buf)
+        }
+        fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            if offset + data.len() as u64 > self.1 {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            self.0.write_at(offset, data)
+        }
+        fn sync(&self) -> io::Result<()> {
+            self.0.sync()
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.0.set_len(len)
+        }
+    }
+
+    #[test]
+    fn a_full_disk_fails_the_transfer_once_and_frees_what_it_took() {
+        let dir = TempDir::new();
+        let disk: Arc<dyn Disk> = Arc::new(Narrow {
+            inner: DirDisk::open(dir.path()).unwrap(),
+            room: 8,
+        });
+        let mut staging = Staging::new(disk.clone());
+        staging.carry_out(StageOp::Begin { stream: 1 }).unwrap();
+        let fits = staging.carry_out(write(1, 0, b"fits")).unwrap();
+        assert!(matches!(fits, Some(Event::Staged { len: 4, .. })));
+        let fails = staging.carry_out(write(1, 4, b"too much")).unwrap();
+        assert!(
+            matches!(fails, Some(Event::StageFailed { stream: 1 })),
+            "{fails:?}"
+        );
+        assert_eq!(disk.open(STAGING, false).unwrap().len().unwrap(), 0);
+        // What was queued behind it changes nothing.
+        assert!(staging.carry_out(write(1, 4, b"late")).unwrap().is_none());
+        assert!(
+            staging
+                .carry_out(StageOp::Finish { stream: 1 })
+                .unwrap()
+                .is_none()
+        );
+        staging.carry_out(StageOp::Begin { stream: 2 }).unwrap();
+        let again = staging.carry_out(write(2, 0, b"again")).unwrap();
+        assert!(matches!(
+            again,
+            Some(Event::Staged {
+                stream: 2,
+                len: 5,
+                ..
+            })
+        ));
     }
 
     #[test]

@@ -196,6 +196,20 @@ impl Incoming {
         None
     }
 
+    /// There is no room for the staging file: the sender hears of it, and may begin anew.
+    pub(crate) fn stage_failed(&mut self, stage: StreamId, out: &mut Outbox) {
+        let Some(current) = self.current.as_ref().filter(|current| current.stage == stage) else {
+            return;
+        };
+        assert_ne!(
+            current.phase,
+            Phase::Installing,
+            "what is being installed was staged and synced"
+        );
+        ack(current.from, current.stream, 0, SnapshotOutcome::Refused, out);
+        self.drop_staging(out);
+    }
+
     /// The core has logged the install of what was staged.
     pub(crate) fn installing(&mut self, meta: &SnapMeta) {
         let current = self.current.as_mut().filter(|current| current.meta == *meta);

@@ -11,7 +11,7 @@ use crate::event::{Nanos, SnapshotOp, StreamId};
 use crate::message::{PeerMessage, SnapshotOutcome};
 use crate::outbox::Outbox;
 
-/// So many times in a row without any answer, and a transfer is given up.
+/// So many times in a row without any progress, and a transfer is given up.
 const TRIES: u32 = 8;
 
 /// The transfers to followers.
@@ -136,7 +136,8 @@ impl Outgoing {
         out: &mut Outbox,
     ) {
         let Some(stream) = self.streams.get_mut(&id) else {
-            return;
+            // It was closed before there was a view to let go of.
+            return out.effects.snapshots.push(SnapshotOp::Close { stream: id });
         };
         // The follower needs what comes after the snapshot, so the log must still have that.
         let Some(last) = at.filter(|at| log.contains(*at)) else {
@@ -196,8 +197,12 @@ impl Outgoing {
             // It lost what it had staged, and views cannot be read backwards: start over with a new one.
             return self.end(id, None, out);
         }
-        stream.tries = 0;
         stream.deadline = now + self.patience;
+        // Answers alone are no progress: a follower that stages nothing more must not pin the log for ever. One that has all
+        // of it may take its time to sync.
+        if len > stream.acked || (stream.complete && len == stream.read) {
+            stream.tries = 0;
+        }
         if len > stream.acked {
             stream.advance(len);
         } else if len == stream.acked && !asked && !stream.resent {

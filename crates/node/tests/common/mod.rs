@@ -47,6 +47,10 @@ pub struct Host {
     /// What the machine would be after a crash.
     pub saved: Machine,
     pub staging: Option<(StreamId, Vec<u8>)>,
+    /// No room for a staging file of more bytes than this.
+    pub staging_room: usize,
+    /// Says nothing when there is no room.
+    pub staging_silent: bool,
     views: BTreeMap<StreamId, (Vec<u8>, usize)>,
     /// Writes and their syncs do not end while this is set.
     pub disk_stalled: bool,
@@ -56,6 +60,9 @@ pub struct Host {
     /// Restores are not carried out while this is set.
     pub restore_stalled: bool,
     waiting_restore: Option<LogId>,
+    /// Views are not opened while this is set.
+    pub open_stalled: bool,
+    waiting_open: Vec<StreamId>,
     boots: u64,
     pub cold_reads: usize,
     pub restores: usize,
@@ -143,6 +150,8 @@ impl Cluster {
         host.stalled.clear();
         host.views.clear();
         host.waiting_restore = None;
+        host.open_stalled = false;
+        host.waiting_open.clear();
         host.machine = host.saved.clone();
         (host.disk_stalled, host.reads_stalled, host.restore_stalled) = (false, false, false);
         self.break_link(id);
@@ -495,6 +504,10 @@ impl Cluster {
     pub fn unstall(&mut self, id: u64) {
         let host = self.host(id);
         (host.disk_stalled, host.reads_stalled, host.restore_stalled) = (false, false, false);
+        host.open_stalled = false;
+        for stream in std::mem::take(&mut host.waiting_open) {
+            self.snapshot_op(id, SnapshotOp::Open { stream });
+        }
         self.log_ops(id, Vec::new());
         if let Some(at) = self.host(id).waiting_restore.take() {
             self.restore(id, at);
@@ -517,7 +530,14 @@ impl Cluster {
                 offset,
                 bytes,
             } => {
-                let staging = host.staging.as_mut().expect("a transfer has begun");
+                let Some(staging) = &mut host.staging else { return };
+                if staging.1.len() + bytes.len() > host.staging_room {
+                    host.staging = None;
+                    if !host.staging_silent {
+                        self.step(id, Event::StageFailed { stream });
+                    }
+                    return;
+                }
                 assert_eq!(
                     (staging.0, staging.1.len() as u64),
                     (stream, offset),
@@ -527,7 +547,7 @@ impl Cluster {
                 (stream, staging.1.len() as u64, false)
             }
             StageOp::Finish { stream } => {
-                let staging = host.staging.as_ref().expect("a transfer has begun");
+                let Some(staging) = &host.staging else { return };
                 assert_eq!(staging.0, stream);
                 (stream, staging.1.len() as u64, true)
             }
@@ -582,6 +602,7 @@ impl Cluster {
     fn snapshot_op(&mut self, id: u64, op: SnapshotOp) {
         let host = self.host(id);
         match op {
+            SnapshotOp::Open { stream } if host.open_stalled => host.waiting_open.push(stream),
             SnapshotOp::Open { stream } => {
                 host.views.insert(stream, (host.machine.encode(), 0));
                 let at = Some(host.machine.applied);
@@ -595,7 +616,7 @@ impl Cluster {
                 self.step(id, Event::SnapshotChunk { stream, chunk });
             }
             SnapshotOp::Close { stream } => {
-                host.views.remove(&stream).expect("each view is closed once");
+                host.views.remove(&stream);
             }
         }
     }
@@ -607,6 +628,11 @@ impl Cluster {
 }
 
 impl Host {
+    /// Whether a view was asked for and is not open yet.
+    pub fn waits_for_view(&self) -> bool {
+        !self.waiting_open.is_empty()
+    }
+
     fn empty() -> Host {
         Host {
             node: None,
@@ -614,12 +640,16 @@ impl Host {
             machine: Machine::default(),
             saved: Machine::default(),
             staging: None,
+            staging_room: usize::MAX,
+            staging_silent: false,
             views: BTreeMap::new(),
             disk_stalled: false,
             stalled: VecDeque::new(),
             reads_stalled: false,
             restore_stalled: false,
             waiting_restore: None,
+            open_stalled: false,
+            waiting_open: Vec::new(),
             boots: 0,
             cold_reads: 0,
             restores: 0,
