@@ -279,7 +279,7 @@ async fn a_damaged_log_is_refused_by_name_offset_and_remedy() {
     let near = offset.is_some_and(|offset| offset.abs_diff(at) <= 4_096);
     assert!(near, "names an offset near {at}: {text}");
     assert!(
-        text.contains("remove its data directory"),
+        text.contains("rejoin the cluster as a new member"),
         "says what to do: {text}"
     );
 
