@@ -564,3 +564,72 @@ fn a_watcher_that_wants_the_versions_before_waits_for_history_that_has_them() {
     let event = &last.unwrap().events[0];
     assert_eq!(event.prev_kv.as_ref().map(|kv| kv.mod_revision), Some(2));
 }
+
+fn publish(kv: &mut Kv, hub: &mut Hub, key: &'static str) {
+    put(kv, key);
+    kv.batch_applied();
+    hub.publish(&kv.take_events().unwrap());
+}
+
+#[test]
+fn progress_that_nobody_takes_is_not_piled_up() {
+    let (mut kv, mut hub, stream) = small();
+    hub.create(stream, watch("a", 0));
+    assert!(hub.next(stream).unwrap().created);
+    for _ in 0..100 {
+        hub.request_progress(stream);
+        hub.notify_progress();
+    }
+    publish(&mut kv, &mut hub, "b");
+    hub.request_progress(stream);
+    let mut taken = Vec::new();
+    while let Some(response) = hub.next(stream) {
+        taken.push((response.watch_id, response.revision));
+    }
+    let now = kv.revision();
+    assert_eq!(
+        taken,
+        [(-1, now - 1), (0, now - 1), (-1, now)],
+        "the last request is answered with what was true after it"
+    );
+    for _ in 0..2 {
+        hub.notify_progress();
+    }
+    assert_eq!(
+        hub.next(stream).map(|told| told.revision),
+        Some(now),
+        "and on it goes"
+    );
+}
+
+#[test]
+fn a_client_that_asks_and_never_reads_is_reported() {
+    let (_kv, mut hub, stream) = small();
+    let other = hub.open();
+    hub.create(other, watch("a", 0));
+    for _ in 0..100_000 {
+        hub.create(stream, watch("a", 0));
+        let id = hub.next(stream).unwrap().watch_id;
+        hub.cancel(stream, id);
+        assert!(hub.next(stream).unwrap().canceled);
+    }
+    assert_eq!(hub.take_overrun(), [], "whoever reads may go on for ever");
+    let mut asked = 0;
+    while hub.take_overrun().is_empty() {
+        // Refused, which needs an answer, too.
+        let twice = WatchRequest {
+            watch_id: 9,
+            ..watch("a", 0)
+        };
+        hub.create(stream, twice);
+        asked += 1;
+        assert!(asked < 100_000, "never reported");
+    }
+    let mut queued = 0;
+    while hub.next(stream).is_some() {
+        queued += 1;
+    }
+    assert_eq!(queued, asked - 1, "nothing was queued beyond the bound");
+    hub.close(stream);
+    assert!(hub.next(other).unwrap().created);
+}

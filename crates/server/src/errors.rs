@@ -26,6 +26,11 @@ pub(crate) fn too_large() -> Status {
     Status::invalid_argument("etcdserver: request is too large")
 }
 
+/// A watch stream whose client leaves the answers to its requests unread.
+pub(crate) fn unread() -> Status {
+    Status::resource_exhausted("etcdserver: too many unread answers on the watch stream")
+}
+
 /// The disk is full.
 pub(crate) fn no_space() -> Status {
     of_kv(&Error::NoSpace)

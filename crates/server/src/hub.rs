@@ -248,6 +248,9 @@ impl HubTask {
                 read = read_on(&mut self.reading) => self.take_history(read),
                 _ = progress.tick() => self.hub.notify_progress(),
             }
+            for stream in self.hub.take_overrun() {
+                self.fail(stream, errors::unread());
+            }
             for stream in self.hub.take_ready() {
                 self.deliver(stream);
             }
@@ -272,15 +275,17 @@ impl HubTask {
             Order::Progress(stream) if self.outlets.contains_key(&stream) => {
                 self.hub.request_progress(stream)
             }
-            Order::Fail(stream, status) => {
-                if let Some(outlet) = self.outlets.get(&stream) {
-                    // A stream whose channel is full ends without the word: its client does not read anyway.
-                    let _ = outlet.out.try_send(Err(status));
-                    self.close(stream);
-                }
-            }
+            Order::Fail(stream, status) => self.fail(stream, status),
             // The stream was closed meanwhile.
             Order::Create(..) | Order::Cancel(..) | Order::Progress(..) => {}
+        }
+    }
+
+    fn fail(&mut self, stream: StreamId, status: Status) {
+        if let Some(outlet) = self.outlets.get(&stream) {
+            // A stream whose channel is full ends without the word: its client does not read anyway.
+            let _ = outlet.out.try_send(Err(status));
+            self.close(stream);
         }
     }
 

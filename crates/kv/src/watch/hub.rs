@@ -13,6 +13,10 @@ use crate::types::{Event, EventKind};
 /// The watch id of what belongs to no watcher.
 const NO_WATCH: i64 = -1;
 
+/// Unsent answers to creates and cancels above which a stream is overrun: its client asks and asks and does not read. Well above
+/// what a client that reads has in flight when it sets up all its watchers at once.
+const MAX_ANSWERS: usize = 16_384;
+
 /// All watchers of a node.
 #[derive(Debug)]
 pub struct Hub {
@@ -31,6 +35,8 @@ pub struct Hub {
     ready: BTreeSet<StreamId>,
     /// Streams whose client waits for a progress answer.
     waiting: BTreeSet<StreamId>,
+    /// Streams with too many unsent answers, not yet told.
+    overrun: BTreeSet<StreamId>,
 }
 
 #[derive(Debug, Default)]
@@ -39,14 +45,34 @@ struct Stream {
     ids: BTreeMap<i64, u64>,
     next_id: i64,
     queue: VecDeque<Queued>,
+    /// Answers to creates and cancels in the queue.
+    answers: usize,
+    /// Whether a progress answer is in the queue. The next one waits until it is taken.
+    progress: bool,
 }
 
 /// A response, and whose queue it takes up how much of.
 #[derive(Debug)]
 struct Queued {
     response: WatchResponse,
+    kind: Kind,
     watcher: u64,
     bytes: usize,
+}
+
+/// What bounds the number of such responses in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// Events: the watcher's `queued`.
+    Events,
+    /// The answer to a create or cancel: the stream's `answers`.
+    Answer,
+    /// The answer to a progress request: the stream's `progress`.
+    Progress,
+    /// A progress notification: the watcher's `notified`.
+    Notification,
+    /// The end of a watcher that wants what is compacted: comes once.
+    Lost,
 }
 
 #[derive(Debug)]
@@ -59,6 +85,8 @@ struct Watcher {
     synced: bool,
     /// No event since the last progress interval began.
     quiet: bool,
+    /// A progress notification is in the stream's queue.
+    notified: bool,
     /// Bytes of its events in the stream's queue.
     queued: usize,
     request: WatchRequest,
@@ -88,6 +116,7 @@ impl Hub {
             unsynced: BTreeSet::new(),
             ready: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            overrun: BTreeSet::new(),
         }
     }
 
@@ -117,6 +146,7 @@ impl Hub {
         }
         self.ready.remove(&stream);
         self.waiting.remove(&stream);
+        self.overrun.remove(&stream);
     }
 
     /// Creates a watcher; the answer (created, or refused) is queued on the stream.
@@ -162,16 +192,17 @@ impl Hub {
             next,
             synced,
             quiet: false,
+            notified: false,
             queued: 0,
             request,
         };
         self.watchers.insert(fresh, watcher);
-        self.control(stream, id, |response| response.created = true);
+        self.answer(stream, id, |response| response.created = true);
         self.cancel_compacted();
     }
 
     fn refuse(&mut self, stream: StreamId, reason: &'static str) {
-        self.control(stream, NO_WATCH, |response| {
+        self.answer(stream, NO_WATCH, |response| {
             response.created = true;
             response.canceled = true;
             response.cancel_reason = reason;
@@ -185,12 +216,13 @@ impl Hub {
         };
         if let Some(watcher) = from.ids.remove(&watch_id) {
             self.forget(watcher);
-            self.control(stream, watch_id, |response| response.canceled = true);
+            self.answer(stream, watch_id, |response| response.canceled = true);
             self.answer_waiting();
         }
     }
 
-    /// A client's progress request: answered once, when all watchers of the stream are synced.
+    /// A client's progress request: answered once, when all watchers of the stream are synced and the answer before it was
+    /// taken. Requests that wait together get one answer.
     pub fn request_progress(&mut self, stream: StreamId) {
         if self.streams.contains_key(&stream) {
             self.waiting.insert(stream);
@@ -199,22 +231,24 @@ impl Hub {
     }
 
     /// The progress interval is over: every synced watcher that asked for notifications and had no event since the last call is
-    /// told the revision.
+    /// told the revision, unless the client has not even taken what it was told last.
     pub fn notify_progress(&mut self) {
         let revision = self.revision;
         let mut told = Vec::new();
-        for watcher in self.watchers.values_mut() {
+        for (key, watcher) in &mut self.watchers {
             let quiet = std::mem::replace(&mut watcher.quiet, true);
             if quiet
+                && !watcher.notified
                 && watcher.synced
                 && watcher.request.progress_notify
                 && watcher.request.start_revision <= revision
             {
-                told.push((watcher.stream, watcher.id));
+                watcher.notified = true;
+                told.push((watcher.stream, watcher.id, *key));
             }
         }
-        for (stream, id) in told {
-            self.control(stream, id, |_| {});
+        for (stream, id, key) in told {
+            self.control(stream, id, (Kind::Notification, key), |_| {});
         }
     }
 
@@ -359,7 +393,7 @@ impl Hub {
                 stream.ids.remove(&id);
             }
             let compacted = self.compacted;
-            self.control(stream, id, |response| {
+            self.control(stream, id, (Kind::Lost, u64::MAX), |response| {
                 response.canceled = true;
                 response.compact_revision = compacted;
             });
@@ -369,16 +403,18 @@ impl Hub {
     /// Answers progress requests of streams all of whose watchers are synced and have begun.
     fn answer_waiting(&mut self) {
         let revision = self.revision;
-        let due = |stream: &&StreamId| {
-            self.streams[stream].ids.values().all(|key| {
+        let due = |id: &&StreamId| {
+            let stream = &self.streams[id];
+            let ready = |key: &u64| {
                 let watcher = &self.watchers[key];
                 watcher.synced && watcher.request.start_revision <= revision
-            })
+            };
+            !stream.progress && stream.ids.values().all(ready)
         };
         let due: Vec<StreamId> = self.waiting.iter().filter(due).copied().collect();
         for stream in due {
             self.waiting.remove(&stream);
-            self.control(stream, NO_WATCH, |_| {});
+            self.control(stream, NO_WATCH, (Kind::Progress, u64::MAX), |_| {});
         }
     }
 
@@ -387,11 +423,30 @@ impl Hub {
         std::mem::take(&mut self.ready).into_iter().collect()
     }
 
+    /// The streams whose clients leave too many answers untaken, since the last call. They get no more of them: close them.
+    pub fn take_overrun(&mut self) -> Vec<StreamId> {
+        std::mem::take(&mut self.overrun).into_iter().collect()
+    }
+
     /// The next response of a stream. Taking it makes room for more.
-    pub fn next(&mut self, stream: StreamId) -> Option<WatchResponse> {
-        let queued = self.streams.get_mut(&stream)?.queue.pop_front()?;
-        if let Some(watcher) = self.watchers.get_mut(&queued.watcher) {
-            watcher.queued -= queued.bytes;
+    pub fn next(&mut self, id: StreamId) -> Option<WatchResponse> {
+        let stream = self.streams.get_mut(&id)?;
+        let queued = stream.queue.pop_front()?;
+        match queued.kind {
+            Kind::Answer => stream.answers -= 1,
+            Kind::Progress => {
+                stream.progress = false;
+                if self.waiting.contains(&id) {
+                    self.answer_waiting();
+                }
+            }
+            Kind::Events | Kind::Notification => {
+                if let Some(watcher) = self.watchers.get_mut(&queued.watcher) {
+                    watcher.queued -= queued.bytes;
+                    watcher.notified &= queued.kind != Kind::Notification;
+                }
+            }
+            Kind::Lost => {}
         }
         Some(queued.response)
     }
@@ -433,6 +488,7 @@ impl Hub {
             };
             stream.queue.push_back(Queued {
                 response,
+                kind: Kind::Events,
                 watcher: key,
                 bytes,
             });
@@ -440,8 +496,27 @@ impl Hub {
         self.ready.insert(watcher.stream);
     }
 
-    /// Queues a response without events.
-    fn control(&mut self, to: StreamId, watch_id: i64, set: impl FnOnce(&mut WatchResponse)) {
+    /// Queues the answer to a create or cancel, unless there are too many already.
+    fn answer(&mut self, to: StreamId, watch_id: i64, set: impl FnOnce(&mut WatchResponse)) {
+        let Some(stream) = self.streams.get_mut(&to) else {
+            return;
+        };
+        if stream.answers == MAX_ANSWERS {
+            self.overrun.insert(to);
+            return;
+        }
+        stream.answers += 1;
+        self.control(to, watch_id, (Kind::Answer, u64::MAX), set);
+    }
+
+    /// Queues a response without events, on behalf of a watcher or (`u64::MAX`) none.
+    fn control(
+        &mut self,
+        to: StreamId,
+        watch_id: i64,
+        (kind, watcher): (Kind, u64),
+        set: impl FnOnce(&mut WatchResponse),
+    ) {
         let mut response = WatchResponse {
             revision: self.revision,
             watch_id,
@@ -449,9 +524,11 @@ impl Hub {
         };
         set(&mut response);
         if let Some(stream) = self.streams.get_mut(&to) {
+            stream.progress |= kind == Kind::Progress;
             stream.queue.push_back(Queued {
                 response,
-                watcher: u64::MAX,
+                kind,
+                watcher,
                 bytes: 0,
             });
             self.ready.insert(to);
