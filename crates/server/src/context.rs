@@ -20,6 +20,9 @@ use crate::leases::Leases;
 use crate::machine::{KvMachine, News};
 use crate::members::Directory;
 
+/// Election timeouts without a leader after which a stream that insists on one is cancelled: etcd's number.
+const LEADERLESS: u32 = 3;
+
 /// Shared by all services of one server.
 pub(crate) struct Context {
     pub config: ServerConfig,
@@ -100,6 +103,23 @@ impl Context {
             return Err(errors::no_space());
         }
         Ok(())
+    }
+
+    /// Completes when there was no leader for some election timeouts.
+    pub async fn leaderless(&self) {
+        let mut status = self.status.clone();
+        loop {
+            if status.wait_for(|now| now.leader.is_none()).await.is_err() {
+                return;
+            }
+            let back = status.wait_for(|now| now.leader.is_some());
+            if tokio::time::timeout(self.config.election * LEADERLESS, back)
+                .await
+                .is_err()
+            {
+                return;
+            }
+        }
     }
 
     /// Waits until the leader or the term changes, but no longer than `at_most`.

@@ -13,7 +13,7 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{Answers, Api};
-use crate::context::{Context, mismatched};
+use crate::context::{Context, mismatched, requires_leader};
 use crate::{errors, leases};
 
 #[tonic::async_trait]
@@ -64,7 +64,8 @@ impl pb::lease_server::Lease for Api {
         request: Request<Streaming<pb::LeaseKeepAliveRequest>>,
     ) -> Result<Response<Self::LeaseKeepAliveStream>, Status> {
         self.ctx.check_leader(request.metadata())?;
-        Ok(Response::new(self.keep_alive(request.into_inner())))
+        let insists = requires_leader(request.metadata());
+        Ok(Response::new(self.keep_alive(request.into_inner(), insists)))
     }
 
     async fn lease_time_to_live(
@@ -115,8 +116,13 @@ impl pb::lease_server::Lease for Api {
 }
 
 impl Api {
-    /// Renews lease after lease, in the order asked, over any source of requests.
-    pub fn keep_alive<R>(&self, mut requests: R) -> Answers<pb::LeaseKeepAliveResponse>
+    /// Renews lease after lease, in the order asked, over any source of requests. Ends with an error when there is no leader for long,
+    /// if the client insists on one.
+    pub fn keep_alive<R>(
+        &self,
+        mut requests: R,
+        insists_on_leader: bool,
+    ) -> Answers<pb::LeaseKeepAliveResponse>
     where
         R: Stream<Item = Result<pb::LeaseKeepAliveRequest, Status>> + Send + Unpin + 'static,
     {
@@ -135,8 +141,17 @@ impl Api {
                     }
                 }
             };
+            let leaderless = async {
+                match insists_on_leader {
+                    true => ctx.leaderless().await,
+                    false => std::future::pending().await,
+                }
+                // To a client that has hung up there is nothing to say.
+                let _ = out.send(Err(errors::no_leader())).await;
+            };
             tokio::select! {
                 () = all => {}
+                () = leaderless => {}
                 () = out.closed() => {}
             }
         });

@@ -9,9 +9,6 @@ use crate::context::requires_leader;
 use crate::errors;
 use crate::hub::{WatchAnswers, WatchOrders};
 
-/// Election timeouts without a leader after which a stream that insists on one is cancelled: etcd's number.
-const LEADERLESS: u32 = 3;
-
 #[tonic::async_trait]
 impl pb::watch_server::Watch for Api {
     type WatchStream = Answers<pb::WatchResponse>;
@@ -40,7 +37,7 @@ impl Api {
             let ctx = self.ctx.clone();
             tokio::spawn(async move {
                 tokio::select! {
-                    () = leaderless(&ctx) => orders.fail(errors::no_leader()).await,
+                    () = ctx.leaderless() => orders.fail(errors::no_leader()).await,
                     () = orders.ended() => {}
                 }
             });
@@ -69,22 +66,5 @@ where
     tokio::select! {
         () = all => {}
         () = orders.ended() => {}
-    }
-}
-
-/// Completes when there was no leader for some election timeouts.
-async fn leaderless(ctx: &crate::context::Context) {
-    let mut status = ctx.status.clone();
-    loop {
-        if status.wait_for(|now| now.leader.is_none()).await.is_err() {
-            return;
-        }
-        let back = status.wait_for(|now| now.leader.is_some());
-        if tokio::time::timeout(ctx.config.election * LEADERLESS, back)
-            .await
-            .is_err()
-        {
-            return;
-        }
     }
 }

@@ -99,7 +99,7 @@ async fn answer(api: Api, call: &str, body: Body, limit: usize) -> Response<Body
             Ok(answers) => streamed(answers),
             Err(status) => stream_failed(&status),
         },
-        "lease/keepalive" => match body::first(api.keep_alive(body::messages(body, limit))).await {
+        "lease/keepalive" => match body::first(api.keep_alive(body::messages(body, limit), false)).await {
             Ok(answers) => streamed(answers),
             Err(status) => stream_failed(&status),
         },

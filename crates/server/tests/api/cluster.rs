@@ -6,6 +6,8 @@ use std::time::Duration;
 use quorate_base::NodeId;
 use quorate_proto::etcdserverpb as pb;
 use quorate_server::{Server, ServerConfig};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::Code;
 use tonic::transport::Channel;
 
@@ -184,6 +186,19 @@ async fn without_a_majority_clients_are_told_so() {
         .expect("a stream")
         .into_inner();
     assert!(next(&mut watch).await.created);
+    let (renew, renewals) = mpsc::channel(1);
+    let mut request = tonic::Request::new(ReceiverStream::new(renewals));
+    request
+        .metadata_mut()
+        .insert("hasleader", "true".parse().expect("a value"));
+    let missing = pb::LeaseKeepAliveRequest { id: 99 };
+    renew.send(missing).await.expect("an open stream");
+    let mut renewed = Lease::new(last.clone())
+        .lease_keep_alive(request)
+        .await
+        .expect("a stream")
+        .into_inner();
+    assert_eq!(next(&mut renewed).await.ttl, 0);
     for _ in 0..2 {
         three.servers.remove(0).shutdown().await.expect("an orderly end");
     }
@@ -208,6 +223,13 @@ async fn without_a_majority_clients_are_told_so() {
         no_leader,
         "a stream that insists ends"
     );
+    let cancelled = tokio::time::timeout(Duration::from_secs(20), renewed.message());
+    assert_eq!(
+        refused(cancelled.await.expect("in time")),
+        no_leader,
+        "so does one of renewals, though none is asked for"
+    );
+    drop(renew);
     let local = pb::RangeRequest {
         serializable: true,
         ..get("a")
