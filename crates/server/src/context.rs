@@ -21,7 +21,7 @@ use crate::machine::{KvMachine, News};
 use crate::members::Directory;
 
 /// Election timeouts without a leader after which a stream that insists on one is cancelled: etcd's number.
-const LEADERLESS: u32 = 3;
+pub(crate) const LEADERLESS: u32 = 3;
 
 /// Shared by all services of one server.
 pub(crate) struct Context {
@@ -33,6 +33,8 @@ pub(crate) struct Context {
     pub leases: Arc<Leases>,
     pub hub: HubClient,
     pub directory: Directory,
+    /// Whether this member has caught up since its start.
+    pub ready: watch::Receiver<bool>,
     /// Open client connections, for the metrics.
     pub connections: AtomicUsize,
 }
@@ -66,10 +68,27 @@ impl Context {
         Ok(())
     }
 
-    /// Unwraps a request after the leader check.
-    pub fn admit<T>(&self, request: Request<T>) -> Result<T, Status> {
+    /// Unwraps a request after the leader check, once this member serves data.
+    pub async fn admit<T>(&self, request: Request<T>) -> Result<T, Status> {
         self.check_leader(request.metadata())?;
+        self.ready().await?;
         Ok(request.into_inner())
+    }
+
+    /// Waits until this member has caught up after its start, but no longer than a request may take.
+    pub async fn ready(&self) -> Result<(), Status> {
+        if *self.ready.borrow() {
+            return Ok(());
+        }
+        let mut ready = self.ready.clone();
+        let waited =
+            tokio::time::timeout(self.config.request_timeout(), ready.wait_for(|ready| *ready)).await;
+        match waited {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(errors::stopped()),
+            Err(_) if self.leader().is_none() => Err(errors::no_leader()),
+            Err(_) => Err(errors::timed_out()),
+        }
     }
 
     /// Replicates a command.

@@ -3,7 +3,8 @@
 //! - [`config`]: what a server must be told; [`server`]: starting and stopping one.
 //! - [`machine`]: the store as replicated state machine, with its news for the rest.
 //! - `grpc`: the services; `http`: the gateway and pages; `listener`: connections.
-//! - `hub`: watch fan-out; `leases`: when leases expire; `members`: who is reachable where; `asks`: what servers ask each other.
+//! - `hub`: watch fan-out; `leases`: when leases expire; `members`: who is reachable where; `asks`: what servers ask each other;
+//!   `ready`: when a member that has started serves data.
 //! - `errors`, `convert`: between the API's words and ours.
 //!
 //! No rule of the store and none of Raft is here.
@@ -30,6 +31,7 @@ mod leases;
 mod listener;
 pub mod machine;
 mod members;
+mod ready;
 pub mod server;
 mod space;
 

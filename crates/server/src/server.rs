@@ -18,7 +18,7 @@ use crate::grpc::Api;
 use crate::leases::Leases;
 use crate::machine::{KvMachine, News};
 use crate::members::Directory;
-use crate::{asks, hub, leases, listener, members, space};
+use crate::{asks, hub, leases, listener, members, ready, space};
 
 /// How long open connections may finish what they are at when the server stops.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -78,7 +78,8 @@ pub async fn serve(config: ServerConfig, shutdown: impl Future<Output = ()>) -> 
     }
 }
 
-/// Starts a server on the current tokio runtime. It serves from the moment this returns.
+/// Starts a server on the current tokio runtime. It answers from the moment this returns; requests
+/// for data wait until this member has caught up with what it had shown before.
 ///
 /// # Errors
 /// If a client address is taken or the node does not start; nothing is left running then.
@@ -125,7 +126,9 @@ pub async fn start(config: ServerConfig) -> Result<Server, ServeError> {
             .collect(),
         false => config.advertise_clients.clone(),
     };
+    let (caught_up, ready) = watch::channel(false);
     let ctx = Arc::new(Context {
+        ready,
         directory: Directory::new(&config, client_urls),
         status: handle.subscribe(),
         handle: handle.clone(),
@@ -143,6 +146,7 @@ pub async fn start(config: ServerConfig) -> Result<Server, ServeError> {
     tokio::spawn(leases::run(ctx.clone()));
     tokio::spawn(members::introduce(ctx.clone()));
     tokio::spawn(space::watch(ctx.clone()));
+    tokio::spawn(ready::watch(ctx.clone(), caught_up));
     for listener in listeners {
         tasks.spawn(listener::accept(
             listener,

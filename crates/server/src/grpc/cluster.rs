@@ -13,7 +13,7 @@ impl pb::cluster_server::Cluster for Api {
         request: Request<pb::MemberListRequest>,
     ) -> Result<Response<pb::MemberListResponse>, Status> {
         let ctx = &self.ctx;
-        if ctx.admit(request)?.linearizable {
+        if ctx.admit(request).await?.linearizable {
             ctx.handle.read(|_| ()).await.map_err(errors::of_read)?;
         }
         // etcd leaves the revision out of this header.

@@ -13,7 +13,7 @@ use crate::{convert, errors};
 impl pb::kv_server::Kv for Api {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let ctx = &self.ctx;
-        let request = ctx.admit(request)?;
+        let request = ctx.admit(request).await?;
         let serializable = request.serializable;
         let range = convert::range(request)?;
         range.check().map_err(|e| errors::of_kv(&e))?;
@@ -32,7 +32,7 @@ impl pb::kv_server::Kv for Api {
 
     async fn put(&self, request: Request<pb::PutRequest>) -> Result<Response<pb::PutResponse>, Status> {
         let ctx = &self.ctx;
-        let put = convert::put(ctx.admit(request)?);
+        let put = convert::put(ctx.admit(request).await?);
         put.check().map_err(|e| errors::of_kv(&e))?;
         ctx.check_space()?;
         let applied = ctx.propose(&Command::Put(put)).await?;
@@ -50,7 +50,7 @@ impl pb::kv_server::Kv for Api {
         request: Request<pb::DeleteRangeRequest>,
     ) -> Result<Response<pb::DeleteRangeResponse>, Status> {
         let ctx = &self.ctx;
-        let delete = convert::delete_range(ctx.admit(request)?);
+        let delete = convert::delete_range(ctx.admit(request).await?);
         delete.check().map_err(|e| errors::of_kv(&e))?;
         let applied = ctx.propose(&Command::DeleteRange(delete)).await?;
         match applied.response {
@@ -64,7 +64,7 @@ impl pb::kv_server::Kv for Api {
 
     async fn txn(&self, request: Request<pb::TxnRequest>) -> Result<Response<pb::TxnResponse>, Status> {
         let ctx = &self.ctx;
-        let request = ctx.admit(request)?;
+        let request = ctx.admit(request).await?;
         let serializable = convert::is_serializable(&request);
         let txn = convert::txn(request)?;
         txn.check().map_err(|e| errors::of_kv(&e))?;
@@ -100,7 +100,7 @@ impl pb::kv_server::Kv for Api {
         request: Request<pb::CompactionRequest>,
     ) -> Result<Response<pb::CompactionResponse>, Status> {
         let ctx = &self.ctx;
-        let pb::CompactionRequest { revision, physical } = ctx.admit(request)?;
+        let pb::CompactionRequest { revision, physical } = ctx.admit(request).await?;
         let applied = ctx.propose(&Command::Compact { revision, physical }).await?;
         if physical {
             physically_compacted(ctx, revision).await?;

@@ -25,7 +25,7 @@ impl pb::lease_server::Lease for Api {
         request: Request<pb::LeaseGrantRequest>,
     ) -> Result<Response<pb::LeaseGrantResponse>, Status> {
         let ctx = &self.ctx;
-        let pb::LeaseGrantRequest { ttl, id: wanted } = ctx.admit(request)?;
+        let pb::LeaseGrantRequest { ttl, id: wanted } = ctx.admit(request).await?;
         let ttl = granted_ttl(ttl, ctx.config.min_lease_ttl()).map_err(|e| errors::of_kv(&e))?;
         ctx.check_space()?;
         loop {
@@ -52,7 +52,7 @@ impl pb::lease_server::Lease for Api {
         request: Request<pb::LeaseRevokeRequest>,
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let ctx = &self.ctx;
-        let id = ctx.admit(request)?.id;
+        let id = ctx.admit(request).await?.id;
         let applied = ctx.propose(&Command::LeaseRevoke { id, term: None }).await?;
         Ok(Response::new(pb::LeaseRevokeResponse {
             header: ctx.header_at(applied.revision),
@@ -73,7 +73,7 @@ impl pb::lease_server::Lease for Api {
         request: Request<pb::LeaseTimeToLiveRequest>,
     ) -> Result<Response<pb::LeaseTimeToLiveResponse>, Status> {
         let ctx = &self.ctx;
-        let pb::LeaseTimeToLiveRequest { id, keys } = ctx.admit(request)?;
+        let pb::LeaseTimeToLiveRequest { id, keys } = ctx.admit(request).await?;
         let remaining = leases::time_to_live(ctx, id, keys).await?;
         let header = ctx.header();
         Ok(Response::new(match remaining {
@@ -98,7 +98,7 @@ impl pb::lease_server::Lease for Api {
         request: Request<pb::LeaseLeasesRequest>,
     ) -> Result<Response<pb::LeaseLeasesResponse>, Status> {
         let ctx = &self.ctx;
-        ctx.admit(request)?;
+        ctx.admit(request).await?;
         let listed = ctx
             .handle
             .read(|machine| machine.kv().leases())
@@ -130,6 +130,11 @@ impl Api {
         let (out, answers) = mpsc::channel(16);
         tokio::spawn(async move {
             let all = async {
+                if let Err(status) = ctx.ready().await {
+                    // To a client that has hung up there is nothing to say.
+                    let _ = out.send(Err(status)).await;
+                    return;
+                }
                 while let Some(request) = requests.next().await {
                     let answer = match request {
                         Ok(request) => renewed(&ctx, request.id).await,

@@ -17,7 +17,7 @@ impl pb::maintenance_server::Maintenance for Api {
     async fn alarm(&self, request: Request<pb::AlarmRequest>) -> Result<Response<pb::AlarmResponse>, Status> {
         use pb::alarm_request::AlarmAction as Wire;
         let ctx = &self.ctx;
-        let request = ctx.admit(request)?;
+        let request = ctx.admit(request).await?;
         let action = match Wire::try_from(request.action) {
             Ok(Wire::Get) => AlarmAction::Get,
             Ok(Wire::Activate) => AlarmAction::Activate,
@@ -129,7 +129,7 @@ impl pb::maintenance_server::Maintenance for Api {
         request: Request<pb::MoveLeaderRequest>,
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
         let ctx = &self.ctx;
-        let target = NodeId(ctx.admit(request)?.target_id);
+        let target = NodeId(ctx.admit(request).await?.target_id);
         let leads = ctx.leader() == Some(ctx.config.id);
         if !leads {
             return Err(Status::failed_precondition("etcdserver: not leader"));

@@ -255,3 +255,70 @@ async fn without_a_majority_clients_are_told_so() {
         (503, r#"{"health":"false","reason":"RAFT NO LEADER"}"#)
     );
 }
+
+/// The first of three members, with nobody else there.
+async fn alone(scratch: &Scratch, ports: &[u16], election: Duration) -> Server {
+    let all: Vec<(u64, u16)> = (1..=3).zip(ports.iter().copied()).collect();
+    let mut config = ServerConfig::new(NodeId(1), 77, members(&all), scratch.0.join("n1"));
+    config.listen_clients = vec![([127, 0, 0, 1], 0).into()];
+    config.listen_peers = vec![([127, 0, 0, 1], ports[0]).into()];
+    (config.election, config.heartbeat) = (election, election / 10);
+    quorate_server::start(config).await.expect("the server starts")
+}
+
+fn local() -> pb::RangeRequest {
+    pb::RangeRequest {
+        serializable: true,
+        ..get("a")
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_has_not_caught_up_speaks_of_itself_only() {
+    let scratch = Scratch::new();
+    // Long enough that the member does not give up finding a leader within the test.
+    let server = alone(&scratch, &free_ports(3), Duration::from_secs(30)).await;
+    let channel = channel(server.addresses()[0]).await;
+    let (mut kv, mut watch) = (Kv::new(channel.clone()), Watch::new(channel.clone()));
+    let mut lease = Lease::new(channel.clone());
+    let data = async {
+        // Whichever comes first is one too many.
+        tokio::select! {
+            read = kv.range(local()) => format!("{read:?}"),
+            opened = watch.watch(tokio_stream::pending()) => format!("{:?}", opened.map(drop)),
+            listed = lease.lease_leases(pb::LeaseLeasesRequest {}) => format!("{listed:?}"),
+        }
+    };
+    let itself = async {
+        for _ in 0..50 {
+            let status = Maintenance::new(channel.clone())
+                .status(pb::StatusRequest {})
+                .await;
+            assert_eq!(status.expect("a status").into_inner().leader, 0);
+            let address = server.addresses()[0];
+            for page in ["/livez", "/health?serializable=true", "/metrics"] {
+                assert_eq!(
+                    crate::support::http(address, "GET", page, "").await.0,
+                    200,
+                    "{page}"
+                );
+            }
+        }
+    };
+    tokio::select! {
+        answer = data => panic!("served before it caught up: {answer}"),
+        () = itself => {}
+    }
+    server.shutdown().await.expect("an orderly end");
+}
+
+#[tokio::test]
+async fn a_member_that_finds_no_leader_serves_stale_reads_in_the_end() {
+    let scratch = Scratch::new();
+    let server = alone(&scratch, &free_ports(3), Duration::from_millis(100)).await;
+    let mut kv = Kv::new(channel(server.addresses()[0]).await);
+    let read = kv.range(local()).await.expect("a local read").into_inner();
+    assert_eq!(read.header.expect("a header").revision, 1);
+    assert_eq!(server.node().status().leader, None);
+    server.shutdown().await.expect("an orderly end");
+}
