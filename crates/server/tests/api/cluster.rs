@@ -256,12 +256,17 @@ async fn without_a_majority_clients_are_told_so() {
     );
 }
 
-/// The first of three members, with nobody else there.
-async fn alone(scratch: &Scratch, ports: &[u16], election: Duration) -> Server {
+/// One of three members, by its number from 1 on.
+async fn member(n: u16, scratch: &Scratch, ports: &[u16], election: Duration) -> Server {
     let all: Vec<(u64, u16)> = (1..=3).zip(ports.iter().copied()).collect();
-    let mut config = ServerConfig::new(NodeId(1), 77, members(&all), scratch.0.join("n1"));
+    let mut config = ServerConfig::new(
+        NodeId(n.into()),
+        77,
+        members(&all),
+        scratch.0.join(format!("n{n}")),
+    );
     config.listen_clients = vec![([127, 0, 0, 1], 0).into()];
-    config.listen_peers = vec![([127, 0, 0, 1], ports[0]).into()];
+    config.listen_peers = vec![([127, 0, 0, 1], ports[usize::from(n) - 1]).into()];
     (config.election, config.heartbeat) = (election, election / 10);
     quorate_server::start(config).await.expect("the server starts")
 }
@@ -277,7 +282,7 @@ fn local() -> pb::RangeRequest {
 async fn a_member_that_has_not_caught_up_speaks_of_itself_only() {
     let scratch = Scratch::new();
     // Long enough that the member does not give up finding a leader within the test.
-    let server = alone(&scratch, &free_ports(3), Duration::from_secs(30)).await;
+    let server = member(1, &scratch, &free_ports(3), Duration::from_secs(30)).await;
     let channel = channel(server.addresses()[0]).await;
     let (mut kv, mut watch) = (Kv::new(channel.clone()), Watch::new(channel.clone()));
     let mut lease = Lease::new(channel.clone());
@@ -315,10 +320,20 @@ async fn a_member_that_has_not_caught_up_speaks_of_itself_only() {
 #[tokio::test]
 async fn a_member_that_finds_no_leader_serves_stale_reads_in_the_end() {
     let scratch = Scratch::new();
-    let server = alone(&scratch, &free_ports(3), Duration::from_millis(100)).await;
+    let ports = free_ports(3);
+    let mut two = Vec::new();
+    for n in 1..=2 {
+        two.push(member(n, &scratch, &ports, Duration::from_secs(1)).await);
+    }
+    let mut kv = Kv::new(channel(two[0].addresses()[0]).await);
+    kv.put(put("a", "1")).await.expect("a put");
+    for server in two {
+        server.shutdown().await.expect("an orderly end");
+    }
+    let server = member(1, &scratch, &ports, Duration::from_millis(100)).await;
     let mut kv = Kv::new(channel(server.addresses()[0]).await);
     let read = kv.range(local()).await.expect("a local read").into_inner();
-    assert_eq!(read.header.expect("a header").revision, 1);
+    assert_eq!(read.kvs[0].value, "1");
     assert_eq!(server.node().status().leader, None);
     server.shutdown().await.expect("an orderly end");
 }
