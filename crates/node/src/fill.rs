@@ -33,6 +33,8 @@ struct Job {
     term: Term,
     range: Range,
     commit: Index,
+    /// The core has gone back since and asked for something else: of this one, only the read under way is still of use.
+    obsolete: bool,
 }
 
 /// What the log gave for a cold read that starts after `prev`: the bodies that still are what the log's shape says.
@@ -55,7 +57,9 @@ impl Appends {
         }
     }
 
-    /// Sends the entries of `range` to `to`, as soon as they are there.
+    /// Sends the entries of `range` to `to`, as soon as they are there. If they do not follow what waits already, the core has gone back to
+    /// look for the match, perhaps only because all this waiting looks like a loss from there: the new range takes the place of the old, or
+    /// the queue would grow by a repetition at every heartbeat.
     pub(crate) fn send(
         &mut self,
         raft: &Raft,
@@ -64,11 +68,18 @@ impl Appends {
         (term, range, commit): (Term, Range, Index),
         out: &mut Outbox,
     ) {
-        self.queues
-            .entry(to)
-            .or_default()
-            .jobs
-            .push_back(Job { term, range, commit });
+        let queue = self.queues.entry(to).or_default();
+        let follows = |last: &Job| last.term == term && last.range.last == range.prev;
+        if !queue.jobs.back().is_none_or(follows) {
+            queue.jobs.truncate(usize::from(queue.reading.is_some()));
+            queue.jobs.iter_mut().for_each(|job| job.obsolete = true);
+        }
+        queue.jobs.push_back(Job {
+            term,
+            range,
+            commit,
+            obsolete: false,
+        });
         self.pump(raft, tail, to, out);
     }
 
@@ -77,7 +88,15 @@ impl Appends {
         let Some(queue) = self.queues.get_mut(&to).filter(|queue| queue.reading.is_none()) else {
             return;
         };
+        let matched = raft
+            .peers()
+            .find(|(id, _)| *id == to)
+            .map(|(_, peer)| peer.matched);
         while let Some(job) = queue.jobs.front_mut() {
+            if matched.is_some_and(|matched| job.pass_over(raft.log(), matched)) {
+                queue.jobs.pop_front();
+                continue;
+            }
             if raft.role() != RoleKind::Leader || raft.term() != job.term {
                 queue.jobs.clear();
             } else if !raft.log().holds(&job.range) {
@@ -129,13 +148,15 @@ impl Appends {
             ),
             _ => Vec::new(),
         };
-        if bodies.is_empty() {
+        if bodies.is_empty() && !job.obsolete {
             self.give_up(to, out);
             return true;
         }
-        job.send(to, bodies, out);
-        job.advance(raft.log());
-        if job.range.is_empty() {
+        if !bodies.is_empty() {
+            job.send(to, bodies, out);
+            job.advance(raft.log());
+        }
+        if job.obsolete || job.range.is_empty() {
             queue.jobs.pop_front();
         }
         self.pump(raft, tail, to, out);
@@ -161,6 +182,16 @@ impl Appends {
 }
 
 impl Job {
+    /// Passes over entries that the peer has acknowledged meanwhile. Returns whether that was all.
+    fn pass_over(&mut self, log: &Log, matched: Index) -> bool {
+        let upto = matched.min(self.range.last.index);
+        if upto <= self.range.prev.index || !log.holds(&self.range) {
+            return false;
+        }
+        self.range.prev = log.id_at(upto).expect("the range is in the log");
+        self.range.is_empty()
+    }
+
     /// Sends the first bodies of the range; the caller moves on.
     fn send(&mut self, to: NodeId, entries: Vec<Bytes>, out: &mut Outbox) {
         let prev = self.range.prev;

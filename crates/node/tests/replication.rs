@@ -40,6 +40,25 @@ fn a_slow_follower_gets_cold_entries_from_the_log() {
 }
 
 #[test]
+fn entries_that_take_long_to_read_are_not_asked_for_again_at_every_heartbeat() {
+    let catch_up = |stalled_for| {
+        let (mut cluster, _, leader) = behind(small_cache);
+        cluster.host(leader).reads_stalled = true;
+        cluster.heal();
+        // Heartbeats go on meanwhile, and the follower says to each that it has nothing of what the core thinks was sent.
+        cluster.pass(stalled_for);
+        cluster.unstall(leader);
+        cluster.converge();
+        cluster.host(leader).cold_reads
+    };
+    let (soon, late) = (catch_up(200_000_000), catch_up(5_000_000_000));
+    assert!(
+        late <= soon + 5,
+        "{late} reads after a long stall, {soon} after a short one"
+    );
+}
+
+#[test]
 fn a_cold_read_that_ends_after_the_leadership_is_passed_over() {
     let (mut cluster, _, leader) = behind(small_cache);
     cluster.host(leader).reads_stalled = true;
