@@ -6,7 +6,8 @@
 //!
 //! | last seen | ends as not done when | unknown when |
 //! | --- | --- | --- |
-//! | held, or in the core | refused, deadline | – |
+//! | held | refused, deadline | – |
+//! | in the core | refused, overtaken before anybody saw it | deadline |
 //! | forwarded | refused by the leader | another term, link down, deadline |
 //! | placed or accepted at (term, index) | another term is committed at that index | deadline, overtaken by a snapshot |
 

@@ -1,7 +1,7 @@
 //! Leading: replication (§3.5), commitment (§3.6.2), check-quorum (§6.2), confirmation rounds for reads (§6.4) and transfer of
 //! leadership (§3.10).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use quorate_base::{Index, LogId, NodeId};
 
@@ -380,15 +380,5 @@ fn send_entries(core: &mut Core, to: NodeId, peer: &mut Progress, round: Round) 
             range,
             commit: core.commit,
         });
-    }
-}
-
-/// Nothing in flight, the match known: how a test or a status line sees a peer.
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace::Replicate {
-            in_flight: VecDeque::new(),
-            bytes: 0,
-        }
     }
 }
