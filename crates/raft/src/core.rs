@@ -8,7 +8,7 @@ use crate::config::Config;
 use crate::durability::Durability;
 use crate::effects::{Arm, Effects, HardState, Outgoing, SnapMeta, Timer};
 use crate::log::Log;
-use crate::message::{Body, EntryShape, Message};
+use crate::message::{Body, EntryShape, Message, Priority};
 
 /// What the driver found on its disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,6 +26,11 @@ pub struct Restored {
     /// Where this run starts to number its batches of forwarded reads, so that an answer to a former run is never taken for one to this.
     /// Must be far from that of every earlier run: random, or a durable count of starts times 2³².
     pub nonce: u64,
+    /// How gladly this node leads.
+    pub priority: Priority,
+    /// Lease reads are on in this cluster (§6.4.1): then a restarted voter, which does not know whom it had promised to keep as leader, grants
+    /// no vote for one minimum election timeout.
+    pub leases: bool,
     /// Limits of flow control.
     pub limits: Limits,
 }
@@ -68,6 +73,10 @@ pub struct Core {
     pub(crate) durability: Durability,
     /// The number of the next batch of forwarded reads.
     pub(crate) next_read: u64,
+    pub(crate) priority: Priority,
+    pub(crate) leases: bool,
+    /// The disk has not answered for too long: this node neither leads nor campaigns.
+    pub(crate) stalled: bool,
     pub(crate) limits: Limits,
     pub(crate) out: Effects,
     timers: BTreeMap<Timer, Arm>,
@@ -82,6 +91,8 @@ impl Core {
             entries,
             applied,
             nonce,
+            priority,
+            leases,
             limits,
         } = restored;
         let log = Log::new(base, &entries);
@@ -114,6 +125,9 @@ impl Core {
             durability: Durability::new(last.index, hard.commit),
             next_read: nonce,
             log,
+            priority,
+            leases,
+            stalled: false,
             limits,
             out: Effects::default(),
             timers: BTreeMap::new(),

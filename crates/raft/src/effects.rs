@@ -5,8 +5,8 @@
 
 use quorate_base::{Index, LogId, NodeId, Term};
 
-use crate::config::Config;
-use crate::message::Message;
+use crate::config::{BadChange, Change, Config};
+use crate::message::{Message, Round};
 
 /// The number of a log write. Counts up; `Persisted(w)` covers all writes up to `w`.
 pub type WriteId = u64;
@@ -37,6 +37,17 @@ pub enum Input {
         /// Whether a follower may ask the leader. Without it only a leader answers: a confirmation of leadership.
         forward: bool,
     },
+    /// Change the membership (§4), if this is the leader. Answered in [`Effects::changed`] when the new configuration is committed.
+    Reconfigure {
+        /// The caller's name for it.
+        token: u64,
+        /// What is to change, all at once.
+        changes: Vec<Change>,
+        /// Even if the members now alive would be no quorum of the new configuration.
+        force: bool,
+    },
+    /// A log write has not come back for so long that this node must not lead.
+    DiskStalled,
     /// Hand leadership to `to`, or to the best follower (§3.10). Ignored if this is not the leader or `to` is no voter.
     Transfer(Option<NodeId>),
     /// All writes up to this one are durable.
@@ -198,6 +209,13 @@ pub enum Placed {
         /// Where.
         at: LogId,
     },
+    /// A configuration.
+    Config {
+        /// Where.
+        at: LogId,
+        /// Which.
+        config: Config,
+    },
     /// A proposal.
     Proposal {
         /// The proposer's name for it.
@@ -218,6 +236,34 @@ pub enum Refused {
     Busy,
 }
 
+/// How a membership change ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChangeEnd {
+    /// The new configuration is committed, at this index.
+    Done(Index),
+    /// It was not begun.
+    Refused(ChangeRefused),
+    /// This node led no longer before the end: the change may yet be carried out by the next leader, or not.
+    Unknown,
+}
+
+/// Why a membership change was not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ChangeRefused {
+    /// This node does not lead. The leader, if known.
+    NotLeader(Option<NodeId>),
+    /// Leadership is being transferred.
+    Transferring,
+    /// Another change is under way, or the leader has not committed an entry of its own term yet (§4.1).
+    Pending,
+    /// The change makes no sense.
+    Bad(BadChange),
+    /// The learner to be promoted is too far behind (§4.2.1).
+    NotCaughtUp(NodeId),
+    /// The members heard of lately are no quorum of the new configuration. Can be forced.
+    WouldLoseQuorum,
+}
+
 /// Everything the driver has to do, in any order except: a range is filled in before the next input, and `restore` comes before `apply`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Effects {
@@ -235,6 +281,13 @@ pub struct Effects {
     pub apply: Option<Range>,
     /// Reads: serve once the index is applied.
     pub reads: Vec<(u64, Result<Index, Refused>)>,
+    /// Membership changes that have ended.
+    pub changed: Vec<(u64, ChangeEnd)>,
+    /// The last confirmation round that this leader has begun since the last drain: its messages are in [`send`](Effects::send).
+    pub round_begun: Option<Round>,
+    /// The last confirmation round that a quorum has answered, if that is news. With the time when it began this is the leader's lease
+    /// (§6.4.1).
+    pub round_confirmed: Option<Round>,
     /// Timers, each at most once.
     pub timers: Vec<(Timer, Arm)>,
 }

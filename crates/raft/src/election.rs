@@ -12,9 +12,14 @@ use crate::role::Role;
 pub(crate) fn leader_is_fresh(role: &Role) -> bool {
     match role {
         Role::Leader(_) => true,
-        Role::Follower(follower) => follower.fresh,
+        Role::Follower(follower) => follower.fresh || follower.held,
         Role::PreCandidate(_) | Role::Candidate(_) => false,
     }
+}
+
+/// Whether a leader's last sign of life is less than the minimum election timeout old, whatever became of it since.
+pub(crate) fn leader_is_heard(role: &Role) -> bool {
+    matches!(role, Role::Follower(follower) if follower.fresh || follower.held)
 }
 
 /// Answers "would you vote for me in term `next`?". Nothing changes here; a refusal tells this node's term, which

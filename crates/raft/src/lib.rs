@@ -13,11 +13,13 @@
 //! | one vote a term, log up to date, pre-vote, stickiness (§3.4, §3.6.1, §9.6, §4.2.3) | `election` |
 //! | candidates (§3.4) | `role::candidate` |
 //! | AppendEntries at the receiver: matching, conflicts, commit (§3.5) | `role::follower` |
-//! | replication, commitment of own-term entries, check-quorum, transfer (§3.5, §3.6.2, §6.2, §3.10) | `role::leader` |
+//! | replication, commitment of own-term entries, check-quorum (§3.5, §3.6.2, §6.2) | `role::leader` |
+//! | membership changes, learners, stepping down (§4) | [`config`], `role::membership` |
+//! | leadership transfer and priority (§3.10) | `role::transfer` |
 //! | what a peer has, pipelining (§10.2.1) | `progress` |
 //! | persist before answering (§3.8) | `durability` |
 //! | majorities, joint too (§4.3) | [`quorum`] |
-//! | linearizable reads (§6.4) | `read` |
+//! | linearizable reads, by rounds and by lease (§6.4) | `read` |
 //! | InstallSnapshot (§5.3) | `snapshot` |
 //! | the log's terms and configurations (§3.5, §4.1) | [`log`] |
 //!
@@ -45,12 +47,13 @@ mod read;
 mod role;
 mod snapshot;
 
-pub use crate::config::{Config, Promote};
+pub use crate::config::{BadChange, Change, Config, Promote};
 pub use crate::core::{Limits, Restored};
 pub use crate::effects::{
-    Arm, Effects, HardState, Input, Outgoing, Placed, Range, Refused, SnapMeta, Timer, Write, WriteId,
+    Arm, ChangeEnd, ChangeRefused, Effects, HardState, Input, Outgoing, Placed, Range, Refused, SnapMeta,
+    Timer, Write, WriteId,
 };
 pub use crate::log::Log;
-pub use crate::message::{Body, EntryShape, Message, Round};
+pub use crate::message::{Body, EntryShape, Message, Priority, Round};
 pub use crate::raft::{PeerStatus, Raft};
 pub use crate::role::RoleKind;

@@ -234,6 +234,13 @@ impl Log {
         self.configs.back().map_or(&self.base.config, |config| &config.1)
     }
 
+    /// Where the configuration in force stands: its entry, or the base.
+    pub fn config_index(&self) -> Index {
+        self.configs
+            .back()
+            .map_or(self.base.last.index, |config| config.0)
+    }
+
     /// The configuration in force as of `index`, which is not before the base.
     pub fn config_at(&self, index: Index) -> &Config {
         let later = self.configs.partition_point(|config| config.0 <= index);
@@ -241,6 +248,11 @@ impl Log {
             0 => &self.base.config,
             n => &self.configs[n - 1].1,
         }
+    }
+
+    /// Number of configuration entries after `index`.
+    pub fn configs_after(&self, index: Index) -> usize {
+        self.configs.len() - self.configs.partition_point(|config| config.0 <= index)
     }
 
     /// The configuration that the entry at `index` holds, if it is one.

@@ -84,6 +84,8 @@ pub enum Body {
         verified: Index,
         /// The same, durably: makes up for a lost [`Body::Appended`].
         matched: Index,
+        /// How much the follower would rather lead.
+        priority: Priority,
     },
     /// The commit index has moved and there is no Append to carry it. Not answered.
     Commit {
@@ -126,6 +128,18 @@ impl Body {
                 | Body::TimeoutNow
         )
     }
+}
+
+/// How gladly a member leads. It biases timers and whom a leader hands over to, and never a vote.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Priority {
+    /// Leads if nobody else does.
+    Low,
+    /// The usual.
+    #[default]
+    Normal,
+    /// A leader of lower priority hands over to it once it has caught up.
+    High,
 }
 
 /// What the core knows of one log entry.

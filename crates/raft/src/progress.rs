@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use quorate_base::Index;
 
-use crate::message::Round;
+use crate::message::{Priority, Round};
 
 /// A leader's view of one peer.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -19,6 +19,10 @@ pub struct Progress {
     pub round: Round,
     /// Heard from since the last check-quorum.
     pub active: bool,
+    /// Heard from between the last two.
+    pub was_active: bool,
+    /// How gladly it leads, as it last said.
+    pub priority: Priority,
     /// The largest commit index the peer was told.
     pub told_commit: Index,
     /// The round in progress when the last Append was sent. A peer that answers a later round and does not have the
@@ -54,9 +58,16 @@ impl Progress {
             pace: Pace::Probe { waiting: false },
             round: 0,
             active: true,
+            was_active: false,
+            priority: Priority::Normal,
             told_commit: Index::ZERO,
             sent_in: 0,
         }
+    }
+
+    /// Whether it was heard from lately.
+    pub fn is_alive(&self) -> bool {
+        self.active || self.was_active
     }
 
     /// The peer acknowledged everything up to `upto`. Returns whether that is news.

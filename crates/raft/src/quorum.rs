@@ -63,7 +63,7 @@ mod tests {
         Config {
             voters: set(voters),
             outgoing: set(outgoing),
-            learners: Default::default(),
+            ..Config::default()
         }
     }
 

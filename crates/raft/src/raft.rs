@@ -2,9 +2,9 @@
 
 use quorate_base::{Index, LogId, NodeId, Term};
 
-use crate::config::Config;
+use crate::config::{Change, Config};
 use crate::core::{Core, Restored};
-use crate::effects::{Arm, Effects, Input, Refused, Timer};
+use crate::effects::{Arm, ChangeEnd, ChangeRefused, Effects, Input, Refused, Timer};
 use crate::election;
 use crate::log::Log;
 use crate::message::{Body, Message};
@@ -41,7 +41,11 @@ impl Raft {
     /// A node as its disk left it: a follower, unless it is the only voter, which campaigns at once.
     pub fn new(restored: Restored) -> Raft {
         let mut core = Core::new(restored);
-        let follower = Follower::enter(&mut core, None);
+        let held = core.leases;
+        if held {
+            core.arm(Timer::Fresh, Arm::Set);
+        }
+        let follower = Follower::enter(&mut core, None, held);
         let alone = core.log.config().is_voter(core.id) && core.other_voters().is_empty();
         let mut raft = Raft {
             core,
@@ -64,7 +68,13 @@ impl Raft {
             Input::Applied(index) => self.on_applied(index),
             Input::Compacted(index) => self.on_compacted(index),
             Input::SnapshotStaged { from, term, meta } => self.on_staged(from, term, meta),
+            Input::Reconfigure {
+                token,
+                changes,
+                force,
+            } => self.on_reconfigure(token, &changes, force),
             Input::Transfer(to) => self.lead(|leader, core| leader.on_transfer(core, to)),
+            Input::DiskStalled => self.on_stalled(),
             Input::NotSent { to, first } => self.lead(|leader, _| leader.on_not_sent(to, first)),
             Input::SnapshotSent { to, last } => self.lead(|leader, _| leader.on_snapshot_sent(to, last)),
         };
@@ -73,11 +83,15 @@ impl Raft {
 
     /// Hands out everything there is to do since the last call.
     pub fn take_effects(&mut self) -> Effects {
-        match &mut self.role {
+        let next = match &mut self.role {
             Role::Leader(leader) => leader.flush(&mut self.core),
-            Role::Follower(follower) => follower.flush(&mut self.core),
-            Role::PreCandidate(_) | Role::Candidate(_) => {}
-        }
+            Role::Follower(follower) => {
+                follower.flush(&mut self.core);
+                None
+            }
+            Role::PreCandidate(_) | Role::Candidate(_) => None,
+        };
+        self.transition(next);
         self.stepped = false;
         self.core.take_effects()
     }
@@ -91,6 +105,7 @@ impl Raft {
     fn transition(&mut self, mut next: Option<Next>) {
         while let Some(to) = next.take() {
             let core = &mut self.core;
+            let held = core.leases && election::leader_is_heard(&self.role);
             match std::mem::replace(&mut self.role, Role::Follower(Follower::default())) {
                 Role::Follower(follower) => follower.leave(core),
                 Role::Leader(leader) => leader.leave(core),
@@ -102,7 +117,7 @@ impl Raft {
                     if term > core.term {
                         core.set_term(term);
                     }
-                    Role::Follower(Follower::enter(core, leader))
+                    Role::Follower(Follower::enter(core, leader, held))
                 }
                 Next::PreCandidate => {
                     let (role, outcome) = PreCandidate::enter(core);
@@ -237,8 +252,10 @@ impl Raft {
                     round,
                     verified,
                     matched,
+                    priority,
                 },
             ) => {
+                role.on_priority(from, priority);
                 role.on_heartbeat_response(core, from, round, verified, matched);
             }
             (Role::Leader(role), Body::ReadIndex { id }) => role.on_read(core, Reader::Peer(from, id)),
@@ -278,6 +295,26 @@ impl Raft {
         None
     }
 
+    fn on_reconfigure(&mut self, token: u64, changes: &[Change], force: bool) -> Option<Next> {
+        match &mut self.role {
+            Role::Leader(leader) => leader.on_reconfigure(&mut self.core, token, changes, force),
+            _ => {
+                let why = ChangeRefused::NotLeader(self.leader());
+                self.core.out.changed.push((token, ChangeEnd::Refused(why)));
+            }
+        }
+        None
+    }
+
+    /// The disk hangs: this node could not make anything durable, so it does not lead and does not campaign until a write comes back.
+    fn on_stalled(&mut self) -> Option<Next> {
+        self.core.stalled = true;
+        match &mut self.role {
+            Role::Leader(leader) => leader.on_stalled(&mut self.core),
+            _ => None,
+        }
+    }
+
     fn on_read(&mut self, token: u64, forward: bool) -> Option<Next> {
         let core = &mut self.core;
         match &mut self.role {
@@ -293,6 +330,7 @@ impl Raft {
     /// A write is durable: what waited for it may go, and this node counts for what it now holds.
     fn on_persisted(&mut self, id: u64) -> Option<Next> {
         let core = &mut self.core;
+        core.stalled = false;
         let released = core.durability.persisted(id);
         for (to, message) in released.messages {
             // A vote, acknowledgement or refusal of an earlier term is worth nothing any more.
@@ -308,6 +346,7 @@ impl Raft {
         match &mut self.role {
             Role::Candidate(candidate) => candidate.on_persisted(core),
             Role::Leader(leader) => {
+                leader.on_writable();
                 leader.advance_commit(core);
                 None
             }
@@ -398,6 +437,28 @@ impl Raft {
     /// The configuration in force.
     pub fn config(&self) -> &Config {
         self.core.log.config()
+    }
+
+    /// Whether the configuration in force is committed and plain, as far as this node knows.
+    pub fn config_is_settled(&self) -> bool {
+        let log = &self.core.log;
+        !log.config().is_joint() && log.config_index() <= self.core.commit
+    }
+
+    /// Whether a committed configuration says that this node was removed.
+    pub fn is_removed(&self) -> bool {
+        let config = self.core.log.config_at(self.core.commit);
+        !config.is_joint() && config.removed.contains(&self.core.id)
+    }
+
+    /// The index from which on this leader may serve reads while its lease lasts (§6.4.1): the commit index, unless the leader does not
+    /// know it yet or has asked another member to take over. Whether the lease lasts is the clock's owner's to say: it
+    /// is counted from when the last [confirmed](Effects::round_confirmed) round began.
+    pub fn lease_index(&self) -> Option<Index> {
+        match &self.role {
+            Role::Leader(leader) if leader.may_hold_lease() => self.core.own_term_commit(),
+            _ => None,
+        }
     }
 
     /// The last entry.

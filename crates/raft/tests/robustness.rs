@@ -6,7 +6,9 @@ mod common;
 use common::explore::Chance;
 use common::{Cluster, at, i, n};
 use quorate_base::{Index, LogId, Term};
-use quorate_raft::{Body, Config, EntryShape, Input, Limits, Promote, RoleKind, SnapMeta, Timer, invariants};
+use quorate_raft::{
+    Body, Config, EntryShape, Input, Limits, Priority, Promote, RoleKind, SnapMeta, Timer, invariants,
+};
 
 /// A pre-vote changes nothing at the voter, so a grant comes with the voter's own term, which may be lower than the asker's.
 #[test]
@@ -258,7 +260,7 @@ fn any_config(chance: &mut Chance) -> Config {
     Config {
         voters,
         outgoing,
-        learners: [].into(),
+        ..Config::default()
     }
 }
 
@@ -308,6 +310,7 @@ fn any_message(chance: &mut Chance) -> quorate_raft::Message {
             round,
             verified: index,
             matched: Index(any_number(chance)),
+            priority: [Priority::Low, Priority::Normal, Priority::High][chance.below(3) as usize],
         },
         11 => Body::Commit { index },
         12 => Body::InstallSnapshot { last: any_id(chance) },

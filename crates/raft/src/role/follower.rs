@@ -15,6 +15,9 @@ pub struct Follower {
     pub leader: Option<NodeId>,
     /// The leader was heard of within the minimum election timeout.
     pub fresh: bool,
+    /// With lease reads on: a leader may have been promised to be kept for a while, although the term has moved on or this node has
+    /// restarted since (§6.4.1).
+    pub held: bool,
     /// This log equals the leader's up to here: the committed prefix at first (Leader Completeness, §3.6.3), more as
     /// Appends match. Commit never passes it, since beyond there may be entries that the leader does not have.
     pub verified: Index,
@@ -22,13 +25,18 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// Follows `leader`, if it is known.
-    pub fn enter(core: &mut Core, leader: Option<NodeId>) -> Follower {
+    /// Follows `leader`, if it is known. `held`: a promise to another leader runs on, and with it the timer that ends it.
+    pub fn enter(core: &mut Core, leader: Option<NodeId>, held: bool) -> Follower {
         core.arm(Timer::Election, Arm::Set);
-        core.arm(Timer::Fresh, if leader.is_some() { Arm::Set } else { Arm::Off });
+        match leader {
+            Some(_) => core.arm(Timer::Fresh, Arm::Set),
+            None if !held => core.arm(Timer::Fresh, Arm::Off),
+            None => {}
+        }
         Follower {
             leader,
             fresh: leader.is_some(),
+            held: held && leader.is_none(),
             verified: core.commit,
             reads: ForwardedReads::default(),
         }
@@ -38,6 +46,7 @@ impl Follower {
     pub fn hear(&mut self, core: &mut Core, leader: NodeId) {
         self.leader = Some(leader);
         self.fresh = true;
+        self.held = false;
         core.arm(Timer::Election, Arm::Set);
         core.arm(Timer::Fresh, Arm::Set);
     }
@@ -138,6 +147,7 @@ impl Follower {
                 round,
                 verified,
                 matched,
+                priority: core.priority,
             },
         );
     }
@@ -165,9 +175,9 @@ impl Follower {
     /// The election, freshness or read timer ran out.
     pub fn on_timer(&mut self, core: &mut Core, timer: Timer) -> Option<Next> {
         match timer {
-            Timer::Election if core.may_campaign() => return Some(Next::PreCandidate),
+            Timer::Election if core.may_campaign() && !core.stalled => return Some(Next::PreCandidate),
             Timer::Election => core.arm(Timer::Election, Arm::Set),
-            Timer::Fresh => self.fresh = false,
+            Timer::Fresh => (self.fresh, self.held) = (false, false),
             Timer::Read => self.reads.retry(),
             Timer::Heartbeat | Timer::Quorum | Timer::Transfer => {}
         }

@@ -1,5 +1,5 @@
-//! Leading: replication (§3.5), commitment (§3.6.2), check-quorum (§6.2), confirmation rounds for reads (§6.4) and transfer of
-//! leadership (§3.10).
+//! Leading: replication (§3.5), commitment (§3.6.2), check-quorum (§6.2) and confirmation rounds for reads (§6.4). Changes of the membership
+//! are in [`membership`](super::membership), handing over in [`transfer`](super::transfer).
 
 use std::collections::BTreeMap;
 
@@ -12,6 +12,8 @@ use crate::progress::{Pace, Progress};
 use crate::quorum;
 use crate::read::{ReadQueue, Reader};
 use crate::role::Next;
+use crate::role::membership::Changing;
+use crate::role::transfer::Handover;
 
 /// What a no-op counts for in flow control: about the encoded size of an entry without payload.
 pub const NOOP_SIZE: u32 = 17;
@@ -19,19 +21,15 @@ pub const NOOP_SIZE: u32 = 17;
 /// The leader of the current term.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Leader {
-    /// Every other member.
+    /// Every other member, and those that have just left.
     pub peers: BTreeMap<NodeId, Progress>,
     /// The last confirmation round begun.
     round: Round,
+    /// The last one that was reported as confirmed.
+    reported: Round,
     reads: ReadQueue,
-    transfer: Option<Transfer>,
-}
-
-/// A leadership transfer under way (§3.10).
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Transfer {
-    to: NodeId,
-    told: bool,
+    pub(super) handover: Handover,
+    pub(super) change: Changing,
 }
 
 impl Leader {
@@ -54,8 +52,10 @@ impl Leader {
         Leader {
             peers,
             round: 0,
+            reported: 0,
             reads: ReadQueue::default(),
-            transfer: None,
+            handover: Handover::default(),
+            change: Changing::new(at.index),
         }
     }
 
@@ -64,6 +64,7 @@ impl Leader {
         for timer in [Timer::Heartbeat, Timer::Quorum, Timer::Transfer] {
             core.arm(timer, Arm::Off);
         }
+        self.change.abandon(core);
         for reader in self.reads.drain() {
             if let Reader::Local(token) = reader {
                 core.out.reads.push((token, Err(Refused::NotLeader(None))));
@@ -74,7 +75,7 @@ impl Leader {
     /// A client's command.
     pub fn on_propose(&mut self, core: &mut Core, token: u64, size: u32) {
         let waiting = core.log.bytes_between(core.commit, core.log.last_index());
-        let refused = if self.transfer.is_some() {
+        let refused = if self.handover.is_under_way() {
             Some(Refused::Transferring)
         } else if waiting > 0 && waiting + u64::from(size) > core.limits.max_uncommitted_bytes {
             Some(Refused::Busy)
@@ -196,26 +197,6 @@ impl Leader {
         }
     }
 
-    /// Hands over to `to`, or to the most caught-up voter that was heard of lately. Other requests end when it is done or given up.
-    pub fn on_transfer(&mut self, core: &mut Core, to: Option<NodeId>) {
-        let voters = &core.log.config().voters;
-        let best = || {
-            let candidates = self
-                .peers
-                .iter()
-                .filter(|(id, peer)| voters.contains(id) && peer.active);
-            candidates.max_by_key(|(_, peer)| peer.matched).map(|(id, _)| *id)
-        };
-        let Some(to) = to
-            .or_else(best)
-            .filter(|id| *id != core.id && voters.contains(id))
-        else {
-            return;
-        };
-        self.transfer = Some(Transfer { to, told: false });
-        core.arm(Timer::Transfer, Arm::Set);
-    }
-
     /// The heartbeat, check-quorum or transfer timer ran out.
     pub fn on_timer(&mut self, core: &mut Core, timer: Timer) -> Option<Next> {
         match timer {
@@ -231,10 +212,14 @@ impl Leader {
                         leader: None,
                     });
                 }
-                self.peers.values_mut().for_each(|peer| peer.active = false);
+                for peer in self.peers.values_mut() {
+                    peer.was_active = std::mem::take(&mut peer.active);
+                }
+                self.tick_membership(core);
+                self.prefer_others(core);
                 core.arm(Timer::Quorum, Arm::Set);
             }
-            Timer::Transfer => self.transfer = None,
+            Timer::Transfer => return self.give_up_transfer(core),
             Timer::Election | Timer::Fresh | Timer::Read => {}
         }
         None
@@ -260,6 +245,7 @@ impl Leader {
 
     fn begin_round(&mut self, core: &mut Core) {
         self.round += 1;
+        core.out.round_begun = Some(self.round);
         for (id, peer) in &mut self.peers {
             let commit = core.commit.min(peer.matched);
             peer.told_commit = peer.told_commit.max(commit);
@@ -286,7 +272,8 @@ impl Leader {
     }
 
     /// Sends what has gathered since the last drain, all of it batched.
-    pub fn flush(&mut self, core: &mut Core) {
+    pub fn flush(&mut self, core: &mut Core) -> Option<Next> {
+        self.flush_membership(core);
         self.flush_reads(core);
         for (id, peer) in &mut self.peers {
             send_entries(core, *id, peer, self.round);
@@ -296,7 +283,7 @@ impl Leader {
                 core.send_now(*id, Body::Commit { index: commit });
             }
         }
-        self.flush_transfer(core);
+        self.flush_transfer(core)
     }
 
     fn flush_reads(&mut self, core: &mut Core) {
@@ -305,6 +292,10 @@ impl Leader {
             self.reads.round_begun(self.round);
         }
         let confirmed = self.confirmed(core);
+        if confirmed > self.reported {
+            self.reported = confirmed;
+            core.out.round_confirmed = Some(confirmed);
+        }
         while let Some((reader, index)) = self.reads.pop(confirmed) {
             match reader {
                 Reader::Local(token) => core.out.reads.push((token, Ok(index))),
@@ -313,24 +304,22 @@ impl Leader {
         }
     }
 
-    fn flush_transfer(&mut self, core: &mut Core) {
-        let Some(transfer) = self.transfer.as_mut().filter(|transfer| !transfer.told) else {
-            return;
-        };
-        let matched = self.peers.get(&transfer.to).map(|peer| peer.matched);
-        if matched == Some(core.log.last_index()) {
-            transfer.told = true;
-            core.send_now(transfer.to, Body::TimeoutNow);
-        }
-    }
-
     /// What this role adds to the invariants (S7, S9).
     pub fn check(&self, core: &Core) {
         let members = core.log.config().members();
         assert!(
-            self.peers.keys().all(|id| members.contains(id) && *id != core.id),
-            "peers are members"
+            self.peers
+                .keys()
+                .all(|id| *id != core.id && (members.contains(id) || self.change.is_leaving(*id))),
+            "peers are members, or were until lately"
         );
+        assert!(
+            members
+                .iter()
+                .all(|id| *id == core.id || self.peers.contains_key(id)),
+            "every member is replicated to"
+        );
+        self.check_membership(core);
         assert!(
             core.log.last().term == core.term,
             "a leader's log ends in its own term"

@@ -6,6 +6,8 @@
 pub mod candidate;
 pub mod follower;
 pub mod leader;
+pub mod membership;
+pub mod transfer;
 
 use quorate_base::{NodeId, Term};
 

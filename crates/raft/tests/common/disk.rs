@@ -2,7 +2,7 @@
 //! Entries carry ghost payloads, unique numbers in place of bytes, so that one entry taken for another is seen.
 
 use quorate_base::{Index, LogId, NodeId, Term};
-use quorate_raft::{EntryShape, HardState, Limits, Restored, SnapMeta, Write};
+use quorate_raft::{EntryShape, HardState, Limits, Priority, Restored, SnapMeta, Write};
 
 /// What stands in an entry: a number that no other proposal has.
 pub type Payload = u64;
@@ -10,6 +10,11 @@ pub type Payload = u64;
 /// The payload of the no-op at the start of a term.
 pub fn noop(term: Term) -> Payload {
     1 << 63 | term.0
+}
+
+/// The payload of a configuration entry.
+pub fn configuration(at: LogId) -> Payload {
+    1 << 61 | at.term.0 << 32 | at.index.0
 }
 
 /// An entry on disk.
@@ -158,6 +163,8 @@ impl Image {
             entries: self.entries.iter().map(|entry| entry.shape.clone()).collect(),
             applied: self.machine.applied,
             nonce,
+            priority: Priority::Normal,
+            leases: false,
             limits,
         }
     }

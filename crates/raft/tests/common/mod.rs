@@ -20,8 +20,8 @@ use quorate_raft::{
     SnapMeta, Timer, invariants,
 };
 
-pub use disk::noop;
 use disk::{Entry, FilledWrite, Image, Machine, Payload};
+pub use disk::{configuration, noop};
 use ghost::Ghost;
 pub use network::{Parcel, What};
 
@@ -325,6 +325,7 @@ impl Cluster {
         for placed in &effects.placed {
             let (at, payload) = match placed {
                 Placed::Noop { at } => (*at, noop(at.term)),
+                Placed::Config { at, .. } => (*at, configuration(*at)),
                 Placed::Proposal { token, at } => {
                     self.node(id).placed.insert(*token, *at);
                     (*at, *token)

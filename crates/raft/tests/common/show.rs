@@ -189,6 +189,7 @@ pub fn body(body: &Body) -> String {
             round,
             verified,
             matched,
+            ..
         } => {
             format!("HeartbeatResponse, round {round}, verified {verified}, matched {matched}")
         }

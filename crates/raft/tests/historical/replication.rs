@@ -53,6 +53,7 @@ fn a_stale_acknowledgement_advances_match() {
             round: 0,
             verified: i(3),
             matched: i(3),
+            priority: quorate_raft::Priority::Normal,
         },
     );
     assert!(c.raft(n(1)).peers().all(|(_, peer)| peer.matched == i(0)));
