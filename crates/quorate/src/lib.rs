@@ -53,6 +53,8 @@
 //! # }
 //! ```
 
+mod builder;
+mod checkpoint;
 mod config;
 mod disk;
 mod driver;
@@ -65,6 +67,7 @@ mod lock;
 mod log_thread;
 mod metrics;
 mod peer;
+mod session;
 mod staging;
 mod start;
 mod status;
@@ -72,6 +75,8 @@ mod status;
 mod testing;
 mod work;
 
+pub use builder::Builder;
+pub use checkpoint::{Checkpointed, Frozen, State};
 pub use config::Config;
 pub use disk::DirDisk;
 pub use error::{AskError, Fatal, ProposeError, ReadError, Reason, StartError, TransferError};
@@ -79,5 +84,8 @@ pub use handle::Handle;
 pub use metrics::{BUCKETS, Counter, Gauge, Histogram, HistogramReading, Metrics, PeerMetrics};
 pub use peer::asks::Ask;
 pub use quorate_base::{Disk, DiskFile, Index, Job, LogId, NodeId, SnapshotReader, StateMachine, Term};
+pub use session::{
+    Answer, NotACommand, Session, SessionCommand, SessionError, SessionId, SessionTable, Sessions,
+};
 pub use start::{Resources, Running, start, start_with};
 pub use status::{PeerStatus, Role, Space, Status};
