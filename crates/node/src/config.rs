@@ -43,6 +43,8 @@ pub struct NodeConfig {
     pub chunk_bytes: usize,
     /// Pieces of a snapshot sent beyond the last one acknowledged.
     pub chunk_window: usize,
+    /// Bytes per second of all outgoing snapshots together.
+    pub snapshot_rate: u64,
 }
 
 impl NodeConfig {
@@ -65,6 +67,7 @@ impl NodeConfig {
             keep_bytes: 64 << 20,
             chunk_bytes: 256 << 10,
             chunk_window: 8,
+            snapshot_rate: 64 << 20,
         }
     }
 }

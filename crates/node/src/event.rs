@@ -90,17 +90,28 @@ pub enum Event {
         /// The piece, empty at the end, or `None` if reading failed.
         chunk: Option<Bytes>,
     },
-    /// [`StageOp::Write`] or [`StageOp::Finish`] is done.
+    /// [`StageOp::Check`] is done.
+    StageChecked {
+        /// What transfer was staged, as given to [`StageOp::Begin`]; `None` if there is no staging file, or no use for it.
+        about: Option<Bytes>,
+        /// Bytes of it that are right, as far as was read.
+        len: u64,
+        /// Their CRC32C.
+        crc: u32,
+        /// Whether there is nothing more to read.
+        end: bool,
+    },
+    /// [`StageOp::Sync`] or [`StageOp::Finish`] is done.
     Staged {
         /// Which transfer, as numbered in [`StageOp`].
         stream: StreamId,
-        /// Bytes staged so far.
+        /// Bytes staged durably so far.
         len: u64,
-        /// Whether this answers `Finish`: all is checked and synced.
+        /// Whether this answers `Finish`.
         finished: bool,
     },
-    /// [`StageOp::Begin`], [`StageOp::Write`] or [`StageOp::Finish`] failed for want of space, and what was staged is gone. Operations of
-    /// the same transfer that follow are passed over.
+    /// [`StageOp::Begin`], [`StageOp::Write`], [`StageOp::Sync`] or [`StageOp::Finish`] failed for want of space, and what was staged is
+    /// gone. Operations of the same transfer that follow are passed over.
     StageFailed {
         /// Which transfer, as numbered in [`StageOp`].
         stream: StreamId,
@@ -152,31 +163,62 @@ pub enum LogOp {
     },
 }
 
-/// For the staging file (`incoming-snapshot`), which survives restarts until the state machine has taken it over. Transfers are
-/// numbered here by the receiver, so that late answers of one are not taken for another's.
+/// For the staging file (`incoming-snapshot`), which survives restarts until the state machine has taken it over.
+/// [`Staging`](crate::Staging) carries these out. Transfers are numbered here by the receiver, so that late answers of one are not
+/// taken for another's.
 #[derive(Clone, Debug)]
 pub enum StageOp {
+    /// Read on through what an earlier run left, a bounded part of it; answer [`Event::StageChecked`].
+    Check,
     /// Start a file afresh.
     Begin {
         /// The transfer.
         stream: StreamId,
+        /// What it is, to be told after a restart.
+        about: Bytes,
     },
-    /// Append at `offset`, which is where the file ends; answer [`Event::Staged`].
+    /// Go on behind what was checked.
+    Resume {
+        /// The transfer.
+        stream: StreamId,
+    },
+    /// Append at `offset`, which is where the snapshot ends so far.
     Write {
         /// The transfer.
         stream: StreamId,
         /// Where.
         offset: u64,
+        /// CRC32C of the snapshot up to the end of this piece.
+        crc: u32,
         /// What.
         bytes: Bytes,
     },
-    /// Sync file and directory; answer [`Event::Staged`] with `finished`.
+    /// Make what was written durable; answer [`Event::Staged`].
+    Sync {
+        /// The transfer.
+        stream: StreamId,
+    },
+    /// Mark the end, and make it all durable; answer [`Event::Staged`] with `finished`.
     Finish {
         /// The transfer.
         stream: StreamId,
     },
     /// Remove the file, if there is one.
     Discard,
+}
+
+impl StageOp {
+    /// The transfer that it belongs to.
+    pub fn stream(&self) -> Option<StreamId> {
+        match self {
+            StageOp::Begin { stream, .. }
+            | StageOp::Resume { stream }
+            | StageOp::Write { stream, .. }
+            | StageOp::Sync { stream }
+            | StageOp::Finish { stream } => Some(*stream),
+            StageOp::Check | StageOp::Discard => None,
+        }
+    }
 }
 
 /// For the state machine.

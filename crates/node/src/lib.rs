@@ -43,4 +43,6 @@ pub use config::NodeConfig;
 pub use event::{Effects, Event, Failure, LogOp, MachineOp, Reason, SnapshotOp, StageOp, ToApply};
 pub use message::{PeerMessage, RequestId, SnapshotOutcome};
 pub use node::Node;
+pub use snapshot::staging;
+pub use snapshot::staging::Staging;
 pub use status::Status;

@@ -74,7 +74,7 @@ pub enum PeerMessage {
     SnapshotAck {
         /// Which transfer.
         stream: StreamId,
-        /// Bytes staged.
+        /// Bytes staged durably.
         len: u64,
         /// What became of it.
         outcome: SnapshotOutcome,
@@ -90,6 +90,8 @@ pub enum SnapshotOutcome {
     Done,
     /// It is not wanted (older than what is here, another leader, damaged on the way).
     Refused,
+    /// The receiver has restarted and is reading what it had staged, `len` bytes so far. Answers `SnapshotBegin` only.
+    Checking,
 }
 
 /// Names a proposal across nodes and restarts.

@@ -59,8 +59,8 @@ impl Node {
         let mut out = Outbox::default();
         match &start.restore {
             Some(meta) => applier.restore(meta),
-            // Half a transfer of an earlier run is of no use.
-            None => out.effects.stage.push(StageOp::Discard),
+            // What an earlier run had staged of a transfer may go on.
+            None => out.effects.stage.push(StageOp::Check),
         }
         Node {
             now: 0,
@@ -91,7 +91,7 @@ impl Node {
         match event {
             Event::Wake => self.on_wake(),
             Event::Peer { from, message } => self.on_peer(from, message),
-            Event::LinkUp(peer) => self.outgoing.link_up(peer, &mut self.out),
+            Event::LinkUp(peer) => self.outgoing.link_up(self.now, peer, &mut self.out),
             Event::LinkDown(peer) => self.on_link_down(peer),
             Event::Dropped { to, message } => self.on_dropped(to, message),
             Event::Propose {
@@ -126,7 +126,13 @@ impl Node {
                 self.outgoing
                     .opened(self.now, self.raft.log(), stream, at, &mut self.out);
             }
-            Event::SnapshotChunk { stream, chunk } => self.outgoing.chunk(stream, chunk, &mut self.out),
+            Event::SnapshotChunk { stream, chunk } => {
+                self.outgoing.chunk(self.now, stream, chunk, &mut self.out);
+            }
+            Event::StageChecked { about, len, crc, end } => {
+                self.incoming
+                    .checked(&self.raft, (about, len, crc, end), &mut self.out);
+            }
             Event::Staged {
                 stream,
                 len,
@@ -329,8 +335,13 @@ impl Node {
                     from,
                     message: Message { term, body },
                 });
-                self.incoming
-                    .begin(&self.raft, from, (stream, term, meta), &mut self.out);
+                let transfer = incoming::Identity {
+                    from,
+                    stream,
+                    term,
+                    meta,
+                };
+                self.incoming.begin(&self.raft, transfer, &mut self.out);
             }
             PeerMessage::SnapshotChunk {
                 stream,
@@ -401,6 +412,7 @@ impl Node {
 
     fn on_link_down(&mut self, peer: NodeId) {
         self.proposals.link_down(peer, &mut self.out);
+        self.outgoing.link_down(peer);
         let matched = self
             .raft
             .peers()

@@ -142,6 +142,7 @@ fn encode_snapshot(head: &mut Vec<u8>, parts: &mut Vec<Bytes>, message: &PeerMes
                 SnapshotOutcome::More => 0,
                 SnapshotOutcome::Done => 1,
                 SnapshotOutcome::Refused => 2,
+                SnapshotOutcome::Checking => 3,
             });
         }
         _ => unreachable!("only snapshot messages are encoded here"),
@@ -261,6 +262,7 @@ pub fn decode(frame: Bytes) -> Result<PeerMessage, DecodeError> {
                 0 => SnapshotOutcome::More,
                 1 => SnapshotOutcome::Done,
                 2 => SnapshotOutcome::Refused,
+                3 => SnapshotOutcome::Checking,
                 other => return Err(DecodeError::Tag(other, "the outcome of a snapshot")),
             },
         },

@@ -105,12 +105,7 @@ fn a_broken_link_does_not_cost_what_was_staged() {
         tally(message);
         true
     });
-    let staged = |cluster: &Cluster| {
-        cluster.hosts[&NodeId(slow)]
-            .staging
-            .as_ref()
-            .map_or(0, |s| s.1.len())
-    };
+    let staged = |cluster: &Cluster| cluster.hosts[&NodeId(slow)].staged();
     // Member by member and message by message, so that the link breaks in the middle.
     let pieces = chunks.clone();
     let enough = Rc::new(RefCell::new(false));
@@ -290,10 +285,7 @@ fn a_crash_before_the_install_leaves_nothing_behind() {
         |_, _, message| !matches!(message, PeerMessage::SnapshotChunk { offset, .. } if *offset > 500),
     );
     cluster.run_until("a part of it", |cluster| {
-        cluster.hosts[&NodeId(slow)]
-            .staging
-            .as_ref()
-            .is_some_and(|staging| staging.1.len() >= 500)
+        cluster.hosts[&NodeId(slow)].staged() >= 500
     });
     cluster.crash(slow);
     cluster.start(slow);
@@ -310,10 +302,7 @@ fn a_new_leader_sends_its_own_snapshot() {
     cluster.filter =
         Box::new(|_, _, message| !matches!(message, PeerMessage::SnapshotChunk { done: true, .. }));
     cluster.run_until("most of it", |cluster| {
-        cluster.hosts[&NodeId(slow)]
-            .staging
-            .as_ref()
-            .is_some_and(|staging| staging.1.len() > 1000)
+        cluster.hosts[&NodeId(slow)].staged() > 1000
     });
     let other = (1..=3).find(|id| *id != slow && *id != leader).unwrap();
     cluster.step(leader, Event::Transfer(Some(NodeId(other))));

@@ -79,7 +79,7 @@ fn reason() -> impl Strategy<Value = Reason> {
 
 fn message() -> impl Strategy<Value = PeerMessage> {
     use SnapshotOutcome::*;
-    let outcome = prop::sample::select(vec![More, Done, Refused]);
+    let outcome = prop::sample::select(vec![More, Done, Refused, Checking]);
     prop_oneof![
         (term(), body()).prop_map(|(term, body)| PeerMessage::Raft(Message { term, body })),
         (term(), log_id(), vec(payload(), 0..8), index()).prop_map(|(term, prev, entries, commit)| {

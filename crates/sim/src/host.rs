@@ -3,14 +3,15 @@
 //! happen is decided in [`world`](crate::world).
 
 use std::collections::{BTreeMap, VecDeque};
-use std::io::{self, Read};
+use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_base::{Disk, DiskFile, Job, NodeId, SnapshotReader, StateMachine};
+use quorate_base::{Disk, Job, NodeId, SnapshotReader, StateMachine};
 use quorate_kv::Kv;
 use quorate_node::event::{Event, LogOp, MachineOp, StageOp, StreamId, Token};
-use quorate_node::{Boot, Failure as Refusal, Node, NodeConfig};
+use quorate_node::staging::{self, StagingReader};
+use quorate_node::{Boot, Failure as Refusal, Node, NodeConfig, Staging};
 use quorate_raft::{Config, Limits, WriteId};
 use quorate_wal::{OpenError, Options, Record, Wal};
 
@@ -19,9 +20,6 @@ use crate::ghost::log::Recovered;
 use crate::params::{MS, Params};
 use crate::rng::mix;
 use crate::trace::Nanos;
-
-/// The file that an incoming snapshot is staged in.
-const STAGING: &str = "incoming-snapshot";
 
 /// A machine.
 pub struct Host {
@@ -87,15 +85,8 @@ pub struct Process {
     pub wake_at: Option<Nanos>,
     /// The durable index that the node was told of.
     pub told_durable: u64,
-    stage: Option<Stage>,
+    staging: Staging,
     mounted: Arc<dyn Disk>,
-}
-
-#[derive(Debug)]
-struct Stage {
-    stream: StreamId,
-    file: Arc<dyn DiskFile>,
-    len: u64,
 }
 
 /// Why a process did not start.
@@ -161,7 +152,7 @@ impl Host {
             views: BTreeMap::new(),
             wake_at: None,
             told_durable,
-            stage: None,
+            staging: Staging::new(disk.clone()),
             mounted: disk,
         };
         Ok(Booted { process, found })
@@ -276,88 +267,23 @@ impl Process {
                 Ok(Some(Event::LogRead { id, bodies }))
             }
             DiskWork::Log(LogOp::Write { .. }) => unreachable!("writes are taken as batches"),
-            DiskWork::Stage(op) => self.stage(op).map_err(|error| error.to_string()),
-        }
-    }
-
-    fn stage(&mut self, op: StageOp) -> io::Result<Option<Event>> {
-        match op {
-            StageOp::Begin { stream } => {
-                let file = self.mounted.open(STAGING, true)?;
-                file.set_len(0)?;
-                self.stage = Some(Stage { stream, file, len: 0 });
-                Ok(None)
-            }
-            StageOp::Write {
-                stream,
-                offset,
-                bytes,
-            } => {
-                let stage = self.stage.as_mut().filter(|stage| stage.stream == stream);
-                let stage =
-                    stage.ok_or_else(|| io::Error::other("a piece of a transfer that has not begun"))?;
-                assert_eq!(offset, stage.len, "a piece is staged where the file ends");
-                stage.file.write_at(offset, &bytes)?;
-                stage.len += bytes.len() as u64;
-                Ok(Some(Event::Staged {
-                    stream,
-                    len: stage.len,
-                    finished: false,
-                }))
-            }
-            StageOp::Finish { stream } => {
-                let stage = self.stage.take().filter(|stage| stage.stream == stream);
-                let stage =
-                    stage.ok_or_else(|| io::Error::other("the end of a transfer that has not begun"))?;
-                stage.file.sync()?;
-                self.mounted.sync_dir()?;
-                Ok(Some(Event::Staged {
-                    stream,
-                    len: stage.len,
-                    finished: true,
-                }))
-            }
-            StageOp::Discard => {
-                self.stage = None;
-                self.discard_staged()?;
-                Ok(None)
-            }
+            DiskWork::Stage(op) => self.staging.carry_out(op).map_err(|error| error.to_string()),
         }
     }
 
     /// Removes the staging file, if there is one.
     pub fn discard_staged(&self) -> io::Result<()> {
-        match self.mounted.remove(STAGING) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+        staging::discard(&*self.mounted)
     }
 
     /// The staged snapshot, to be read.
-    pub fn staged(&self) -> io::Result<impl Read + use<>> {
-        let file = self.mounted.open(STAGING, false)?;
-        let len = file.len()?;
-        Ok(StagedReader { file, at: 0, len })
+    pub fn staged(&self) -> io::Result<StagingReader> {
+        StagingReader::open(&*self.mounted)
     }
 
     /// The next piece of an outgoing snapshot.
     pub fn read_view(&mut self, stream: StreamId, max: usize) -> Option<Bytes> {
         self.views.get_mut(&stream)?.read_chunk(max).ok()
-    }
-}
-
-struct StagedReader {
-    file: Arc<dyn DiskFile>,
-    at: u64,
-    len: u64,
-}
-
-impl Read for StagedReader {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        let want = (self.len - self.at).min(buf.len() as u64) as usize;
-        self.file.read_at(self.at, &mut buf[..want])?;
-        self.at += want as u64;
-        Ok(want)
     }
 }
 

@@ -1,9 +1,11 @@
-//! The receiving side of a snapshot transfer: one at a time, staged beside the log until the core logs its install.
+//! The receiving side of a snapshot transfer: one at a time, staged beside the log until the core logs its install. What an earlier
+//! run of this node had staged is checked at the start, and goes on if its sender still sends it.
 
 use bytes::Bytes;
 use quorate_base::{NodeId, Term};
 use quorate_raft::{Raft, SnapMeta};
 
+use crate::codec::{DecodeError, Put, Reader};
 use crate::event::{MachineOp, StageOp, StreamId};
 use crate::message::{PeerMessage, SnapshotOutcome};
 use crate::outbox::Outbox;
@@ -12,6 +14,8 @@ use crate::outbox::Outbox;
 #[derive(Debug, Default)]
 pub(crate) struct Incoming {
     current: Option<Transfer>,
+    /// What an earlier run had staged, until a transfer begins.
+    left: Option<Left>,
     /// The number of the last staging here.
     last_stage: StreamId,
     /// The state machine is taking over a snapshot that an earlier run of this node had logged: the staging file is its.
@@ -20,19 +24,76 @@ pub(crate) struct Incoming {
 
 #[derive(Debug)]
 struct Transfer {
-    from: NodeId,
-    /// Its number at the sender.
-    stream: StreamId,
+    is: Identity,
     /// Its number here.
     stage: StreamId,
-    term: Term,
-    meta: SnapMeta,
     /// Handed to the staging file so far, with its checksum.
     received: u64,
     crc: u32,
-    /// Written to the staging file so far.
+    /// Durably in the staging file so far.
     staged: u64,
+    /// A sync is under way: the next one takes along all that is written meanwhile.
+    syncing: bool,
     phase: Phase,
+}
+
+/// Which transfer it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) from: NodeId,
+    /// Its number at the sender, which no other run of the sender uses.
+    pub(crate) stream: StreamId,
+    /// The sender leads in this term, and the transfer ends with it.
+    pub(crate) term: Term,
+    pub(crate) meta: SnapMeta,
+}
+
+const ABOUT_VERSION: u8 = 1;
+
+impl Identity {
+    /// As the staging file keeps it.
+    fn encode(&self) -> Bytes {
+        let mut bytes = vec![ABOUT_VERSION];
+        bytes.put_u64(self.from.0);
+        bytes.put_u64(self.stream);
+        bytes.put_u64(self.term.0);
+        bytes.put_snap_meta(&self.meta);
+        bytes.into()
+    }
+
+    fn decode(bytes: Bytes) -> Result<Identity, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        match reader.u8()? {
+            ABOUT_VERSION => {}
+            other => return Err(DecodeError::Version(other)),
+        }
+        let identity = Identity {
+            from: NodeId(reader.u64()?),
+            stream: reader.u64()?,
+            term: reader.term()?,
+            meta: reader.snap_meta()?,
+        };
+        reader.end()?;
+        Ok(identity)
+    }
+
+    /// Whether its sender has ended it, or it is not needed: then nothing will ever come of what is staged.
+    fn is_over(&self, raft: &Raft) -> bool {
+        self.term < raft.term() || self.meta.last.index <= raft.commit()
+    }
+}
+
+/// What an earlier run had staged.
+#[derive(Debug, Default)]
+struct Left {
+    /// Unknown until the file's beginning has been read.
+    is: Option<Identity>,
+    /// What of it is right, as far as it was read.
+    len: u64,
+    crc: u32,
+    checked: bool,
+    /// A leader wants to go on with this meanwhile.
+    asked: Option<Identity>,
 }
 
 /// How far a transfer is.
@@ -62,62 +123,96 @@ fn ack(to: NodeId, stream: StreamId, len: u64, outcome: SnapshotOutcome, out: &m
 }
 
 impl Incoming {
-    /// `taken` if the staging file is being read by the state machine right from the start.
+    /// `taken` if the staging file is being read by the state machine right from the start. Otherwise the node has it checked.
     pub(crate) fn new(taken: bool) -> Incoming {
         Incoming {
             taken,
+            left: (!taken).then(Left::default),
             ..Incoming::default()
         }
     }
 
-    /// A transfer begins or goes on. The core has heard of it already, so it knows by now whether `from` leads.
-    pub(crate) fn begin(
+    /// More of what an earlier run had staged was read: what transfer it is, the bytes that are right so far and their checksum, and
+    /// whether that is all.
+    pub(crate) fn checked(
         &mut self,
         raft: &Raft,
-        from: NodeId,
-        (stream, term, meta): (StreamId, Term, SnapMeta),
+        (about, len, crc, end): (Option<Bytes>, u64, u32, bool),
         out: &mut Outbox,
     ) {
-        if raft.term() != term || raft.leader() != Some(from) {
-            return ack(from, stream, 0, SnapshotOutcome::Refused, out);
+        let Some(left) = &mut self.left else {
+            return; // Another transfer has begun.
+        };
+        (left.len, left.crc, left.checked) = (len, crc, end);
+        // A description that cannot be read is as good as none.
+        left.is = about.and_then(|about| Identity::decode(about).ok());
+        let of_use = left.is.as_ref().is_some_and(|is| !is.is_over(raft));
+        let asked = left.asked.take();
+        if !of_use {
+            self.left = None;
+            out.effects.stage.push(StageOp::Discard);
+        } else if !end {
+            out.effects.stage.push(StageOp::Check);
+        }
+        if let Some(asked) = asked {
+            self.begin(raft, asked, out);
+        }
+    }
+
+    /// A transfer begins or goes on. The core has heard of it already, so it knows by now whether its sender leads.
+    pub(crate) fn begin(&mut self, raft: &Raft, is: Identity, out: &mut Outbox) {
+        if raft.term() != is.term || raft.leader() != Some(is.from) {
+            return ack(is.from, is.stream, 0, SnapshotOutcome::Refused, out);
         }
         if let Some(current) = self.current.as_ref()
-            && (current.from, current.stream, current.term) == (from, stream, term)
+            && current.is == is
         {
-            return ack(from, stream, current.staged, SnapshotOutcome::More, out);
+            return ack(is.from, is.stream, current.staged, SnapshotOutcome::More, out);
         }
         if self.is_taken() {
             return; // The sender will ask again.
         }
-        if meta.last.index <= raft.commit() {
-            return ack(from, stream, 0, SnapshotOutcome::Done, out);
+        if is.meta.last.index <= raft.commit() {
+            return ack(is.from, is.stream, 0, SnapshotOutcome::Done, out);
+        }
+        let (mut received, mut crc) = (0, 0);
+        if let Some(left) = &mut self.left
+            && left.is.as_ref().is_none_or(|known| *known == is)
+        {
+            if !left.checked {
+                ack(is.from, is.stream, left.len, SnapshotOutcome::Checking, out);
+                left.asked = Some(is);
+                return;
+            }
+            (received, crc) = (left.len, left.crc);
         }
         self.last_stage += 1;
         let stage = self.last_stage;
-        let (received, staged, crc, phase) = (0, 0, 0, Phase::Receiving);
+        out.effects.stage.push(match (self.left.take(), received) {
+            (Some(_), 1..) => StageOp::Resume { stream: stage },
+            _ => StageOp::Begin {
+                stream: stage,
+                about: is.encode(),
+            },
+        });
+        ack(is.from, is.stream, received, SnapshotOutcome::More, out);
         self.current = Some(Transfer {
-            from,
-            stream,
+            is,
             stage,
-            term,
-            meta,
             received,
             crc,
-            staged,
-            phase,
+            staged: received,
+            syncing: false,
+            phase: Phase::Receiving,
         });
-        out.effects.stage.push(StageOp::Begin { stream: stage });
-        ack(from, stream, 0, SnapshotOutcome::More, out);
     }
 
     /// A piece arrives.
     pub(crate) fn chunk(&mut self, raft: &Raft, from: NodeId, piece: Piece, out: &mut Outbox) {
         let stream = piece.stream;
-        let current = self
-            .current
-            .as_mut()
-            .filter(|c| (c.from, c.stream, c.term) == (from, stream, piece.term));
-        let Some(current) = current.filter(|c| c.term == raft.term()) else {
+        let is_its = |is: &Identity| (is.from, is.stream, is.term) == (from, stream, piece.term);
+        let current = self.current.as_mut().filter(|current| is_its(&current.is));
+        let Some(current) = current.filter(|current| current.is.term == raft.term()) else {
             return ack(from, stream, 0, SnapshotOutcome::Refused, out);
         };
         if current.phase != Phase::Receiving || piece.offset != current.received {
@@ -136,6 +231,7 @@ impl Incoming {
             out.effects.stage.push(StageOp::Write {
                 stream: current.stage,
                 offset,
+                crc,
                 bytes,
             });
         }
@@ -144,6 +240,8 @@ impl Incoming {
             out.effects.stage.push(StageOp::Finish {
                 stream: current.stage,
             });
+        } else {
+            current.sync(out);
         }
     }
 
@@ -156,14 +254,24 @@ impl Incoming {
                 .is_some_and(|current| current.phase == Phase::Installing)
     }
 
-    /// A transfer of an earlier term is of no use: nobody will finish it.
+    /// A transfer of an earlier term is of no use: nobody will finish it. Nor is one that the log has caught up with.
     pub(crate) fn follow(&mut self, raft: &Raft, out: &mut Outbox) {
-        if self
-            .current
-            .as_ref()
-            .is_some_and(|current| current.term != raft.term())
-            && !self.is_taken()
+        if let Some(is) = self.left.as_ref().and_then(|left| left.is.as_ref())
+            && is.is_over(raft)
         {
+            self.left = None;
+            out.effects.stage.push(StageOp::Discard);
+        }
+        // One that is complete is the core's to judge first.
+        let over = |current: &Transfer| match current.phase {
+            Phase::Receiving => current.is.is_over(raft),
+            Phase::Finishing => current.is.term != raft.term(),
+            Phase::Installing => false,
+        };
+        if let Some(current) = self.current.as_ref().filter(|current| over(current)) {
+            if current.is.meta.last.index <= raft.commit() {
+                current.ack(current.staged, SnapshotOutcome::Done, out);
+            }
             self.drop_staging(out);
         }
     }
@@ -184,15 +292,12 @@ impl Incoming {
         let current = self.current.as_mut().filter(|current| current.stage == stage)?;
         current.staged = current.staged.max(len);
         if finished && current.phase == Phase::Finishing {
-            return Some((current.from, current.term, current.meta.clone()));
+            let Identity { from, term, meta, .. } = current.is.clone();
+            return Some((from, term, meta));
         }
-        ack(
-            current.from,
-            current.stream,
-            current.staged,
-            SnapshotOutcome::More,
-            out,
-        );
+        current.syncing = false;
+        current.sync(out);
+        current.ack(current.staged, SnapshotOutcome::More, out);
         None
     }
 
@@ -206,13 +311,13 @@ impl Incoming {
             Phase::Installing,
             "what is being installed was staged and synced"
         );
-        ack(current.from, current.stream, 0, SnapshotOutcome::Refused, out);
+        current.ack(0, SnapshotOutcome::Refused, out);
         self.drop_staging(out);
     }
 
     /// The core has logged the install of what was staged.
     pub(crate) fn installing(&mut self, meta: &SnapMeta) {
-        let current = self.current.as_mut().filter(|current| current.meta == *meta);
+        let current = self.current.as_mut().filter(|current| current.is.meta == *meta);
         current.expect("only what was staged is installed").phase = Phase::Installing;
     }
 
@@ -225,26 +330,20 @@ impl Incoming {
         else {
             return;
         };
-        let had = current.meta.last.index <= raft.commit();
+        let had = current.is.meta.last.index <= raft.commit();
         let outcome = if had {
             SnapshotOutcome::Done
         } else {
             SnapshotOutcome::Refused
         };
-        ack(current.from, current.stream, current.staged, outcome, out);
+        current.ack(current.staged, outcome, out);
         self.drop_staging(out);
     }
 
     /// The install is durable: the state machine takes over the staging file.
     pub(crate) fn restore(&mut self, meta: &SnapMeta, out: &mut Outbox) {
         if let Some(current) = &self.current {
-            ack(
-                current.from,
-                current.stream,
-                current.staged,
-                SnapshotOutcome::Done,
-                out,
-            );
+            current.ack(current.staged, SnapshotOutcome::Done, out);
         }
         out.effects.machine.push(MachineOp::Restore(meta.clone()));
     }
@@ -253,5 +352,19 @@ impl Incoming {
     pub(crate) fn restored(&mut self) {
         self.current = None;
         self.taken = false;
+    }
+}
+
+impl Transfer {
+    fn ack(&self, len: u64, outcome: SnapshotOutcome, out: &mut Outbox) {
+        ack(self.is.from, self.is.stream, len, outcome, out);
+    }
+
+    /// Makes durable what was written, one sync after the other: a slow disk so takes more with each.
+    fn sync(&mut self, out: &mut Outbox) {
+        if self.phase == Phase::Receiving && !self.syncing && self.staged < self.received {
+            self.syncing = true;
+            out.effects.stage.push(StageOp::Sync { stream: self.stage });
+        }
     }
 }

@@ -1,10 +1,18 @@
 //! Snapshot transfers (§5.3) beside the core: [`outgoing`] streams the state machine to followers that are too far behind,
-//! [`incoming`] stages what a leader sends. The core decides who needs a snapshot and whether a staged one counts.
+//! [`incoming`] stages what a leader sends, [`staging`] is the file for that. The core decides who needs a snapshot and whether a
+//! staged one counts.
 //!
 //! A transfer: the leader opens a view of its state machine and says [`SnapshotBegin`](crate::PeerMessage::SnapshotBegin); the
-//! follower answers with what it has staged of this very transfer, nothing at first; pieces follow from there, a window of
-//! them unacknowledged, the last one empty and marked. After a broken link the leader says `SnapshotBegin` again and goes on from
-//! the answer. When all is staged and synced, the follower's core logs the install; once that is durable it answers `Done`.
+//! follower answers with what it has durably staged of this very transfer, nothing at first; pieces follow from there, a window of
+//! them unacknowledged, the last one empty and marked. All transfers share a [`budget`] of bytes per second, in turns. When all is
+//! staged and synced, the follower's core logs the install; once that is durable it answers `Done`.
+//!
+//! A view is read once and forwards, so the leader keeps what is not acknowledged, and a follower acknowledges what a crash cannot take.
+//! So a transfer goes on after a broken link, and after a restart of the follower, which reads first what it had staged
+//! (`Checking`): the leader says `SnapshotBegin` again and goes on from the answer. A restart of the leader ends its transfers. One
+//! that fails begins anew after a pause, which doubles for as long as nothing gets further than before.
 
+pub(crate) mod budget;
 pub(crate) mod incoming;
 pub(crate) mod outgoing;
+pub mod staging;

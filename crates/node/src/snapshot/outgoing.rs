@@ -1,4 +1,4 @@
-//! The sending side of snapshot transfers: several followers at once, each with a view of its own.
+//! The sending side of snapshot transfers: several followers at once, each with a view of its own, within one [`Budget`].
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -6,6 +6,7 @@ use bytes::Bytes;
 use quorate_base::{Index, LogId, NodeId, Term};
 use quorate_raft::{Input, Log, Raft, RoleKind, SnapMeta};
 
+use super::budget::Budget;
 use crate::config::NodeConfig;
 use crate::event::{Nanos, SnapshotOp, StreamId};
 use crate::message::{PeerMessage, SnapshotOutcome};
@@ -13,15 +14,34 @@ use crate::outbox::Outbox;
 
 /// So many times in a row without any progress, and a transfer is given up.
 const TRIES: u32 = 8;
+/// The same while the link is known to be down: a machine may start in the meantime. View and log are kept for so long.
+const TRIES_DOWN: u32 = 60;
+/// The longest pause between two transfers that fail, in units of the first.
+const LONGEST_PAUSE: Nanos = 64;
 
 /// The transfers to followers.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     streams: BTreeMap<StreamId, Stream>,
     last: StreamId,
+    /// Followers to which transfers failed.
+    setbacks: BTreeMap<NodeId, Setback>,
+    budget: Budget,
+    /// The stream that sent the last piece: the ones after it come first.
+    turn: StreamId,
     chunk_bytes: usize,
     window: usize,
     patience: Nanos,
+}
+
+/// What failed transfers to a follower left behind.
+#[derive(Debug, Default)]
+struct Setback {
+    /// How long the last pause was to be, and when it ends.
+    pause: Nanos,
+    until: Nanos,
+    /// The most that any of them got staged.
+    reached: u64,
 }
 
 /// One transfer.
@@ -29,12 +49,18 @@ pub(crate) struct Outgoing {
 struct Stream {
     to: NodeId,
     term: Term,
+    /// Only then a view is opened: the transfers before failed.
+    rests_until: Option<Nanos>,
     /// What it covers, once the view is open.
     meta: Option<SnapMeta>,
+    /// The link is down, as far as is known.
+    down: bool,
     /// The follower has answered the last `SnapshotBegin`.
     begun: bool,
-    /// The follower has staged so much.
+    /// The follower has durably staged so much.
     acked: u64,
+    /// So much of it a restarted follower has read again.
+    checked: u64,
     /// Read from the view so far, with its checksum.
     read: u64,
     crc: u32,
@@ -46,6 +72,7 @@ struct Stream {
     sent: usize,
     /// The pieces from `acked` on were sent again, and nothing was heard of them yet.
     resent: bool,
+    /// When what is waited for is overdue.
     deadline: Nanos,
     tries: u32,
 }
@@ -64,6 +91,9 @@ impl Outgoing {
             streams: BTreeMap::new(),
             // Numbers are not used again after a restart, when a follower may still hold half a transfer.
             last: config.nonce >> 1,
+            setbacks: BTreeMap::new(),
+            budget: Budget::new(config.snapshot_rate),
+            turn: 0,
             chunk_bytes: config.chunk_bytes,
             window: config.chunk_window.max(1),
             patience: config.election,
@@ -72,58 +102,74 @@ impl Outgoing {
 
     /// The core wants a snapshot sent. A transfer to the same peer that is still running is replaced.
     pub(crate) fn start(&mut self, now: Nanos, to: NodeId, term: Term, out: &mut Outbox) {
-        let before: Vec<_> = self
-            .streams
-            .iter()
-            .filter(|(_, s)| s.to == to)
-            .map(|(id, _)| *id)
-            .collect();
-        before.into_iter().for_each(|id| self.close(id, out));
+        self.close_all(|stream| stream.to == to, out);
         self.last += 1;
-        let stream = Stream {
-            to,
-            term,
-            meta: None,
-            begun: false,
-            acked: 0,
-            read: 0,
-            crc: 0,
-            reading: false,
-            complete: false,
-            pieces: VecDeque::new(),
-            sent: 0,
-            resent: false,
-            deadline: now + self.patience,
-            tries: 0,
-        };
+        let rests_until = self
+            .setbacks
+            .get(&to)
+            .map(|setback| setback.until)
+            .filter(|until| *until > now);
+        let stream = Stream::new(to, term, rests_until, now + self.patience);
+        if rests_until.is_none() {
+            out.effects.snapshots.push(SnapshotOp::Open { stream: self.last });
+        }
         self.streams.insert(self.last, stream);
-        out.effects.snapshots.push(SnapshotOp::Open { stream: self.last });
+    }
+
+    fn close_all(&mut self, which: impl Fn(&Stream) -> bool, out: &mut Outbox) {
+        let picked = self.streams.iter().filter(|(_, stream)| which(stream));
+        let ids: Vec<_> = picked.map(|(id, _)| *id).collect();
+        ids.into_iter().for_each(|id| self.close(id, out));
     }
 
     fn close(&mut self, id: StreamId, out: &mut Outbox) {
-        self.streams.remove(&id);
-        out.effects.snapshots.push(SnapshotOp::Close { stream: id });
+        let closed = self.streams.remove(&id);
+        if closed.is_some_and(|stream| stream.rests_until.is_none()) {
+            out.effects.snapshots.push(SnapshotOp::Close { stream: id });
+        }
     }
 
-    /// Ends a transfer and tells the core how.
-    fn end(&mut self, id: StreamId, last: Option<LogId>, out: &mut Outbox) {
+    /// Ends a transfer that was installed, and tells the core.
+    fn succeed(&mut self, id: StreamId, out: &mut Outbox) {
         if let Some(stream) = self.streams.get(&id) {
+            let last = stream.meta.as_ref().map(|meta| meta.last);
+            self.setbacks.remove(&stream.to);
             out.inputs.push(Input::SnapshotSent { to: stream.to, last });
             self.close(id, out);
         }
     }
 
-    /// Transfers of an earlier term are over: only the leader of the current one may send.
+    /// Ends a transfer that came to nothing, and tells the core. The next one to this follower has to wait: twice as long as the last
+    /// time, unless this one got further than all before.
+    fn fail(&mut self, now: Nanos, id: StreamId, out: &mut Outbox) {
+        let Some(stream) = self.streams.get(&id) else {
+            return;
+        };
+        let setback = self.setbacks.entry(stream.to).or_default();
+        let further = stream.acked > setback.reached;
+        setback.reached = setback.reached.max(stream.acked);
+        setback.pause = match setback.pause {
+            0 => self.patience,
+            _ if further => self.patience,
+            pause => (pause * 2).min(self.patience * LONGEST_PAUSE),
+        };
+        setback.until = now + setback.pause;
+        out.inputs.push(Input::SnapshotSent {
+            to: stream.to,
+            last: None,
+        });
+        self.close(id, out);
+    }
+
+    /// Transfers of an earlier term are over, for only the leader of the current one may send; and those to members that are gone.
     pub(crate) fn follow(&mut self, raft: &Raft, out: &mut Outbox) {
         let leads = raft.role() == RoleKind::Leader;
-        let stale = |stream: &Stream| !leads || stream.term != raft.term();
-        let ended: Vec<_> = self
-            .streams
-            .iter()
-            .filter(|(_, s)| stale(s))
-            .map(|(id, _)| *id)
-            .collect();
-        ended.into_iter().for_each(|id| self.close(id, out));
+        let is_member = |id| raft.peers().any(|(peer, _)| peer == id);
+        let over = |stream: &Stream| !leads || stream.term != raft.term() || !is_member(stream.to);
+        self.close_all(over, out);
+        if !leads {
+            self.setbacks.clear();
+        }
     }
 
     /// A view is open, or could not be opened.
@@ -141,21 +187,24 @@ impl Outgoing {
         };
         // The follower needs what comes after the snapshot, so the log must still have that.
         let Some(last) = at.filter(|at| log.contains(*at)) else {
-            return self.end(id, None, out);
+            return self.fail(now, id, out);
         };
         let config = log.config_at(last.index).clone();
+        if config.voters.is_empty() {
+            // Nobody founded this: whoever installed it would be a member of nothing.
+            return self.fail(now, id, out);
+        }
         stream.meta = Some(SnapMeta { last, config });
-        stream.deadline = now + self.patience;
-        stream.begin(id, out);
+        stream.begin(now + self.patience, id, out);
     }
 
     /// A piece was read from a view: empty at the end, `None` if reading failed.
-    pub(crate) fn chunk(&mut self, id: StreamId, chunk: Option<Bytes>, out: &mut Outbox) {
+    pub(crate) fn chunk(&mut self, now: Nanos, id: StreamId, chunk: Option<Bytes>, out: &mut Outbox) {
         let Some(stream) = self.streams.get_mut(&id) else {
             return;
         };
         let Some(bytes) = chunk else {
-            return self.end(id, None, out);
+            return self.fail(now, id, out);
         };
         stream.reading = false;
         stream.complete = bytes.is_empty();
@@ -168,7 +217,7 @@ impl Outgoing {
         };
         stream.read += piece.bytes.len() as u64;
         stream.pieces.push_back(piece);
-        self.pump(id, out);
+        self.pump(now, id, out);
     }
 
     /// The follower says how far it is.
@@ -184,22 +233,22 @@ impl Outgoing {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.to == from) else {
             return;
         };
+        stream.down = false;
         match outcome {
-            SnapshotOutcome::Done => {
-                let last = stream.meta.as_ref().map(|meta| meta.last);
-                return self.end(id, last, out);
-            }
-            SnapshotOutcome::Refused => return self.end(id, None, out),
+            SnapshotOutcome::Done => return self.succeed(id, out),
+            SnapshotOutcome::Refused => return self.fail(now, id, out),
+            // It is asked again until it has read it all.
+            SnapshotOutcome::Checking => return stream.checking(len),
             SnapshotOutcome::More => {}
         }
         let asked = !std::mem::replace(&mut stream.begun, true);
         if len > stream.read || (asked && len < stream.acked) {
             // It lost what it had staged, and views cannot be read backwards: start over with a new one.
-            return self.end(id, None, out);
+            return self.fail(now, id, out);
         }
         stream.deadline = now + self.patience;
         // Answers alone are no progress: a follower that stages nothing more must not pin the log for ever. One that has all
-        // of it may take its time to sync.
+        // of it may take its time to install it.
         if len > stream.acked || (stream.complete && len == stream.read) {
             stream.tries = 0;
         }
@@ -213,11 +262,11 @@ impl Outgoing {
         if asked {
             stream.sent = 0;
         }
-        self.pump(id, out);
+        self.pump(now, id, out);
     }
 
-    /// Reads on and sends what the window allows.
-    fn pump(&mut self, id: StreamId, out: &mut Outbox) {
+    /// Reads on as far as the window allows, and sends what may be sent.
+    fn pump(&mut self, now: Nanos, id: StreamId, out: &mut Outbox) {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.begun) else {
             return;
         };
@@ -228,55 +277,76 @@ impl Outgoing {
                 max: self.chunk_bytes,
             });
         }
-        for piece in stream.pieces.iter().skip(stream.sent) {
-            let Piece {
-                offset, crc, done, ..
-            } = *piece;
-            let (term, bytes) = (stream.term, piece.bytes.clone());
-            out.send(
-                stream.to,
-                PeerMessage::SnapshotChunk {
-                    stream: id,
-                    term,
-                    offset,
-                    bytes,
-                    crc,
-                    done,
-                },
-            );
-        }
-        stream.sent = stream.pieces.len();
+        self.send(now, out);
     }
 
-    /// The link to `peer` is up again: ask what arrived.
-    pub(crate) fn link_up(&mut self, peer: NodeId, out: &mut Outbox) {
-        for (id, stream) in self.streams.iter_mut().filter(|(_, stream)| stream.to == peer) {
-            stream.begin(*id, out);
-        }
-    }
-
-    /// Asks again where nothing was heard for too long, and gives up in the end.
-    pub(crate) fn expire(&mut self, now: Nanos, out: &mut Outbox) {
-        let due: Vec<_> = self
-            .streams
-            .iter()
-            .filter(|(_, s)| s.deadline <= now)
-            .map(|(id, _)| *id)
-            .collect();
-        for id in due {
-            let stream = self.streams.get_mut(&id).expect("just seen");
+    /// Sends what there is, the streams in turns, as far as the budget goes.
+    fn send(&mut self, now: Nanos, out: &mut Outbox) {
+        while self.budget.next() <= now {
+            let ready = |(id, stream): (&StreamId, &Stream)| stream.unsent().map(|_| *id);
+            let after = self.streams.range(self.turn + 1..).find_map(ready);
+            let Some(id) = after.or_else(|| self.streams.iter().find_map(ready)) else {
+                return;
+            };
+            self.turn = id;
+            let stream = self.streams.get_mut(&id).expect("just found");
             stream.deadline = now + self.patience;
-            stream.tries += 1;
-            match stream.tries > TRIES {
-                true => self.end(id, None, out),
-                false => stream.begin(id, out),
+            let bytes = stream.send_next(id, out);
+            self.budget.spend(now, bytes);
+        }
+    }
+
+    /// The link to `peer` is up again: ask what arrived. Whatever it was that transfers failed for may be over.
+    pub(crate) fn link_up(&mut self, now: Nanos, peer: NodeId, out: &mut Outbox) {
+        self.setbacks.remove(&peer);
+        for (id, stream) in self.streams.iter_mut().filter(|(_, stream)| stream.to == peer) {
+            (stream.down, stream.tries) = (false, 0);
+            let deadline = now + self.patience;
+            match stream.rests_until {
+                Some(_) => stream.open(deadline, *id, out),
+                None => stream.begin(deadline, *id, out),
             }
         }
     }
 
-    /// The next deadline.
+    /// The link to `peer` is down.
+    pub(crate) fn link_down(&mut self, peer: NodeId) {
+        for stream in self.streams.values_mut().filter(|stream| stream.to == peer) {
+            (stream.down, stream.begun) = (true, false);
+        }
+    }
+
+    /// Asks again where nothing was heard for too long, and gives up in the end. Sends what the budget held back.
+    pub(crate) fn expire(&mut self, now: Nanos, out: &mut Outbox) {
+        let due = |stream: &Stream| stream.next_deadline().is_some_and(|deadline| deadline <= now);
+        let due = self.streams.iter().filter(|(_, stream)| due(stream));
+        let due: Vec<_> = due.map(|(id, _)| *id).collect();
+        for id in due {
+            let stream = self.streams.get_mut(&id).expect("just seen");
+            let deadline = now + self.patience;
+            if stream.rests_until.is_some() {
+                stream.open(deadline, id, out);
+                continue;
+            }
+            stream.tries += 1;
+            let tries = if stream.down { TRIES_DOWN } else { TRIES };
+            match stream.tries > tries {
+                true => self.fail(now, id, out),
+                false => stream.begin(deadline, id, out),
+            }
+        }
+        self.send(now, out);
+    }
+
+    /// When [`expire`](Outgoing::expire) has something to do.
     pub(crate) fn next_deadline(&self) -> Option<Nanos> {
-        self.streams.values().map(|stream| stream.deadline).min()
+        let held_back = self.streams.values().any(|stream| stream.unsent().is_some());
+        let held_back = held_back.then(|| self.budget.next());
+        self.streams
+            .values()
+            .filter_map(Stream::next_deadline)
+            .chain(held_back)
+            .min()
     }
 
     /// The log must keep what follows the snapshots under way.
@@ -289,8 +359,37 @@ impl Outgoing {
 }
 
 impl Stream {
+    fn new(to: NodeId, term: Term, rests_until: Option<Nanos>, deadline: Nanos) -> Stream {
+        Stream {
+            to,
+            term,
+            rests_until,
+            meta: None,
+            down: false,
+            begun: false,
+            acked: 0,
+            checked: 0,
+            read: 0,
+            crc: 0,
+            reading: false,
+            complete: false,
+            pieces: VecDeque::new(),
+            sent: 0,
+            resent: false,
+            deadline,
+            tries: 0,
+        }
+    }
+
+    /// The pause is over.
+    fn open(&mut self, deadline: Nanos, id: StreamId, out: &mut Outbox) {
+        (self.rests_until, self.deadline) = (None, deadline);
+        out.effects.snapshots.push(SnapshotOp::Open { stream: id });
+    }
+
     /// Says that the transfer begins, or goes on: the answer says where.
-    fn begin(&mut self, id: StreamId, out: &mut Outbox) {
+    fn begin(&mut self, deadline: Nanos, id: StreamId, out: &mut Outbox) {
+        self.deadline = deadline;
         let Some(meta) = self.meta.clone() else { return };
         self.begun = false;
         out.send(
@@ -303,6 +402,13 @@ impl Stream {
         );
     }
 
+    /// The follower has read so much of what it had staged.
+    fn checking(&mut self, len: u64) {
+        if len > self.checked {
+            (self.checked, self.tries) = (len, 0);
+        }
+    }
+
     /// The follower has staged `len` bytes, more than before.
     fn advance(&mut self, len: u64) {
         self.acked = len;
@@ -311,5 +417,41 @@ impl Stream {
         while self.pieces.pop_front_if(arrived).is_some() {
             self.sent = self.sent.saturating_sub(1);
         }
+    }
+
+    /// The piece to be sent next, if it may be sent.
+    fn unsent(&self) -> Option<&Piece> {
+        self.pieces.get(self.sent).filter(|_| self.begun)
+    }
+
+    /// Sends the next piece; its length.
+    fn send_next(&mut self, id: StreamId, out: &mut Outbox) -> usize {
+        let Piece {
+            offset,
+            ref bytes,
+            crc,
+            done,
+        } = *self.unsent().expect("only asked if there is one");
+        let (len, bytes) = (bytes.len(), bytes.clone());
+        out.send(
+            self.to,
+            PeerMessage::SnapshotChunk {
+                stream: id,
+                term: self.term,
+                offset,
+                bytes,
+                crc,
+                done,
+            },
+        );
+        self.sent += 1;
+        len
+    }
+
+    /// The end of the pause, or the moment when what is waited for is overdue: the view, an answer. While the next piece is being read here
+    /// or held back by the budget, the follower owes nothing.
+    fn next_deadline(&self) -> Option<Nanos> {
+        let waits = self.meta.is_none() || !self.begun || self.sent > 0;
+        self.rests_until.or(waits.then_some(self.deadline))
     }
 }

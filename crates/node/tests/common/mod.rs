@@ -25,6 +25,9 @@ pub use random::Random;
 /// How long requests may take.
 pub const PATIENCE: Nanos = 10_000_000_000;
 
+/// Bytes of a staging file that one check reads.
+const CHECKED_AT_ONCE: usize = 300;
+
 /// Decides about a message by sender, receiver and content.
 pub type Look = Box<dyn FnMut(NodeId, NodeId, &PeerMessage) -> bool>;
 
@@ -39,6 +42,20 @@ pub enum Outcome {
     Failed(Failure),
 }
 
+/// A staging file.
+#[derive(Clone, Debug, Default)]
+pub struct Staged {
+    /// Who writes to it, if it is open.
+    stream: Option<StreamId>,
+    about: Bytes,
+    pub bytes: Vec<u8>,
+    /// So much of it survives a crash.
+    pub synced: usize,
+    /// So much of what an earlier run left has been checked.
+    checked: usize,
+    finished: bool,
+}
+
 /// One member with its driver.
 pub struct Host {
     pub node: Option<Node>,
@@ -46,11 +63,13 @@ pub struct Host {
     pub machine: Machine,
     /// What the machine would be after a crash.
     pub saved: Machine,
-    pub staging: Option<(StreamId, Vec<u8>)>,
+    pub staging: Option<Staged>,
     /// No room for a staging file of more bytes than this.
     pub staging_room: usize,
     /// Says nothing when there is no room.
     pub staging_silent: bool,
+    /// What was done to the staging file so far.
+    pub staging_ops: usize,
     views: BTreeMap<StreamId, (Vec<u8>, usize)>,
     /// Writes and their syncs do not end while this is set.
     pub disk_stalled: bool,
@@ -153,6 +172,10 @@ impl Cluster {
         host.open_stalled = false;
         host.waiting_open.clear();
         host.machine = host.saved.clone();
+        if let Some(staging) = &mut host.staging {
+            staging.bytes.truncate(staging.synced);
+            (staging.stream, staging.checked) = (None, 0);
+        }
         (host.disk_stalled, host.reads_stalled, host.restore_stalled) = (false, false, false);
         self.break_link(id);
     }
@@ -516,50 +539,78 @@ impl Cluster {
 
     fn stage_op(&mut self, id: u64, op: StageOp) {
         let host = self.host(id);
-        let (stream, len, finished) = match op {
-            StageOp::Begin { stream } => {
-                host.staging = Some((stream, Vec::new()));
+        host.staging_ops += 1;
+        let of = op.stream();
+        match op {
+            StageOp::Check => {
+                let event = host.check_staged();
+                return self.step(id, event);
+            }
+            StageOp::Begin { stream, about } => {
+                let stream = Some(stream);
+                host.staging = Some(Staged {
+                    stream,
+                    about,
+                    ..Staged::default()
+                });
                 return;
             }
             StageOp::Discard => {
                 host.staging = None;
                 return;
             }
+            _ => {}
+        }
+        let room = host.staging_room;
+        let Some(staging) = &mut host.staging else { return };
+        if let StageOp::Resume { stream } = op {
+            assert_eq!(
+                staging.checked,
+                staging.bytes.len(),
+                "all was checked before it goes on"
+            );
+            (staging.stream, staging.synced) = (Some(stream), staging.checked);
+            return;
+        }
+        assert_eq!(staging.stream, of, "no other transfer writes");
+        match op {
             StageOp::Write {
                 stream,
                 offset,
+                crc,
                 bytes,
             } => {
-                let Some(staging) = &mut host.staging else { return };
-                if staging.1.len() + bytes.len() > host.staging_room {
+                if staging.bytes.len() + bytes.len() > room {
                     host.staging = None;
                     if !host.staging_silent {
                         self.step(id, Event::StageFailed { stream });
                     }
                     return;
                 }
+                assert_eq!(staging.bytes.len() as u64, offset, "staging goes on at its end");
+                staging.bytes.extend_from_slice(&bytes);
                 assert_eq!(
-                    (staging.0, staging.1.len() as u64),
-                    (stream, offset),
-                    "staging goes on at its end"
+                    crc32c::crc32c(&staging.bytes),
+                    crc,
+                    "the checksum is that of all so far"
                 );
-                staging.1.extend_from_slice(&bytes);
-                (stream, staging.1.len() as u64, false)
             }
-            StageOp::Finish { stream } => {
-                let Some(staging) = &host.staging else { return };
-                assert_eq!(staging.0, stream);
-                (stream, staging.1.len() as u64, true)
+            StageOp::Sync { stream } | StageOp::Finish { stream } => {
+                staging.synced = staging.bytes.len();
+                let len = staging.synced as u64;
+                let finished = matches!(op, StageOp::Finish { .. });
+                staging.finished |= finished;
+                self.step(
+                    id,
+                    Event::Staged {
+                        stream,
+                        len,
+                        finished,
+                    },
+                );
             }
-        };
-        self.step(
-            id,
-            Event::Staged {
-                stream,
-                len,
-                finished,
-            },
-        );
+            _ => unreachable!("seen above"),
+        }
     }
 
     fn machine_ops(&mut self, id: u64, ops: Vec<MachineOp>) {
@@ -585,11 +636,12 @@ impl Cluster {
 
     fn restore(&mut self, id: u64, at: LogId) {
         let host = self.host(id);
-        let (_, bytes) = host
+        let staging = host
             .staging
             .take()
             .expect("the staging file is there until it was taken over");
-        host.machine = Machine::decode(&bytes);
+        assert!(staging.finished, "only what is complete is taken over");
+        host.machine = Machine::decode(&staging.bytes);
         assert_eq!(
             host.machine.applied, at,
             "the snapshot is of the entry it is said to be of"
@@ -628,6 +680,24 @@ impl Cluster {
 }
 
 impl Host {
+    /// Bytes staged of a snapshot.
+    pub fn staged(&self) -> usize {
+        self.staging.as_ref().map_or(0, |staging| staging.bytes.len())
+    }
+
+    /// Reads some of what an earlier run left.
+    fn check_staged(&mut self) -> Event {
+        let (mut about, mut len, mut crc, mut end) = (None, 0, 0, true);
+        if let Some(staging) = &mut self.staging {
+            staging.checked = staging.bytes.len().min(staging.checked + CHECKED_AT_ONCE);
+            about = Some(staging.about.clone());
+            len = staging.checked as u64;
+            crc = crc32c::crc32c(&staging.bytes[..staging.checked]);
+            end = staging.checked == staging.bytes.len();
+        }
+        Event::StageChecked { about, len, crc, end }
+    }
+
     /// Whether a view was asked for and is not open yet.
     pub fn waits_for_view(&self) -> bool {
         !self.waiting_open.is_empty()
@@ -642,6 +712,7 @@ impl Host {
             staging: None,
             staging_room: usize::MAX,
             staging_silent: false,
+            staging_ops: 0,
             views: BTreeMap::new(),
             disk_stalled: false,
             stalled: VecDeque::new(),
