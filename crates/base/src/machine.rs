@@ -28,6 +28,13 @@ pub trait StateMachine: Send + 'static {
     /// Passes an entry that holds no command (no-op, configuration): only the applied index moves.
     fn skip(&mut self, at: LogId);
 
+    /// From the next entry on every member understands what this feature level means (mixed releases, rolling upgrades). Called in log
+    /// order, before the [`skip`](StateMachine::skip) of the entry that raised it, and again with the same level at times. A machine whose `apply` changed
+    /// with a level must keep the level with its state.
+    fn level(&mut self, level: u32) {
+        let _ = level;
+    }
+
     /// Called after each run of `apply` and `skip` calls: the moment to publish events in bulk.
     fn batch_applied(&mut self) {}
 

@@ -193,10 +193,16 @@ impl Applier {
 
 fn to_apply(entry: Entry, proposals: &mut Proposals, out: &mut Outbox) -> ToApply {
     let at = entry.at;
-    let (request, command): (Option<RequestId>, _) = match entry.content {
-        Content::Command { request, command } => (Some(request), Some(command)),
-        Content::Noop | Content::Config(_) => (None, None),
+    let (request, command, level): (Option<RequestId>, _, _) = match entry.content {
+        Content::Command { request, command } => (Some(request), Some(command), None),
+        Content::Config(config) => (None, None, Some(config.level)),
+        Content::Noop => (None, None, None),
     };
     let token = proposals.committed(at, request, out);
-    ToApply { at, command, token }
+    ToApply {
+        at,
+        command,
+        token,
+        level,
+    }
 }

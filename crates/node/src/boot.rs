@@ -7,6 +7,7 @@ use quorate_raft::{Config, EntryShape, HardState, Raft, Restored, SnapMeta};
 use quorate_wal::Record;
 use thiserror::Error;
 
+use crate::changes::MEMBERSHIP_LEVEL;
 use crate::codec::DecodeError;
 use crate::config::NodeConfig;
 use crate::entry;
@@ -82,6 +83,16 @@ pub enum BootError {
         index: Index,
         /// The log's term there.
         term: Term,
+    },
+    /// The log was written by a later release.
+    #[error(
+        "the cluster's feature level is {level}, this release understands {features}: start a later release"
+    )]
+    Level {
+        /// The level in the log.
+        level: u32,
+        /// What this node understands.
+        features: u32,
     },
     /// A cluster of nobody.
     #[error("the initial configuration has no voter")]
@@ -162,12 +173,13 @@ impl Boot {
             && self.hard == HardState::default()
     }
 
-    /// Makes the node. `initial` founds the cluster if the log is fresh and is ignored otherwise. `applied` is the state machine's
+    /// Makes the node. If the log is fresh, `initial` founds the cluster, at the feature level of this node; or, if there is none, the
+    /// node joins: it knows no configuration until it hears from the cluster's leader. Ignored otherwise. `applied` is the state machine's
     /// last entry, `durable` what it would keep in a crash. The operations returned come before all others.
     pub fn finish(
         self,
         config: NodeConfig,
-        initial: Config,
+        initial: Option<Config>,
         applied: LogId,
         durable: Index,
     ) -> Result<(Node, Vec<MachineOp>), BootError> {
@@ -175,12 +187,16 @@ impl Boot {
             return Err(failed);
         }
         let founded = self.mark.is_none();
-        if founded && initial.voters.is_empty() {
+        if founded && initial.as_ref().is_some_and(|initial| initial.voters.is_empty()) {
             return Err(BootError::NoVoters);
+        }
+        let mut founding = initial.unwrap_or_default();
+        if config.features >= MEMBERSHIP_LEVEL && !founding.voters.is_empty() {
+            founding.level = config.features;
         }
         let meta = SnapMeta {
             last: LogId::ZERO,
-            config: initial,
+            config: founding,
         };
         let mark = self.mark.unwrap_or(Mark {
             origin: Origin::Founded,
@@ -201,8 +217,15 @@ impl Boot {
             entries: self.entries,
             applied: applied.index.max(mark.meta.last.index),
             nonce: config.nonce,
+            priority: config.priority,
+            leases: config.leases,
             limits: config.limits.clone(),
         });
+        let level = raft.config().level;
+        if level > config.features {
+            let features = config.features;
+            return Err(BootError::Level { level, features });
+        }
         let start = Start {
             first_mark: founded.then(|| mark.record()),
             restore: restore.then(|| mark.meta.clone()),

@@ -96,8 +96,14 @@ impl Reader {
         Ok(n)
     }
 
+    /// A configuration. Its second format begins with a count of voters that the first can never have.
     pub(crate) fn config(&mut self) -> Result<Config, DecodeError> {
         let mut config = Config::default();
+        let second = self.rest.starts_with(&SECOND_FORMAT.to_le_bytes());
+        if second {
+            self.u32()?;
+            config.level = self.u32()?;
+        }
         for set in [&mut config.voters, &mut config.outgoing] {
             for _ in 0..self.count(8)? {
                 set.insert(NodeId(self.u64()?));
@@ -112,6 +118,16 @@ impl Reader {
             };
             config.learners.insert(id, promote);
         }
+        if second {
+            for _ in 0..self.count(8)? {
+                config.removed.insert(NodeId(self.u64()?));
+            }
+            for _ in 0..self.count(12)? {
+                let id = NodeId(self.u64()?);
+                let len = self.u32()? as usize;
+                config.about.insert(id, self.bytes(len)?[..].into());
+            }
+        }
         Ok(config)
     }
 
@@ -120,6 +136,10 @@ impl Reader {
             last: self.log_id()?,
             config: self.config()?,
         })
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rest.is_empty()
     }
 
     pub(crate) fn rest(self) -> Bytes {
@@ -134,6 +154,10 @@ impl Reader {
         }
     }
 }
+
+/// Stands before a configuration with a feature level, removed members and what is known of members. Releases of level 1 and below read
+/// only what has none of these.
+const SECOND_FORMAT: u32 = u32::MAX;
 
 /// Appends values to a buffer.
 pub(crate) trait Put {
@@ -164,6 +188,11 @@ impl Put for Vec<u8> {
     }
 
     fn put_config(&mut self, config: &Config) {
+        let second = config.level > 1 || !config.removed.is_empty() || !config.about.is_empty();
+        if second {
+            self.put_u32(SECOND_FORMAT);
+            self.put_u32(config.level);
+        }
         for set in [&config.voters, &config.outgoing] {
             self.put_u32(length(set.len()));
             set.iter().for_each(|id| self.put_u64(id.0));
@@ -175,6 +204,16 @@ impl Put for Vec<u8> {
                 Promote::Never => 0,
                 Promote::WhenCaughtUp => 1,
             });
+        }
+        if second {
+            self.put_u32(length(config.removed.len()));
+            config.removed.iter().for_each(|id| self.put_u64(id.0));
+            self.put_u32(length(config.about.len()));
+            for (id, about) in &config.about {
+                self.put_u64(id.0);
+                self.put_u32(length(about.len()));
+                self.extend_from_slice(about);
+            }
         }
     }
 

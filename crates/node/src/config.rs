@@ -1,7 +1,7 @@
 //! What a node must be told to start: who it is, its timings, and the bounds of everything that it keeps in memory.
 
 use quorate_base::NodeId;
-use quorate_raft::Limits;
+use quorate_raft::{Limits, Priority};
 
 use crate::event::Nanos;
 
@@ -20,6 +20,13 @@ pub struct NodeConfig {
     pub heartbeat: Nanos,
     /// The election timeout T: a follower campaigns after T to 2T without a leader.
     pub election: Nanos,
+    /// How gladly this member leads.
+    pub priority: Priority,
+    /// Whether a leader serves reads on the strength of its clock while its lease lasts (§6.4.1). The same on all members. Sound as long as their
+    /// clocks' rates differ by less than an eighth.
+    pub leases: bool,
+    /// What this node claims to understand; at most [`FEATURE_LEVEL`](crate::handshake::FEATURE_LEVEL).
+    pub features: u32,
     /// The core's flow control.
     pub limits: Limits,
     /// Length of the longest command.
@@ -56,6 +63,9 @@ impl NodeConfig {
             seed,
             heartbeat: 100_000_000,
             election: 1_000_000_000,
+            priority: Priority::Normal,
+            leases: false,
+            features: crate::handshake::FEATURE_LEVEL,
             limits: Limits::default(),
             max_proposal: 3 << 19,
             cache_bytes: 64 * MIB,

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use quorate_base::{Index, LogId, NodeId};
-use quorate_raft::{SnapMeta, WriteId};
+use quorate_raft::{Change, ChangeRefused, Config, SnapMeta, WriteId};
 use quorate_wal::Record;
 
 use crate::message::PeerMessage;
@@ -34,6 +34,13 @@ pub enum Event {
     LinkUp(NodeId),
     /// The link to this peer is down: what was queued or in flight may be lost.
     LinkDown(NodeId),
+    /// A handshake told what a peer understands.
+    Met {
+        /// The peer.
+        peer: NodeId,
+        /// Its features.
+        features: u32,
+    },
     /// The driver dropped a message instead of sending it (queue full).
     Dropped {
         /// To whom it should have gone.
@@ -57,6 +64,17 @@ pub enum Event {
         /// Whether a follower may ask the leader; otherwise this confirms that this node leads.
         forward: bool,
         /// After this the read fails.
+        deadline: Nanos,
+    },
+    /// Change the membership, wherever the leader is. Answered in [`Effects::changed`].
+    Reconfigure {
+        /// The request.
+        token: Token,
+        /// What is to change, all at once.
+        changes: Vec<Change>,
+        /// Even if the members now alive would be no quorum afterwards.
+        force: bool,
+        /// After this the request is answered: "not done" if it was never begun, else "unknown".
         deadline: Nanos,
     },
     /// Hand leadership to this member, or to the best one.
@@ -136,6 +154,12 @@ pub struct Effects {
     pub answers: Vec<(Token, Failure)>,
     /// Reads that may be served now, after `machine` was carried out, or that failed.
     pub reads: Vec<(Token, Result<(), Failure>)>,
+    /// Membership changes that have ended; a done one is committed here too, at this index.
+    pub changed: Vec<(Token, Result<Index, ChangeFailure>)>,
+    /// The configuration in force is another, or this is the first word on it: these are the members to talk to.
+    pub membership: Option<Config>,
+    /// A committed configuration says that this node was removed. The driver ends it.
+    pub removed: bool,
     /// The node cannot go on, for this reason: a committed entry cannot be had from its own log. The driver must end it.
     pub fatal: Option<String>,
 }
@@ -239,6 +263,8 @@ pub struct ToApply {
     pub command: Option<Bytes>,
     /// The request here that waits for the output.
     pub token: Option<Token>,
+    /// With this entry the cluster's feature level is this; told to the machine before `skip`.
+    pub level: Option<u32>,
 }
 
 /// For outgoing snapshots.
@@ -269,6 +295,19 @@ pub enum Failure {
     /// It certainly did not and will not take effect.
     NotDone(Reason),
     /// It may or may not take effect.
+    Unknown(Reason),
+}
+
+/// How a membership change failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeFailure {
+    /// The leader refused it, for this reason.
+    Refused(ChangeRefused),
+    /// Some member may not understand membership changes yet: the cluster's feature level is too low.
+    Level,
+    /// It was certainly not begun.
+    NotDone(Reason),
+    /// It may or may not be carried out.
     Unknown(Reason),
 }
 

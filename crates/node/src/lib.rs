@@ -9,25 +9,32 @@
 //! | events to inputs, the core's effects to the parts | [`Node`] |
 //! | recent bodies; filling ranges; cold reads | `tail`, `fill` |
 //! | committed to applied | `apply` |
-//! | proposals and reads up to their answers | `proposals`, `reads` |
+//! | proposals, reads and membership changes up to their answers | `proposals`, `reads`, `changes` |
+//! | the leader's clock | `lease` |
+//! | what stands in a configuration about a member | [`about`] |
 //! | snapshots out and in | `snapshot` |
 //! | log writes, compaction marks | `writes` |
 //! | timers and their randomness | `timers` |
 //! | bytes: frames, first words, entries, other records | [`wire`], [`handshake`], [`entry`], [`stored`] |
+//! | what is remembered of the peers | [`roster`] |
 
+pub mod about;
 mod apply;
 mod boot;
+mod changes;
 mod codec;
 mod config;
 pub mod entry;
 pub mod event;
 mod fill;
 pub mod handshake;
+mod lease;
 pub mod message;
 mod node;
 mod outbox;
 mod proposals;
 mod reads;
+pub mod roster;
 mod seen;
 mod snapshot;
 mod status;
@@ -37,10 +44,14 @@ mod timers;
 pub mod wire;
 mod writes;
 
+pub use about::About;
 pub use boot::{Boot, BootError};
+pub use changes::MEMBERSHIP_LEVEL;
 pub use codec::DecodeError;
 pub use config::NodeConfig;
-pub use event::{Effects, Event, Failure, LogOp, MachineOp, Reason, SnapshotOp, StageOp, ToApply};
+pub use event::{
+    ChangeFailure, Effects, Event, Failure, LogOp, MachineOp, Reason, SnapshotOp, StageOp, ToApply,
+};
 pub use message::{PeerMessage, RequestId, SnapshotOutcome};
 pub use node::Node;
 pub use snapshot::staging;

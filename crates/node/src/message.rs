@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use quorate_base::{Index, LogId, Term};
-use quorate_raft::{Message, SnapMeta};
+use quorate_raft::{Change, ChangeEnd, Message, SnapMeta};
 
 use crate::event::{Reason, StreamId};
 
@@ -45,6 +45,24 @@ pub enum PeerMessage {
         request: RequestId,
         /// Where.
         at: LogId,
+    },
+    /// A follower passes a membership change to the leader. Sent at most once.
+    Reconfigure {
+        /// The term of the leader it is meant for: in any other term it is refused.
+        term: Term,
+        /// The follower's name for it; of a count of its own.
+        request: RequestId,
+        /// The change.
+        changes: Vec<Change>,
+        /// Whatever the members alive are.
+        force: bool,
+    },
+    /// How a forwarded membership change ended.
+    Reconfigured {
+        /// Which.
+        request: RequestId,
+        /// How.
+        end: ChangeEnd,
     },
     /// A snapshot transfer begins.
     SnapshotBegin {

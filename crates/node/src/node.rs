@@ -7,10 +7,12 @@ use quorate_raft::{self as raft, Body, Input, Message, Outgoing, Placed, Raft, R
 use quorate_wal::Record;
 
 use crate::apply::Applier;
+use crate::changes::Changes;
 use crate::config::NodeConfig;
 use crate::entry;
 use crate::event::{Effects, Event, Nanos, StageOp};
 use crate::fill::Appends;
+use crate::lease::Lease;
 use crate::message::PeerMessage;
 use crate::outbox::Outbox;
 use crate::proposals::Proposals;
@@ -38,6 +40,8 @@ pub struct Node {
     applier: Applier,
     proposals: Proposals,
     reads: Reads,
+    lease: Lease,
+    changes: Changes,
     incoming: incoming::Incoming,
     outgoing: outgoing::Outgoing,
     /// What the state machine would keep in a crash.
@@ -67,11 +71,13 @@ impl Node {
             started: false,
             timers: Timers::new(&config),
             tail: Tail::new(config.cache_bytes),
-            writes: Writes::new(raft.log(), start.first_mark),
+            writes: Writes::new(raft.log(), start.first_mark, config.election / 2),
             appends: Appends::new(config.frame_bytes),
             applier,
             proposals: Proposals::new(&config),
             reads: Reads::default(),
+            lease: Lease::new(&config),
+            changes: Changes::new(&config),
             incoming: incoming::Incoming::new(start.restore.is_some()),
             outgoing: outgoing::Outgoing::new(&config),
             machine_durable: start.durable,
@@ -93,6 +99,7 @@ impl Node {
             Event::Peer { from, message } => self.on_peer(from, message),
             Event::LinkUp(peer) => self.outgoing.link_up(self.now, peer, &mut self.out),
             Event::LinkDown(peer) => self.on_link_down(peer),
+            Event::Met { peer, features } => self.changes.met(peer, features),
             Event::Dropped { to, message } => self.on_dropped(to, message),
             Event::Propose {
                 token,
@@ -107,7 +114,19 @@ impl Node {
                 forward,
                 deadline,
             } => {
-                self.reads.read((token, forward, deadline), &mut self.out);
+                let leased = self.lease.read_index(self.now, &self.raft);
+                let applied = self.applier.applied();
+                self.reads
+                    .read((token, forward, deadline), leased, applied, &mut self.out);
+            }
+            Event::Reconfigure {
+                token,
+                changes,
+                force,
+                deadline,
+            } => {
+                self.changes
+                    .reconfigure(&self.raft, (token, changes, force, deadline), &mut self.out);
             }
             Event::Transfer(to) => self.raft.step(Input::Transfer(to)),
             Event::Written(id) => {
@@ -159,6 +178,8 @@ impl Node {
             self.timers.next(),
             self.proposals.next_deadline(),
             self.reads.next_deadline(),
+            self.changes.next_deadline(),
+            self.writes.next_deadline(),
             self.outgoing.next_deadline(),
         ];
         deadlines.into_iter().flatten().min()
@@ -208,6 +229,7 @@ impl Node {
             self.take_core_effects(effects);
             self.proposals.follow(&self.raft, &mut self.out);
             self.reads.follow(&self.raft, &mut self.out);
+            self.changes.follow(self.now, &self.raft, &mut self.out);
             self.outgoing.follow(&self.raft, &mut self.out);
             self.incoming.follow(&self.raft, &mut self.out);
             self.feed();
@@ -220,6 +242,13 @@ impl Node {
         for placed in effects.placed {
             self.take_placed(placed);
         }
+        for (token, end) in effects.changed {
+            self.changes
+                .ended(self.now, &self.raft, token, end, &mut self.out);
+        }
+        let term = self.raft.term();
+        self.lease
+            .follow(self.now, term, effects.round_begun, effects.round_confirmed);
         for (token, why) in effects.refused {
             self.proposals.refused(self.now, token, why, &mut self.out);
         }
@@ -227,7 +256,7 @@ impl Node {
             if let Some(meta) = &write.installed {
                 self.incoming.installing(meta);
             }
-            let op = self.writes.of_core(write, &self.tail);
+            let op = self.writes.of_core(self.now, write, &self.tail);
             self.out.effects.log.push(op);
         }
         for outgoing in effects.send {
@@ -256,6 +285,11 @@ impl Node {
             Placed::Noop { at } => {
                 let held = self.raft.log().contains(at);
                 (at, held.then(|| entry::encode_noop(at)))
+            }
+            Placed::Config { at, config } => {
+                let held = self.raft.log().contains(at);
+                let content = entry::Content::Config(config);
+                (at, held.then(|| entry::Entry { at, content }.encode()))
             }
             Placed::Proposal { token, at } => {
                 (at, self.proposals.placed(&self.raft, token, at, &mut self.out))
@@ -289,6 +323,11 @@ impl Node {
             self.raft.step(Input::Fired(timer));
             self.absorb();
         }
+        if self.writes.hangs(self.now) {
+            self.raft.step(Input::DiskStalled);
+            self.absorb();
+        }
+        self.changes.expire(self.now, &self.raft, &mut self.out);
         self.proposals.expire(&self.raft, self.now, &mut self.out);
         self.reads.expire(self.now, &mut self.out);
         self.outgoing.expire(self.now, &mut self.out);
@@ -327,6 +366,19 @@ impl Node {
                 let handed = self.applier.handed();
                 self.proposals
                     .accepted(&self.raft, from, request, at, handed, &mut self.out);
+            }
+            PeerMessage::Reconfigure {
+                term,
+                request,
+                changes,
+                force,
+            } => {
+                self.changes
+                    .forwarded(&self.raft, from, (term, request, changes, force), &mut self.out);
+            }
+            PeerMessage::Reconfigured { request, end } => {
+                self.changes
+                    .answered(self.now, &self.raft, (from, request, end), &mut self.out);
             }
             PeerMessage::SnapshotBegin { stream, term, meta } => {
                 // The core judges the sender's authority first, as with every message of a leader.
@@ -413,6 +465,7 @@ impl Node {
     fn on_link_down(&mut self, peer: NodeId) {
         self.proposals.link_down(peer, &mut self.out);
         self.outgoing.link_down(peer);
+        self.changes.link_down(peer, &mut self.out);
         let matched = self
             .raft
             .peers()
@@ -434,6 +487,7 @@ impl Node {
             PeerMessage::Forward { request, command, .. } => {
                 self.proposals.not_sent(self.now, request, command, &mut self.out);
             }
+            PeerMessage::Reconfigure { request, .. } => self.changes.not_sent(self.now, request),
             // The core and the snapshot streams ask again by their timers; answers to proposals are replaced by the deadline.
             _ => {}
         }
@@ -508,7 +562,7 @@ impl Node {
             last,
             config: log.config_at(to).clone(),
         };
-        let op = self.writes.of_compaction(meta);
+        let op = self.writes.of_compaction(self.now, meta);
         self.out.effects.log.push(op);
         self.raft.step(Input::Compacted(to));
     }

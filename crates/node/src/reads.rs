@@ -31,8 +31,14 @@ struct Pending {
 }
 
 impl Reads {
-    /// A new read.
-    pub(crate) fn read(&mut self, (token, forward, deadline): (Token, bool, Nanos), out: &mut Outbox) {
+    /// A new read. With a lease this node need not ask anybody: it leads, and knows what is committed.
+    pub(crate) fn read(
+        &mut self,
+        (token, forward, deadline): (Token, bool, Nanos),
+        leased: Option<Index>,
+        applied: Index,
+        out: &mut Outbox,
+    ) {
         self.last += 1;
         self.live.insert(
             self.last,
@@ -44,10 +50,14 @@ impl Reads {
             },
         );
         self.due.insert((deadline, self.last));
-        out.inputs.push(Input::Read {
-            token: self.last,
-            forward,
-        });
+        match leased {
+            // A question about leadership itself is about a round, not about the clock.
+            Some(index) if forward => self.answered(self.last, Ok(index), applied, out),
+            _ => out.inputs.push(Input::Read {
+                token: self.last,
+                forward,
+            }),
+        }
     }
 
     /// The core's answer to a read. Those given up meanwhile are passed over.

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use quorate_raft::{Arm, Timer};
+use quorate_raft::{Arm, Priority, Timer};
 
 use crate::config::NodeConfig;
 use crate::event::Nanos;
@@ -14,6 +14,7 @@ pub(crate) struct Timers {
     due: BTreeMap<Timer, Nanos>,
     heartbeat: Nanos,
     election: Nanos,
+    priority: Priority,
     random: u64,
 }
 
@@ -23,6 +24,7 @@ impl Timers {
             due: BTreeMap::new(),
             heartbeat: config.heartbeat,
             election: config.election,
+            priority: config.priority,
             random: config.seed,
         }
     }
@@ -35,7 +37,7 @@ impl Timers {
             }
             Arm::Set => {
                 let after = match timer {
-                    Timer::Election => self.election + self.draw() % self.election.max(1),
+                    Timer::Election => self.draw_election(),
                     Timer::Fresh | Timer::Quorum | Timer::Transfer => self.election,
                     Timer::Heartbeat | Timer::Read => self.heartbeat,
                 };
@@ -59,6 +61,18 @@ impl Timers {
         let timer = *timer;
         self.due.remove(&timer);
         Some(timer)
+    }
+
+    /// From [T, 2T) (§3.4). Whoever leads more gladly draws from the first half, whoever would rather not starts half a timeout later:
+    /// this biases who asks first, and never a vote.
+    fn draw_election(&mut self) -> Nanos {
+        let half = self.election / 2;
+        let (from, width) = match self.priority {
+            Priority::High => (self.election, half),
+            Priority::Normal => (self.election, self.election),
+            Priority::Low => (self.election + half, self.election),
+        };
+        from + self.draw() % width.max(1)
     }
 
     /// The next number of a splitmix64 sequence.

@@ -1,18 +1,19 @@
 //! The bytes of a [`PeerMessage`]. Length prefix and checksum of a frame belong to the transport; the first words on a
 //! connection are in [`handshake`](crate::handshake).
 //!
-//! A frame begins with a format version and a kind. Long payloads (entry bodies, commands, snapshot pieces) are not
-//! copied: encoding hands them out beside the head for one vectored write, decoding slices them from the input.
+//! A frame begins with the protocol version that its connection agreed on, and a kind. Version 2 brought membership changes and the
+//! priority in a heartbeat's answer; what version 1 cannot say is not sent on its connections. Long payloads (entry bodies, commands,
+//! snapshot pieces) are not copied: encoding hands them out beside the head for one vectored write, decoding slices them from the input.
+
+mod changes;
 
 use bytes::Bytes;
-use quorate_raft::{Body, Message};
+use quorate_raft::{Body, Message, Priority};
 
 use crate::codec::{DecodeError, Put, Reader, length};
 use crate::event::Reason;
+use crate::handshake::{MIN_PROTOCOL, PROTOCOL};
 use crate::message::{PeerMessage, RequestId, SnapshotOutcome};
-
-/// The version of the frames' format.
-pub const VERSION: u8 = 1;
 
 /// An encoded message: the head, then the parts, without anything between.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,8 @@ mod kind {
     pub const FORWARD: u8 = 2;
     pub const REFUSE: u8 = 3;
     pub const ACCEPT: u8 = 4;
+    pub const RECONFIGURE: u8 = 8;
+    pub const RECONFIGURED: u8 = 9;
     pub const SNAPSHOT_BEGIN: u8 = 5;
     pub const SNAPSHOT_CHUNK: u8 = 6;
     pub const SNAPSHOT_ACK: u8 = 7;
@@ -56,16 +59,29 @@ mod kind {
     pub const NEWER_TERM: u8 = 29;
 }
 
-/// Encodes a message.
+/// Encodes a message for a connection of this protocol version; `None` if that version knows no such message. Such a message counts as
+/// dropped.
 ///
 /// # Panics
 /// If an AppendEntries of the core comes as [`PeerMessage::Raft`]: its entries' bodies would be missing.
-pub fn encode(message: &PeerMessage) -> Frame {
+pub fn encode(message: &PeerMessage, protocol: u32) -> Option<Frame> {
+    let new = matches!(
+        message,
+        PeerMessage::Reconfigure { .. }
+            | PeerMessage::Reconfigured { .. }
+            | PeerMessage::SnapshotAck {
+                outcome: SnapshotOutcome::Checking,
+                ..
+            }
+    );
+    if new && protocol < 2 {
+        return None;
+    }
     let mut head = Vec::with_capacity(64);
-    head.put_u8(VERSION);
+    head.put_u8(u8::try_from(protocol).expect("protocol versions are small"));
     let mut parts = Vec::new();
     match message {
-        PeerMessage::Raft(message) => encode_raft(&mut head, message),
+        PeerMessage::Raft(message) => encode_raft(&mut head, message, protocol),
         PeerMessage::Append {
             term,
             prev,
@@ -100,14 +116,31 @@ pub fn encode(message: &PeerMessage) -> Frame {
             put_request(&mut head, request);
             head.put_log_id(*at);
         }
+        PeerMessage::Reconfigure {
+            term,
+            request,
+            changes,
+            force,
+        } => {
+            head.put_u8(kind::RECONFIGURE);
+            head.put_u64(term.0);
+            put_request(&mut head, request);
+            head.put_u8((*force).into());
+            changes::put_changes(&mut head, changes);
+        }
+        PeerMessage::Reconfigured { request, end } => {
+            head.put_u8(kind::RECONFIGURED);
+            put_request(&mut head, request);
+            changes::put_end(&mut head, *end);
+        }
         PeerMessage::SnapshotBegin { .. }
         | PeerMessage::SnapshotChunk { .. }
         | PeerMessage::SnapshotAck { .. } => encode_snapshot(&mut head, &mut parts, message),
     }
-    Frame {
+    Some(Frame {
         head: head.into(),
         parts,
-    }
+    })
 }
 
 fn encode_snapshot(head: &mut Vec<u8>, parts: &mut Vec<Bytes>, message: &PeerMessage) {
@@ -149,7 +182,7 @@ fn encode_snapshot(head: &mut Vec<u8>, parts: &mut Vec<Bytes>, message: &PeerMes
     }
 }
 
-fn encode_raft(head: &mut Vec<u8>, message: &Message) {
+fn encode_raft(head: &mut Vec<u8>, message: &Message, protocol: u32) {
     head.put_u8(match &message.body {
         Body::PreVote { .. } => kind::PRE_VOTE,
         Body::PreVoteResponse { .. } => kind::PRE_VOTE_RESPONSE,
@@ -197,10 +230,14 @@ fn encode_raft(head: &mut Vec<u8>, message: &Message) {
             round,
             verified,
             matched,
+            priority,
         } => {
             head.put_u64(*round);
             head.put_u64(verified.0);
             head.put_u64(matched.0);
+            if protocol >= 2 {
+                head.put_u8(priority_tag(*priority));
+            }
         }
         Body::Commit { index } => head.put_u64(index.0),
         Body::InstallSnapshot { last } => head.put_log_id(*last),
@@ -217,7 +254,7 @@ fn encode_raft(head: &mut Vec<u8>, message: &Message) {
 pub fn decode(frame: Bytes) -> Result<PeerMessage, DecodeError> {
     let mut reader = Reader::new(frame);
     let version = reader.u8()?;
-    if version != VERSION {
+    if !(MIN_PROTOCOL..=PROTOCOL).contains(&version.into()) {
         return Err(DecodeError::Version(version));
     }
     let message = match reader.u8()? {
@@ -237,6 +274,16 @@ pub fn decode(frame: Bytes) -> Result<PeerMessage, DecodeError> {
         kind::ACCEPT => PeerMessage::Accept {
             request: request(&mut reader)?,
             at: reader.log_id()?,
+        },
+        kind::RECONFIGURE => PeerMessage::Reconfigure {
+            term: reader.term()?,
+            request: request(&mut reader)?,
+            force: reader.bool()?,
+            changes: changes::changes(&mut reader)?,
+        },
+        kind::RECONFIGURED => PeerMessage::Reconfigured {
+            request: request(&mut reader)?,
+            end: changes::end(&mut reader)?,
         },
         kind::SNAPSHOT_BEGIN => PeerMessage::SnapshotBegin {
             stream: reader.u64()?,
@@ -266,7 +313,7 @@ pub fn decode(frame: Bytes) -> Result<PeerMessage, DecodeError> {
                 other => return Err(DecodeError::Tag(other, "the outcome of a snapshot")),
             },
         },
-        other => PeerMessage::Raft(decode_raft(other, &mut reader)?),
+        other => PeerMessage::Raft(decode_raft(other, version, &mut reader)?),
     };
     reader.end()?;
     Ok(message)
@@ -291,7 +338,7 @@ fn decode_append(reader: &mut Reader) -> Result<PeerMessage, DecodeError> {
     })
 }
 
-fn decode_raft(tag: u8, reader: &mut Reader) -> Result<Message, DecodeError> {
+fn decode_raft(tag: u8, version: u8, reader: &mut Reader) -> Result<Message, DecodeError> {
     let term = reader.term()?;
     let body = match tag {
         kind::PRE_VOTE => Body::PreVote {
@@ -324,6 +371,10 @@ fn decode_raft(tag: u8, reader: &mut Reader) -> Result<Message, DecodeError> {
             round: reader.u64()?,
             verified: reader.index()?,
             matched: reader.index()?,
+            priority: match version {
+                1 => Priority::default(),
+                _ => priority(reader.u8()?)?,
+            },
         },
         kind::COMMIT => Body::Commit {
             index: reader.index()?,
@@ -355,6 +406,23 @@ fn request(reader: &mut Reader) -> Result<RequestId, DecodeError> {
         boot: reader.u64()?,
         seq: reader.u64()?,
     })
+}
+
+fn priority_tag(priority: Priority) -> u8 {
+    match priority {
+        Priority::Low => 0,
+        Priority::Normal => 1,
+        Priority::High => 2,
+    }
+}
+
+fn priority(tag: u8) -> Result<Priority, DecodeError> {
+    match tag {
+        0 => Ok(Priority::Low),
+        1 => Ok(Priority::Normal),
+        2 => Ok(Priority::High),
+        other => Err(DecodeError::Tag(other, "a priority")),
+    }
 }
 
 const REASONS: [Reason; 7] = [

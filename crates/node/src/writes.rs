@@ -7,7 +7,7 @@ use quorate_base::Index;
 use quorate_raft::{Log, SnapMeta, Write, WriteId};
 use quorate_wal::Record;
 
-use crate::event::LogOp;
+use crate::event::{LogOp, Nanos};
 use crate::stored::{Mark, Origin, state_record};
 use crate::tail::Tail;
 
@@ -15,8 +15,11 @@ use crate::tail::Tail;
 #[derive(Debug)]
 pub(crate) struct Writes {
     last: WriteId,
-    /// The number of each, with the core's if the write is the core's.
-    in_flight: VecDeque<(WriteId, Option<WriteId>)>,
+    in_flight: VecDeque<InFlight>,
+    /// A write that takes longer means that the disk hangs.
+    patience: Nanos,
+    /// The last write of which that was said.
+    complained: WriteId,
     /// Founds a fresh log with the first write.
     first_mark: Option<Record>,
     /// The newest mark written: truncation never reaches before it.
@@ -25,11 +28,22 @@ pub(crate) struct Writes {
     end: Index,
 }
 
+#[derive(Debug)]
+struct InFlight {
+    id: WriteId,
+    /// The core's number, if the write is the core's.
+    core: Option<WriteId>,
+    /// When it was handed out.
+    since: Nanos,
+}
+
 impl Writes {
-    pub(crate) fn new(log: &Log, first_mark: Option<Record>) -> Writes {
+    pub(crate) fn new(log: &Log, first_mark: Option<Record>, patience: Nanos) -> Writes {
         Writes {
             last: 0,
             in_flight: VecDeque::new(),
+            patience,
+            complained: 0,
             first_mark,
             marked: log.base().last.index,
             end: log.last_index(),
@@ -37,7 +51,7 @@ impl Writes {
     }
 
     /// The core's write as one batch of records: founding mark, truncation, installed mark, entries, hard state.
-    pub(crate) fn of_core(&mut self, write: Write, tail: &Tail) -> LogOp {
+    pub(crate) fn of_core(&mut self, now: Nanos, write: Write, tail: &Tail) -> LogOp {
         let mut records: Vec<Record> = self.first_mark.take().into_iter().collect();
         if let Some(after) = write.truncate_after {
             self.truncate(after, &mut records);
@@ -68,7 +82,7 @@ impl Writes {
             self.end = range.last.index;
         }
         records.extend(write.hard.as_ref().map(state_record));
-        self.number(Some(write.id), records)
+        self.number(now, Some(write.id), records)
     }
 
     fn truncate(&mut self, after: Index, records: &mut Vec<Record>) {
@@ -85,7 +99,7 @@ impl Writes {
     }
 
     /// Drops the log before the base that `meta` describes.
-    pub(crate) fn of_compaction(&mut self, meta: SnapMeta) -> LogOp {
+    pub(crate) fn of_compaction(&mut self, now: Nanos, meta: SnapMeta) -> LogOp {
         let mut records: Vec<Record> = self.first_mark.take().into_iter().collect();
         self.mark(
             Mark {
@@ -94,12 +108,16 @@ impl Writes {
             },
             &mut records,
         );
-        self.number(None, records)
+        self.number(now, None, records)
     }
 
-    fn number(&mut self, core: Option<WriteId>, records: Vec<Record>) -> LogOp {
+    fn number(&mut self, now: Nanos, core: Option<WriteId>, records: Vec<Record>) -> LogOp {
         self.last += 1;
-        self.in_flight.push_back((self.last, core));
+        self.in_flight.push_back(InFlight {
+            id: self.last,
+            core,
+            since: now,
+        });
         LogOp::Write {
             id: self.last,
             records,
@@ -110,9 +128,29 @@ impl Writes {
     pub(crate) fn written(&mut self, id: WriteId) -> Option<WriteId> {
         assert!(id <= self.last, "write {id} was never handed out");
         let mut core = None;
-        while let Some(write) = self.in_flight.pop_front_if(|write| write.0 <= id) {
-            core = write.1.or(core);
+        while let Some(write) = self.in_flight.pop_front_if(|write| write.id <= id) {
+            core = write.core.or(core);
         }
         core
+    }
+
+    /// Whether the oldest write has been out for too long; said once of each.
+    pub(crate) fn hangs(&mut self, now: Nanos) -> bool {
+        let oldest = self.in_flight.front();
+        let late = oldest
+            .filter(|write| write.id > self.complained && write.since.saturating_add(self.patience) <= now);
+        match late {
+            Some(write) => {
+                self.complained = write.id;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// When the oldest write will have been out for too long.
+    pub(crate) fn next_deadline(&self) -> Option<Nanos> {
+        let oldest = self.in_flight.front()?;
+        (oldest.id > self.complained).then_some(oldest.since.saturating_add(self.patience))
     }
 }

@@ -235,7 +235,12 @@ fn the_initial_configuration_founds_the_cluster_once() {
     assert!(!boot.is_fresh());
     let other = quorate_raft::Config::of([NodeId(9)]);
     let (node, ops) = boot
-        .finish(NodeConfig::new(NodeId(1), 5, 5), other, LogId::ZERO, Index::ZERO)
+        .finish(
+            NodeConfig::new(NodeId(1), 5, 5),
+            Some(other),
+            LogId::ZERO,
+            Index::ZERO,
+        )
         .unwrap();
     assert_eq!((node.raft().config(), ops.len()), (&config, 0));
 }

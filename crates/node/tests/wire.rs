@@ -5,10 +5,13 @@ use proptest::collection::{btree_map, btree_set, vec};
 use proptest::prelude::*;
 use quorate_base::{Index, LogId, NodeId, Term};
 use quorate_node::event::Reason;
-use quorate_node::handshake::{HELLO_LEN, Hello};
+use quorate_node::handshake::{ANSWER_HEAD, Answer, Hello, PROTOCOL};
+use quorate_node::roster::Roster;
 use quorate_node::wire::{decode, encode};
 use quorate_node::{DecodeError, PeerMessage, RequestId, SnapshotOutcome, entry, stored};
-use quorate_raft::{Body, Config, Message, Promote, SnapMeta};
+use quorate_raft::{
+    BadChange, Body, Change, ChangeEnd, ChangeRefused, Config, Message, Priority, Promote, SnapMeta,
+};
 
 fn term() -> impl Strategy<Value = Term> {
     any::<u64>().prop_map(Term)
@@ -30,15 +33,81 @@ fn request() -> impl Strategy<Value = RequestId> {
     any::<(u64, u64, u64)>().prop_map(|(node, boot, seq)| RequestId { node, boot, seq })
 }
 
+fn id() -> impl Strategy<Value = NodeId> {
+    any::<u64>().prop_map(NodeId)
+}
+
+fn promote() -> impl Strategy<Value = Promote> {
+    prop_oneof![Just(Promote::Never), Just(Promote::WhenCaughtUp)]
+}
+
+fn about() -> impl Strategy<Value = Box<[u8]>> {
+    vec(any::<u8>(), 0..20).prop_map(Into::into)
+}
+
 fn config() -> impl Strategy<Value = Config> {
-    let ids = || btree_set(any::<u64>().prop_map(NodeId), 0..5);
-    let promote = prop_oneof![Just(Promote::Never), Just(Promote::WhenCaughtUp)];
-    let learners = btree_map(any::<u64>().prop_map(NodeId), promote, 0..3);
-    (ids(), ids(), learners).prop_map(|(voters, outgoing, learners)| Config {
-        voters,
-        outgoing,
-        learners,
-    })
+    let ids = || btree_set(id(), 0..5);
+    let learners = btree_map(id(), promote(), 0..3);
+    let abouts = btree_map(id(), about(), 0..3);
+    (ids(), ids(), learners, ids(), abouts, 0..4_u32).prop_map(
+        |(voters, outgoing, learners, removed, about, level)| {
+            // The first format knows no level, and reads as level 0 or 1 did.
+            let level = if level > 1 || !(removed.is_empty() && about.is_empty()) {
+                level
+            } else {
+                0
+            };
+            Config {
+                voters,
+                outgoing,
+                learners,
+                removed,
+                about,
+                level,
+            }
+        },
+    )
+}
+
+fn changes() -> impl Strategy<Value = Vec<Change>> {
+    let change = prop_oneof![
+        (id(), promote(), about()).prop_map(|(id, promote, about)| Change::AddLearner { id, promote, about }),
+        id().prop_map(Change::Promote),
+        id().prop_map(Change::Remove),
+        (id(), about()).prop_map(|(id, about)| Change::Describe { id, about }),
+        any::<u32>().prop_map(Change::RaiseLevel),
+    ];
+    vec(change, 0..4)
+}
+
+fn end() -> impl Strategy<Value = ChangeEnd> {
+    use BadChange::*;
+    let bad = prop_oneof![
+        id().prop_map(NotMember),
+        id().prop_map(AlreadyMember),
+        id().prop_map(WasRemoved),
+        id().prop_map(NotLearner),
+        prop::sample::select(vec![NoVoters, LowerLevel, Nothing]),
+    ];
+    let refused = prop_oneof![
+        prop::option::of((1..u64::MAX).prop_map(NodeId)).prop_map(ChangeRefused::NotLeader),
+        id().prop_map(ChangeRefused::NotCaughtUp),
+        bad.prop_map(ChangeRefused::Bad),
+        prop::sample::select(vec![
+            ChangeRefused::Transferring,
+            ChangeRefused::Pending,
+            ChangeRefused::WouldLoseQuorum
+        ]),
+    ];
+    prop_oneof![
+        index().prop_map(ChangeEnd::Done),
+        refused.prop_map(ChangeEnd::Refused),
+        Just(ChangeEnd::Unknown)
+    ]
+}
+
+fn priority() -> impl Strategy<Value = Priority> {
+    prop::sample::select(vec![Priority::Low, Priority::Normal, Priority::High])
 }
 
 fn body() -> impl Strategy<Value = Body> {
@@ -50,10 +119,13 @@ fn body() -> impl Strategy<Value = Body> {
         index().prop_map(|upto| Body::Appended { upto }),
         (index(), log_id()).prop_map(|(prev, hint)| Body::Conflict { prev, hint }),
         (index(), any::<u64>()).prop_map(|(commit, round)| Body::Heartbeat { commit, round }),
-        (any::<u64>(), index(), index()).prop_map(|(round, verified, matched)| Body::HeartbeatResponse {
-            round,
-            verified,
-            matched
+        (any::<u64>(), index(), index(), priority()).prop_map(|(round, verified, matched, priority)| {
+            Body::HeartbeatResponse {
+                round,
+                verified,
+                matched,
+                priority,
+            }
         }),
         index().prop_map(|index| Body::Commit { index }),
         log_id().prop_map(|last| Body::InstallSnapshot { last }),
@@ -97,6 +169,15 @@ fn message() -> impl Strategy<Value = PeerMessage> {
         }),
         (request(), reason()).prop_map(|(request, why)| PeerMessage::Refuse { request, why }),
         (request(), log_id()).prop_map(|(request, at)| PeerMessage::Accept { request, at }),
+        (term(), request(), changes(), any::<bool>()).prop_map(|(term, request, changes, force)| {
+            PeerMessage::Reconfigure {
+                term,
+                request,
+                changes,
+                force,
+            }
+        }),
+        (request(), end()).prop_map(|(request, end)| PeerMessage::Reconfigured { request, end }),
         (any::<u64>(), term(), log_id(), config()).prop_map(|(stream, term, last, config)| {
             let meta = SnapMeta { last, config };
             PeerMessage::SnapshotBegin { stream, term, meta }
@@ -122,7 +203,11 @@ fn message() -> impl Strategy<Value = PeerMessage> {
 }
 
 fn bytes_of(message: &PeerMessage) -> Bytes {
-    let frame = encode(message);
+    bytes_in(PROTOCOL, message).expect("the latest protocol knows every message")
+}
+
+fn bytes_in(protocol: u32, message: &PeerMessage) -> Option<Bytes> {
+    let frame = encode(message, protocol)?;
     let all: Vec<u8> = frame
         .head
         .iter()
@@ -130,13 +215,29 @@ fn bytes_of(message: &PeerMessage) -> Bytes {
         .copied()
         .collect();
     assert_eq!(all.len(), frame.len());
-    all.into()
+    Some(all.into())
 }
 
 proptest! {
     #[test]
     fn every_message_survives(message in message()) {
         prop_assert_eq!(decode(bytes_of(&message)), Ok(message));
+    }
+
+    #[test]
+    fn protocol_1_says_all_but_what_it_does_not_know(message in message()) {
+        use PeerMessage::*;
+        match bytes_in(1, &message) {
+            None => prop_assert!(matches!(message, Reconfigure { .. } | Reconfigured { .. })),
+            Some(bytes) => {
+                let mut expected = message;
+                if let Raft(Message { body: Body::HeartbeatResponse { priority, .. }, .. }) = &mut expected {
+                    *priority = Priority::Normal;
+                }
+                prop_assert_eq!(bytes[0], 1);
+                prop_assert_eq!(decode(bytes), Ok(expected));
+            }
+        }
     }
 
     #[test]
@@ -158,10 +259,10 @@ proptest! {
     }
 
     #[test]
-    fn garbage_is_refused_without_panic(bytes in vec(any::<u8>(), 0..300), version in any::<bool>(), kind in 0..32_u8) {
+    fn garbage_is_refused_without_panic(bytes in vec(any::<u8>(), 0..300), version in 0..4_u8, kind in 0..32_u8) {
         let mut bytes = bytes;
-        if version && bytes.len() >= 2 {
-            (bytes[0], bytes[1]) = (1, kind);
+        if version > 0 && bytes.len() >= 2 {
+            (bytes[0], bytes[1]) = (version, kind);
         }
         let bytes = Bytes::from(bytes);
         if let Ok(message) = decode(bytes.clone()) {
@@ -172,7 +273,11 @@ proptest! {
         let _ = entry::shape(&bytes);
         let _ = stored::decode_state(&bytes);
         let _ = stored::Mark::decode(Index(3), &bytes);
-        let _ = Hello::decode(bytes.slice(..bytes.len().min(HELLO_LEN)));
+        let _ = Hello::decode(bytes.clone());
+        let _ = Roster::decode(&bytes);
+        if let Some((head, body)) = bytes.split_first_chunk::<ANSWER_HEAD>() {
+            let _ = Answer::decode(head, Bytes::copy_from_slice(body));
+        }
     }
 
     #[test]
@@ -200,6 +305,20 @@ fn a_count_larger_than_the_message_allocates_nothing() {
 }
 
 #[test]
+fn old_releases_hear_what_they_know_as_they_know_it() {
+    let body = Body::HeartbeatResponse {
+        round: 1,
+        verified: Index(2),
+        matched: Index(3),
+        priority: Priority::High,
+    };
+    let message = PeerMessage::Raft(Message { term: Term(4), body });
+    let numbers: Vec<u8> = [4_u64, 1, 2, 3].into_iter().flat_map(u64::to_le_bytes).collect();
+    assert_eq!(bytes_in(1, &message).unwrap(), [&[1, 23][..], &numbers].concat());
+    assert_eq!(bytes_of(&message), [&[2, 23][..], &numbers, &[2]].concat());
+}
+
+#[test]
 fn another_version_is_named() {
     let mut bytes = bytes_of(&PeerMessage::Raft(Message {
         term: Term(1),
@@ -220,7 +339,10 @@ fn payloads_are_shared_both_ways() {
         entries: vec![entry.clone()],
         commit: Index(1),
     };
-    assert_eq!(encode(&message).parts[0].as_ptr(), entry.as_ptr());
+    assert_eq!(
+        encode(&message, PROTOCOL).unwrap().parts[0].as_ptr(),
+        entry.as_ptr()
+    );
     let bytes = bytes_of(&message);
     let Ok(PeerMessage::Append { entries, .. }) = decode(bytes.clone()) else {
         panic!("an Append was encoded")

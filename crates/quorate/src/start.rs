@@ -269,7 +269,7 @@ fn open_state<S: StateMachine>(
     };
     let initial = quorate_raft::Config::of(config.members.keys().copied());
     let (node, first) = log
-        .finish(node, initial, machine.applied(), machine.durable())
+        .finish(node, Some(initial), machine.applied(), machine.durable())
         .map_err(|error| StartError::Boot {
             dir: dir.clone(),
             why: error.to_string(),

@@ -136,7 +136,7 @@ impl Host {
         }
         let config = node_config(params, self.id, self.run);
         let (node, first) = boot
-            .finish(config, members.clone(), kv.applied(), kv.durable())
+            .finish(config, Some(members.clone()), kv.applied(), kv.durable())
             .map_err(|error| StartFailure::Refused(error.to_string()))?;
         let told_durable = kv.durable().0;
         let process = Process {

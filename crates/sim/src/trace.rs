@@ -78,6 +78,10 @@ impl fmt::Display for Short<'_> {
             PeerMessage::Forward { request, .. } => write!(f, "forward {}", request.seq),
             PeerMessage::Refuse { request, why } => write!(f, "refuse {}: {why:?}", request.seq),
             PeerMessage::Accept { request, at } => write!(f, "accept {} at {at}", request.seq),
+            PeerMessage::Reconfigure { request, changes, .. } => {
+                write!(f, "change {}: {changes:?}", request.seq)
+            }
+            PeerMessage::Reconfigured { request, end } => write!(f, "change {} ended: {end:?}", request.seq),
             PeerMessage::SnapshotBegin { stream, term, meta } => {
                 write!(f, "t{term} snapshot {stream} begins, {}", meta.last)
             }
@@ -131,6 +135,7 @@ fn short_raft(f: &mut fmt::Formatter<'_>, message: &Message) -> fmt::Result {
             round,
             verified,
             matched,
+            ..
         } => {
             write!(
                 f,

@@ -90,6 +90,10 @@ impl World {
             send,
             answers,
             reads,
+            // Nobody asks for changes of the membership yet.
+            changed: _,
+            membership: _,
+            removed: _,
             fatal,
         } = effects;
         if let Some(why) = fatal {

@@ -12,11 +12,12 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use bytes::Bytes;
 use quorate_base::{Index, LogId, NodeId};
 use quorate_node::event::{Nanos, StreamId};
+use quorate_node::handshake::PROTOCOL;
 use quorate_node::{
-    Boot, BootError, Effects, Event, Failure, LogOp, MachineOp, Node, NodeConfig, PeerMessage, SnapshotOp,
-    StageOp,
+    Boot, BootError, ChangeFailure, Effects, Event, Failure, LogOp, MachineOp, Node, NodeConfig, PeerMessage,
+    SnapshotOp, StageOp,
 };
-use quorate_raft::{Config, RoleKind};
+use quorate_raft::{Change, Config, RoleKind};
 
 pub use disk::LogDisk;
 pub use machine::Machine;
@@ -40,6 +41,8 @@ pub enum Outcome {
     Read(usize),
     /// It failed.
     Failed(Failure),
+    /// A membership change ended.
+    Changed(Result<Index, ChangeFailure>),
 }
 
 /// A staging file.
@@ -85,6 +88,12 @@ pub struct Host {
     boots: u64,
     pub cold_reads: usize,
     pub restores: usize,
+    /// Starts without knowing any configuration.
+    pub joins: bool,
+    /// The configuration that the driver was told of last.
+    pub told: Option<Config>,
+    /// The driver was told that this member was removed.
+    pub removed: bool,
 }
 
 /// The members, the network between them, and all answers.
@@ -150,7 +159,12 @@ impl Cluster {
             .into_iter()
             .for_each(|record| boot.record(record));
         host.machine = host.saved.clone();
-        let (node, ops) = boot.finish(config, initial, host.machine.applied, host.machine.applied.index)?;
+        let (node, ops) = boot.finish(
+            config,
+            (!host.joins).then_some(initial),
+            host.machine.applied,
+            host.machine.applied.index,
+        )?;
         host.node = Some(node);
         self.step(id, Event::Wake);
         self.machine_ops(id, ops);
@@ -266,6 +280,32 @@ impl Cluster {
     }
 
     /// Proposes a command at `id`, and returns its token.
+    pub fn change(&mut self, id: u64, changes: &[Change], force: bool) -> u64 {
+        self.last_token += 1;
+        let (token, deadline) = (self.last_token, self.now + PATIENCE);
+        let changes = changes.to_vec();
+        self.step(
+            id,
+            Event::Reconfigure {
+                token,
+                changes,
+                force,
+                deadline,
+            },
+        );
+        token
+    }
+
+    /// A new member with an empty disk, which is told nothing.
+    pub fn join(&mut self, id: u64) {
+        let host = Host {
+            joins: true,
+            ..Host::empty()
+        };
+        self.hosts.insert(NodeId(id), host);
+        self.start(id);
+    }
+
     pub fn propose(&mut self, id: u64, command: impl Into<Bytes>) -> u64 {
         self.last_token += 1;
         let (token, deadline) = (self.last_token, self.now + PATIENCE);
@@ -442,6 +482,9 @@ impl Cluster {
             send,
             answers,
             reads,
+            changed,
+            membership,
+            removed,
             fatal: _,
         } = effects;
         let any = !(log.is_empty()
@@ -450,7 +493,16 @@ impl Cluster {
             && snapshots.is_empty()
             && send.is_empty()
             && answers.is_empty()
-            && reads.is_empty());
+            && reads.is_empty()
+            && changed.is_empty()
+            && membership.is_none()
+            && !removed);
+        for (token, result) in changed {
+            self.conclude(token, Outcome::Changed(result));
+        }
+        let host = self.host(id);
+        host.told = membership.or(host.told.take());
+        host.removed |= removed;
         send.into_iter()
             .for_each(|(to, message)| self.send(NodeId(id), to, message));
         self.log_ops(id, log);
@@ -486,7 +538,8 @@ impl Cluster {
         if !runs || self.cut.contains(&(from, to)) || !(self.filter)(from, to, &message) {
             return;
         }
-        let frame = quorate_node::wire::encode(&message);
+        let frame =
+            quorate_node::wire::encode(&message, PROTOCOL).expect("the latest protocol knows every message");
         let mut bytes = frame.head.to_vec();
         frame.parts.iter().for_each(|part| bytes.extend_from_slice(part));
         assert_eq!(bytes.len(), frame.len());
@@ -724,6 +777,9 @@ impl Host {
             boots: 0,
             cold_reads: 0,
             restores: 0,
+            joins: false,
+            told: None,
+            removed: false,
         }
     }
 }

@@ -110,7 +110,10 @@ impl<S: StateMachine> Host<S> {
                     let output = machine.apply(entry.at, &command);
                     answers.extend(entry.token.map(|token| (token, output)));
                 }
-                None => machine.skip(entry.at),
+                None => {
+                    entry.level.into_iter().for_each(|level| machine.level(level));
+                    machine.skip(entry.at);
+                }
             }
         }
         // Published first: whoever has an answer may rely on what was published with it.

@@ -405,6 +405,9 @@ impl<S: StateMachine> Driver<S> {
             send,
             answers,
             reads,
+            changed: _,
+            membership: _,
+            removed: _,
             fatal,
         } = effects;
         if let Some(why) = fatal {

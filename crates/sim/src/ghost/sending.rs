@@ -47,9 +47,11 @@ impl Ghost {
                 }
                 Ok(())
             }
-            PeerMessage::Forward { .. } | PeerMessage::Refuse { .. } | PeerMessage::SnapshotAck { .. } => {
-                Ok(())
-            }
+            PeerMessage::Forward { .. }
+            | PeerMessage::Refuse { .. }
+            | PeerMessage::Reconfigure { .. }
+            | PeerMessage::Reconfigured { .. }
+            | PeerMessage::SnapshotAck { .. } => Ok(()),
         }
     }
 
