@@ -99,6 +99,7 @@ pub fn check_delta(before: &Raft, after: &Raft) {
                 "a match index never falls within a term (S9)"
             );
         }
+        check_change(before, after);
         if a.commit > b.commit {
             assert_eq!(
                 a.log.term_at(a.commit),
@@ -107,6 +108,35 @@ pub fn check_delta(before: &Raft, after: &Raft) {
             );
         }
     }
+}
+
+/// A leader changes the configuration only when the one before is committed, and with it an entry of its own term; and only to one of
+/// which each quorum shares a member with each of that (S11, §4.1, §4.3).
+fn check_change(before: &Raft, after: &Raft) {
+    let (b, a) = (&before.core, &after.core);
+    if a.log.config_index() <= b.log.last_index() {
+        return;
+    }
+    assert_eq!(
+        a.log.configs_after(b.log.last_index()),
+        1,
+        "one change in a step (S11)"
+    );
+    assert!(
+        b.log.config_index() <= b.commit && b.own_term_commit().is_some(),
+        "a change begins when the last is committed, in the leader's term (S11)"
+    );
+    let (was, is) = (b.log.config(), a.log.config());
+    let adjacent = if was.is_joint() {
+        *is == was.without_old()
+    } else {
+        is.outgoing == was.voters || (!is.is_joint() && is.voters == was.voters)
+    };
+    assert!(adjacent, "{was:?} and {is:?} could decide apart (S11)");
+    assert!(
+        is.level >= was.level && is.removed.is_superset(&was.removed),
+        "feature level and removals are for good"
+    );
 }
 
 /// What was committed is still there, or covered by the base.

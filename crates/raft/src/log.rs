@@ -293,6 +293,13 @@ impl Log {
                 .all(|c| c.0 >= self.first() && c.0 <= self.last_index()),
             "configs are entries"
         );
+        assert!(
+            self.configs
+                .iter()
+                .zip(self.configs.iter().skip(1))
+                .all(|(a, b)| a.0 < b.0),
+            "the last configuration is the latest (S11)"
+        );
     }
 }
 

@@ -17,11 +17,11 @@ pub struct Progress {
     pub pace: Pace,
     /// The last confirmation round that the peer answered.
     pub round: Round,
-    /// Heard from since the last check-quorum.
+    /// Heard from since the last check-quorum; in this term, so that nobody is taken for alive who was not heard of.
     pub active: bool,
     /// Heard from between the last two.
     pub was_active: bool,
-    /// How gladly it leads, as it last said.
+    /// How gladly it leads, as it last said; least of all until it says so.
     pub priority: Priority,
     /// The largest commit index the peer was told.
     pub told_commit: Index,
@@ -57,9 +57,9 @@ impl Progress {
             next,
             pace: Pace::Probe { waiting: false },
             round: 0,
-            active: true,
+            active: false,
             was_active: false,
-            priority: Priority::Normal,
+            priority: Priority::Low,
             told_commit: Index::ZERO,
             sent_in: 0,
         }

@@ -38,7 +38,8 @@ pub struct PeerStatus {
 }
 
 impl Raft {
-    /// A node as its disk left it: a follower, unless it is the only voter, which campaigns at once.
+    /// A node as its disk left it: a follower, unless it is the only voter, which campaigns at once. With lease reads on it must be sure
+    /// of that: whoever led while the change that left it alone was not committed may have a lease still.
     pub fn new(restored: Restored) -> Raft {
         let mut core = Core::new(restored);
         let held = core.leases;
@@ -46,7 +47,8 @@ impl Raft {
             core.arm(Timer::Fresh, Arm::Set);
         }
         let follower = Follower::enter(&mut core, None, held);
-        let alone = core.log.config().is_voter(core.id) && core.other_voters().is_empty();
+        let sure = !core.leases || core.log.config_index() <= core.commit;
+        let alone = sure && core.log.config().is_voter(core.id) && core.other_voters().is_empty();
         let mut raft = Raft {
             core,
             role: Role::Follower(follower),
@@ -241,7 +243,8 @@ impl Raft {
             (Role::Follower(role), Body::ReadIndexResponse { id, index }) => {
                 role.on_read_index(core, id, index)
             }
-            (Role::Follower(_), Body::TimeoutNow) if core.log.config().is_voter(core.id) => {
+            // With a disk that hangs the campaign could not be written down, and would only cost the leader its term.
+            (Role::Follower(_), Body::TimeoutNow) if core.log.config().is_voter(core.id) && !core.stalled => {
                 return Some(Next::Candidate { transfer: true });
             }
             (Role::Leader(role), Body::Appended { upto }) => role.on_appended(core, from, upto),
@@ -276,6 +279,10 @@ impl Raft {
                 core.arm(Timer::Election, Arm::Set);
                 None
             }
+            Role::Candidate(_) if timer == Timer::Election && core.stalled => Some(Next::Follower {
+                term: core.term,
+                leader: None,
+            }),
             // A split vote or no answer: ask around again, after a newly drawn timeout.
             Role::PreCandidate(_) | Role::Candidate(_) if timer == Timer::Election => {
                 Some(Next::PreCandidate)
@@ -309,9 +316,12 @@ impl Raft {
     /// The disk hangs: this node could not make anything durable, so it does not lead and does not campaign until a write comes back.
     fn on_stalled(&mut self) -> Option<Next> {
         self.core.stalled = true;
+        let term = self.core.term;
         match &mut self.role {
             Role::Leader(leader) => leader.on_stalled(&mut self.core),
-            _ => None,
+            Role::PreCandidate(_) => Some(Next::Follower { term, leader: None }),
+            // A campaign that is on disk may still be won; one that is not waits for the disk anyway.
+            Role::Candidate(_) | Role::Follower(_) => None,
         }
     }
 
@@ -456,7 +466,7 @@ impl Raft {
     /// is counted from when the last [confirmed](Effects::round_confirmed) round began.
     pub fn lease_index(&self) -> Option<Index> {
         match &self.role {
-            Role::Leader(leader) if leader.may_hold_lease() => self.core.own_term_commit(),
+            Role::Leader(leader) if leader.may_hold_lease(&self.core) => self.core.own_term_commit(),
             _ => None,
         }
     }

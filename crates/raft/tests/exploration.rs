@@ -6,9 +6,9 @@ mod common;
 
 use std::panic::AssertUnwindSafe;
 
-use common::explore::{Chance, Mood, Seen, disturb, must_recover};
+use common::explore::{Chance, Mood, Seen, disturb, equip, must_recover};
 use common::{Cluster, n};
-use quorate_raft::{Config, Limits, Promote};
+use quorate_raft::{ChangeEnd, Config, Limits, Promote};
 
 /// A cluster of a random shape; small limits, so that flow control takes part.
 fn any_cluster(chance: &mut Chance) -> Cluster {
@@ -42,6 +42,7 @@ fn one_run(seed: u64, seen: &mut Seen) {
     cluster.print = std::env::var_os("QUORATE_TRACE").is_some();
     let mood = Mood::any(chance);
     let mut token = 0;
+    equip(&mut cluster, chance, &mood);
     if !chance.one_in(4) {
         cluster.elect(n(1));
     }
@@ -54,6 +55,9 @@ fn one_run(seed: u64, seen: &mut Seen) {
     for node in cluster.nodes.values() {
         let served = node.reads.values().filter(|read| read.is_ok()).count();
         *seen.entry("served a read").or_default() += served as u64;
+        let done = |end: &&ChangeEnd| matches!(end, ChangeEnd::Done(_));
+        let changed = node.changed.values().filter(done).count();
+        *seen.entry("changed the membership").or_default() += changed as u64;
         *seen.entry("installed a snapshot").or_default() += node.restored;
         *seen.entry("truncated the log").or_default() += node.truncated;
     }
@@ -105,6 +109,14 @@ fn random_lives_keep_every_invariant_and_recover() {
         "installed a snapshot",
         "served a read",
         "truncated the log",
+        "add",
+        "promote",
+        "remove",
+        "describe",
+        "force",
+        "stall",
+        "changed the membership",
+        "would serve by its lease",
     ];
     for kind in kinds.into_iter().filter(|_| whole) {
         assert!(

@@ -276,7 +276,11 @@ impl Leader {
         self.flush_membership(core);
         self.flush_reads(core);
         for (id, peer) in &mut self.peers {
-            send_entries(core, *id, peer, self.round);
+            // What a former member would learn from a snapshot is not worth one.
+            let compacted = core.log.term_at(peer.next.prev()).is_none();
+            if !(compacted && self.change.is_leaving(*id)) {
+                send_entries(core, *id, peer, self.round);
+            }
             let commit = core.commit.min(peer.matched);
             if commit > peer.told_commit {
                 peer.told_commit = commit;

@@ -74,7 +74,8 @@ impl Leader {
 
     /// The configuration that the changes lead to, if they may begin now.
     fn judge(&self, core: &Core, changes: &[Change], force: bool) -> Result<Config, ChangeRefused> {
-        if self.handover.is_under_way() {
+        // One that must go leaves the next change to its successor, else it might never go.
+        if self.handover.is_under_way() || self.must_go(core) {
             return Err(ChangeRefused::Transferring);
         }
         let config = core.log.config();
@@ -112,12 +113,8 @@ impl Leader {
         let at = core.append(core.term, config.size(), Some(config.clone()));
         for id in config.members() {
             self.change.leaving.remove(&id);
-            if id != core.id && !self.peers.contains_key(&id) {
-                let unheard = Progress {
-                    active: false,
-                    ..Progress::new(at.index)
-                };
-                self.peers.insert(id, unheard);
+            if id != core.id {
+                self.peers.entry(id).or_insert_with(|| Progress::new(at.index));
             }
         }
         for id in self.peers.keys().filter(|id| !config.is_member(**id)) {
@@ -165,6 +162,9 @@ impl Leader {
     /// At a quorum check: time passes for catching up and for farewells.
     pub fn tick_membership(&mut self, core: &Core) {
         self.change.marks = (self.change.marks.1, core.log.last_index());
+        if core.log.config_index() > core.commit {
+            return; // There is no removal to learn of yet.
+        }
         self.change.leaving.retain(|id, checks| {
             *checks += 1;
             if *checks > FAREWELL {

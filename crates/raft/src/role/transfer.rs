@@ -144,9 +144,10 @@ impl Leader {
         self.must_go(core).then(|| resign(core))
     }
 
-    /// Whether the clock may count for reads: as long as nobody was told to campaign regardless of this leader.
-    pub fn may_hold_lease(&self) -> bool {
-        !self.handover.told_ever
+    /// Whether the clock may count for reads: as long as nobody was told to campaign regardless of this leader, and this one
+    /// need not go. A single voter that is left behind would not wait for it after a restart.
+    pub fn may_hold_lease(&self, core: &Core) -> bool {
+        !self.handover.told_ever && !self.must_go(core)
     }
 }
 

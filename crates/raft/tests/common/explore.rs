@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use quorate_base::{Index, NodeId};
-use quorate_raft::{Body, Input, RoleKind, Timer};
+use quorate_raft::{Body, Change, Input, Priority, Promote, RoleKind, Timer};
 
+use super::clock::{T, TRUE};
 use super::{Cluster, What};
 
 /// A small generator of random numbers (SplitMix64): the same seed, the same run.
@@ -48,7 +49,14 @@ pub struct Mood {
     peace: u64,
     /// Of so many chances to let a node do all its work one is taken.
     sloth: u64,
+    /// Of so many chances to change the membership one is taken.
+    loyalty: u64,
+    /// Clocks run, and timers fire when they are due by them; lease reads are on. Otherwise timers fire at will.
+    pub clocks: bool,
 }
+
+/// As many nodes as a cluster ever has, former members included.
+const MOST: u64 = 7;
 
 impl Mood {
     pub fn any(chance: &mut Chance) -> Mood {
@@ -58,15 +66,40 @@ impl Mood {
             patience: chance.pick(&[1, 5, 20]),
             peace: chance.pick(&[1, 3, 10]),
             sloth: chance.pick(&[1, 2, 10]),
+            loyalty: chance.pick(&[1, 1, 4, 1000]),
+            clocks: chance.one_in(3),
         }
     }
 }
 
+/// Gives each node its manner, before the cluster's life begins.
+pub fn equip(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood) {
+    for id in cluster.ids() {
+        equip_node(cluster, chance, mood, id);
+        cluster.restart(id);
+    }
+}
+
+fn equip_node(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, id: NodeId) {
+    let node = cluster.node(id);
+    node.priority = chance.pick(&[Priority::Low, Priority::Normal, Priority::Normal, Priority::High]);
+    node.leases = mood.clocks;
+    node.clock.rate = TRUE + chance.below(TRUE / 8 + 1);
+}
+
 /// Lets one thing happen to the cluster.
 pub fn disturb(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, seen: &mut Seen, token: &mut u64) {
+    if mood.clocks {
+        cluster.pass(chance.pick(&[1, 2, 5, 10, 10, 20, T / 5]));
+        *seen.entry("would serve by its lease").or_default() += cluster.check_leases();
+    }
     let id = chance.pick(&cluster.ids());
-    let what = match chance.below(100) {
-        0..46 => return network(cluster, chance, mood, seen),
+    let what = match chance.below(104) {
+        0..44 => return network(cluster, chance, mood, seen),
+        44..46 if chance.one_in(mood.loyalty) => return churn(cluster, chance, mood, seen),
+        100..104 if mood.clocks => "timer",
+        100 if chance.one_in(mood.peace) => "stall",
+        101..104 => return network(cluster, chance, mood, seen),
         46..48 if chance.one_in(mood.peace) => "crash",
         _ if !cluster.is_up(id) => "start",
         48..60 if chance.one_in(mood.sloth) => "settle",
@@ -94,16 +127,10 @@ pub fn disturb(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, seen: &m
         "drain" => drop(cluster.drain(id)),
         "persist" => drop(cluster.persist(id, 1 + chance.below(3) as usize)),
         "apply" => drop(cluster.apply(id)),
-        "timer" => {
-            let timers: Vec<Timer> = cluster.nodes[&id].timers.iter().copied().collect();
-            if !timers.is_empty() {
-                let timer = chance.pick(&timers);
-                let impatient = matches!(timer, Timer::Election | Timer::Fresh | Timer::Quorum);
-                if !impatient || cluster.leader().is_none() || chance.one_in(mood.patience) {
-                    cluster.fire(id, timer);
-                }
-            }
-        }
+        "timer" => fire_any(cluster, chance, mood, id),
+        // The driver says so only while a write is out.
+        "stall" if cluster.nodes[&id].writes.is_empty() => return,
+        "stall" => cluster.step(id, Input::DiskStalled),
         "propose" => {
             let to = cluster.leader().filter(|_| !chance.one_in(5)).unwrap_or(id);
             cluster.propose(to);
@@ -129,6 +156,72 @@ pub fn disturb(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, seen: &m
         _ => cluster.heal(),
     }
     *seen.entry(what).or_default() += 1;
+}
+
+fn fire_any(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, id: NodeId) {
+    if mood.clocks {
+        let due = cluster.due(id);
+        if !due.is_empty() {
+            cluster.fire(id, chance.pick(&due));
+        }
+        return;
+    }
+    let timers: Vec<Timer> = cluster.nodes[&id].timers.iter().copied().collect();
+    if timers.is_empty() {
+        return;
+    }
+    let timer = chance.pick(&timers);
+    let impatient = matches!(timer, Timer::Election | Timer::Fresh | Timer::Quorum);
+    if !impatient || cluster.leader().is_none() || chance.one_in(mood.patience) {
+        cluster.fire(id, timer);
+    }
+}
+
+/// Somebody asks for a change of the membership, sensible or not.
+fn churn(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, seen: &mut Seen) {
+    let any = chance.pick(&cluster.ids());
+    let at = cluster.leader().filter(|_| !chance.one_in(5)).unwrap_or(any);
+    if !cluster.is_up(at) {
+        return;
+    }
+    let mut changes = Vec::new();
+    let mut what = "";
+    for _ in 0..chance.pick(&[1, 1, 1, 2, 3]) {
+        let known: Vec<NodeId> = cluster.raft(at).config().members().into_iter().collect();
+        let learners: Vec<NodeId> = cluster.raft(at).config().learners.keys().copied().collect();
+        let about = vec![chance.below(3) as u8].into_boxed_slice();
+        what = match chance.below(6) {
+            0 | 1 if (cluster.nodes.len() as u64) < MOST => {
+                let id = NodeId(cluster.nodes.len() as u64 + 1);
+                cluster.join(id);
+                equip_node(cluster, chance, mood, id);
+                cluster.restart(id);
+                let promote = chance.pick(&[Promote::Never, Promote::WhenCaughtUp]);
+                changes.push(Change::AddLearner { id, promote, about });
+                if chance.one_in(4) {
+                    changes.push(Change::Promote(id));
+                }
+                "add"
+            }
+            2 | 3 if !learners.is_empty() => {
+                changes.push(Change::Promote(chance.pick(&learners)));
+                "promote"
+            }
+            4 if known.len() > 1 => {
+                changes.push(Change::Remove(chance.pick(&known)));
+                "remove"
+            }
+            5 if !known.is_empty() => {
+                let id = chance.pick(&known);
+                changes.push(Change::Describe { id, about });
+                "describe"
+            }
+            _ => continue,
+        };
+    }
+    let force = chance.one_in(6);
+    cluster.change(at, &changes, force);
+    *seen.entry(if force { "force" } else { what }).or_default() += 1;
 }
 
 /// Something happens to one of the messages on their way: mostly it arrives, mostly in order.
@@ -192,7 +285,7 @@ pub fn must_recover(cluster: &mut Cluster, chance: &mut Chance) {
         }
     }
     cluster.run();
-    for _ in 0..60 {
+    for _ in 0..100 {
         if is_whole(cluster) {
             return;
         }
@@ -201,7 +294,7 @@ pub fn must_recover(cluster: &mut Cluster, chance: &mut Chance) {
     panic!("a healed cluster must recover");
 }
 
-/// Everyone follows one leader, and a proposal reaches every state machine.
+/// Every member follows one leader, a proposal reaches every state machine, and no change of the membership is left unfinished.
 fn is_whole(cluster: &mut Cluster) -> bool {
     let Some(leader) = cluster.leader() else {
         return false;
@@ -213,11 +306,19 @@ fn is_whole(cluster: &mut Cluster) -> bool {
         return false;
     };
     let machine = cluster.nodes[&leader].machine;
-    cluster.ids().into_iter().all(|id| {
-        let raft = cluster.raft(id);
-        let follows = raft.leader() == Some(leader) && raft.last() == placed && raft.commit() == placed.index;
-        follows && cluster.nodes[&id].machine == machine && machine.applied == placed.index
-    })
+    let config = cluster.raft(leader).config();
+    let waits = config
+        .learners
+        .values()
+        .any(|promote| *promote == Promote::WhenCaughtUp);
+    let settled = cluster.raft(leader).config_is_settled() && config.is_voter(leader) && !waits;
+    settled
+        && config.members().into_iter().all(|id| {
+            let raft = cluster.raft(id);
+            let follows =
+                raft.leader() == Some(leader) && raft.last() == placed && raft.commit() == placed.index;
+            follows && cluster.nodes[&id].machine == machine && machine.applied == placed.index
+        })
 }
 
 /// One election timeout in which nothing is lost.

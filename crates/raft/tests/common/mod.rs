@@ -5,9 +5,11 @@
 // Each test binary uses its own part of the harness.
 #![allow(dead_code)]
 
+pub mod clock;
 pub mod disk;
 pub mod explore;
 pub mod ghost;
+pub mod members;
 pub mod network;
 pub mod show;
 mod storage;
@@ -16,10 +18,11 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quorate_base::{Index, LogId, NodeId, Term};
 use quorate_raft::{
-    Arm, Body, Config, Effects, EntryShape, Input, Limits, Message, Placed, Raft, Range, Refused, RoleKind,
-    SnapMeta, Timer, invariants,
+    Arm, Body, ChangeEnd, Config, Effects, EntryShape, Input, Limits, Message, Placed, Priority, Raft, Range,
+    Refused, Restored, RoleKind, SnapMeta, Timer, invariants,
 };
 
+use clock::Clock;
 use disk::{Entry, FilledWrite, Image, Machine, Payload};
 pub use disk::{configuration, noop};
 use ghost::Ghost;
@@ -49,6 +52,12 @@ pub struct Node {
     pub reads: BTreeMap<u64, Result<Index, Refused>>,
     pub placed: BTreeMap<u64, LogId>,
     pub refused: BTreeMap<u64, Refused>,
+    /// How the changes of the membership ended that were asked for here.
+    pub changed: BTreeMap<u64, ChangeEnd>,
+    /// How gladly it leads, and whether lease reads are on, from its next start on.
+    pub priority: Priority,
+    pub leases: bool,
+    pub clock: Clock,
     /// The disk keeps writes back until the test lets them through.
     pub slow_disk: bool,
     starts: u64,
@@ -71,6 +80,7 @@ pub struct Cluster {
     /// Print it as it happens.
     pub print: bool,
     next_payload: Payload,
+    next_change: u64,
 }
 
 /// A node's id.
@@ -100,6 +110,7 @@ impl Cluster {
             limits,
             ..Cluster::default()
         };
+        cluster.ghost.founded(config.clone());
         for id in config.members() {
             cluster.add(id, &config, &[], 0);
         }
@@ -110,6 +121,7 @@ impl Cluster {
     pub fn with_logs(logs: &[&[u64]], term: u64) -> Cluster {
         let config = Config::of((1..=logs.len() as u64).map(NodeId));
         let mut cluster = Cluster::default();
+        cluster.ghost.founded(config.clone());
         for (id, terms) in (1..).zip(logs) {
             cluster.add(NodeId(id), &config, terms, term);
         }
@@ -146,7 +158,11 @@ impl Cluster {
         let node = self.nodes.get_mut(&id).expect("a node");
         assert!(node.raft.is_none(), "n{id} is running");
         node.starts += 1;
-        let restored = node.image.restored(id, node.starts << 32, limits);
+        let restored = Restored {
+            priority: node.priority,
+            leases: node.leases,
+            ..node.image.restored(id, node.starts << 32, limits)
+        };
         node.machine = node.image.machine;
         node.bodies.clear();
         for index in node.image.base.last.index.0 + 1..=node.image.last_index().0 {
@@ -181,6 +197,8 @@ impl Cluster {
         node.image = old.image;
         node.starts = old.starts;
         node.slow_disk = old.slow_disk;
+        (node.priority, node.leases) = (old.priority, old.leases);
+        node.clock = old.clock.after_crash();
         node.restored = old.restored;
         node.truncated = old.truncated;
         self.ghost.crashed(id);
@@ -369,12 +387,20 @@ impl Cluster {
         }
         let node = self.node(id);
         node.refused.extend(effects.refused);
+        node.changed.extend(effects.changed);
         for (timer, arm) in effects.timers {
+            node.clock.arm(timer, arm);
             match arm {
                 Arm::Set => node.timers.insert(timer),
                 Arm::Off => node.timers.remove(&timer),
             };
         }
+        let leads = node.raft.as_ref().filter(|raft| raft.role() == RoleKind::Leader);
+        node.clock.rounds(
+            leads.map(Raft::term),
+            effects.round_begun,
+            effects.round_confirmed,
+        );
         !quiet
     }
 

@@ -2,8 +2,7 @@
 //! here. The names say what went wrong; where it was seen: ER etcd-io/raft, RR tikv/raft-rs, OR openraft, HC hashicorp/raft, DB
 //! dragonboat, SJ sofa-jraft, LC LogCabin, RP Redpanda, NU NuRaft.
 //!
-//! Not here, since they cannot happen at this layer: state files rewritten in place (the log's business), accepted or repeated changes of
-//! the configuration (there is no protocol for them yet), leases on leadership (there are none), gaps inside a batch (an Append
+//! Not here, since they cannot happen at this layer: state files rewritten in place (the log's business), gaps inside a batch (an Append
 //! carries no indexes but the first), imported snapshots, answers stranded by a snapshot (the node's business).
 
 #[path = "../common/mod.rs"]
@@ -16,7 +15,7 @@ mod votes;
 
 use common::{Cluster, What, at, i, n, noop};
 use quorate_base::Term;
-use quorate_raft::{Body, Config, EntryShape, Input, Limits, Promote, RoleKind, SnapMeta, Timer};
+use quorate_raft::{Body, Change, Config, EntryShape, Input, Limits, Promote, RoleKind, SnapMeta, Timer};
 
 /// A request for a vote from one whose log ends in `last`.
 pub fn vote(last: quorate_base::LogId) -> Body {

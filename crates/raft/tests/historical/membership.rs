@@ -210,16 +210,25 @@ fn leadership_goes_to_a_learner_or_to_a_voter_that_is_not_ready() {
 /// async-raft #62: three of five in all, but only one of the old voters.
 #[test]
 fn one_counter_serves_both_majorities_of_a_joint_configuration() {
-    let joint = Config {
-        outgoing: [1, 2, 3].map(n).into(),
-        ..Config::of([3, 4, 5].map(n))
+    let config = Config {
+        learners: [4, 5].map(|id| (n(id), Promote::Never)).into(),
+        ..Config::of([1, 2, 3].map(n))
     };
-    let mut c = Cluster::of(joint, Limits::default());
+    let mut c = Cluster::of(config, Limits::default());
     c.elect(n(3));
     let before = c.raft(n(3)).commit();
     c.isolate(n(1));
     c.isolate(n(2));
+    let replace = [4, 5].map(|id| Change::Promote(n(id))).into_iter();
+    let replace: Vec<_> = replace.chain([1, 2].map(|id| Change::Remove(n(id)))).collect();
+    c.change(n(3), &replace, false);
     c.propose(n(3));
     c.run();
+    assert!(c.raft(n(3)).config().is_joint());
     assert_eq!(c.raft(n(3)).commit(), before);
+    c.heal();
+    c.heartbeat(n(3));
+    c.heartbeat(n(3));
+    assert_eq!(c.raft(n(3)).config().voters, [3, 4, 5].map(n).into());
+    assert_eq!(c.raft(n(3)).commit(), i(before.0 + 3));
 }
