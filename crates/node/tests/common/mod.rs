@@ -71,8 +71,11 @@ pub struct Host {
     pub staging_room: usize,
     /// Says nothing when there is no room.
     pub staging_silent: bool,
-    /// What was done to the staging file so far.
+    /// So many operations on the staging file are carried out, then no more.
     pub staging_ops: usize,
+    /// Nothing is done to it while this is set.
+    pub staging_stalled: bool,
+    waiting_stage: VecDeque<StageOp>,
     views: BTreeMap<StreamId, (Vec<u8>, usize)>,
     /// Writes and their syncs do not end while this is set.
     pub disk_stalled: bool,
@@ -101,7 +104,7 @@ pub struct Cluster {
     pub hosts: BTreeMap<NodeId, Host>,
     pub now: Nanos,
     config: Config,
-    settings: fn(&mut NodeConfig),
+    pub settings: fn(&mut NodeConfig),
     net: VecDeque<(NodeId, NodeId, PeerMessage)>,
     cut: BTreeSet<(NodeId, NodeId)>,
     /// Looks at each message: `false` loses it on the way.
@@ -185,6 +188,8 @@ impl Cluster {
         host.waiting_restore = None;
         host.open_stalled = false;
         host.waiting_open.clear();
+        host.waiting_stage.clear();
+        (host.staging_stalled, host.staging_ops) = (false, usize::MAX);
         host.machine = host.saved.clone();
         if let Some(staging) = &mut host.staging {
             staging.bytes.truncate(staging.synced);
@@ -580,9 +585,12 @@ impl Cluster {
     pub fn unstall(&mut self, id: u64) {
         let host = self.host(id);
         (host.disk_stalled, host.reads_stalled, host.restore_stalled) = (false, false, false);
-        host.open_stalled = false;
+        (host.open_stalled, host.staging_stalled) = (false, false);
         for stream in std::mem::take(&mut host.waiting_open) {
             self.snapshot_op(id, SnapshotOp::Open { stream });
+        }
+        for op in std::mem::take(&mut self.host(id).waiting_stage) {
+            self.stage_op(id, op);
         }
         self.log_ops(id, Vec::new());
         if let Some(at) = self.host(id).waiting_restore.take() {
@@ -592,7 +600,10 @@ impl Cluster {
 
     fn stage_op(&mut self, id: u64, op: StageOp) {
         let host = self.host(id);
-        host.staging_ops += 1;
+        if host.staging_stalled || host.staging_ops == 0 {
+            return host.waiting_stage.push_back(op);
+        }
+        host.staging_ops -= 1;
         let of = op.stream();
         match op {
             StageOp::Check => {
@@ -733,6 +744,11 @@ impl Cluster {
 }
 
 impl Host {
+    /// Whether something is to be done to the staging file, and is not.
+    pub fn waits_for_staging(&self) -> bool {
+        !self.waiting_stage.is_empty()
+    }
+
     /// Bytes staged of a snapshot.
     pub fn staged(&self) -> usize {
         self.staging.as_ref().map_or(0, |staging| staging.bytes.len())
@@ -765,7 +781,9 @@ impl Host {
             staging: None,
             staging_room: usize::MAX,
             staging_silent: false,
-            staging_ops: 0,
+            staging_ops: usize::MAX,
+            staging_stalled: false,
+            waiting_stage: VecDeque::new(),
             views: BTreeMap::new(),
             disk_stalled: false,
             stalled: VecDeque::new(),
