@@ -455,3 +455,41 @@ impl Stream {
         self.rests_until.or(waits.then_some(self.deadline))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_raft::{Config, EntryShape};
+
+    use super::*;
+
+    const TO: NodeId = NodeId(2);
+
+    /// A log that was begun with `config`, and is at entry 3.
+    fn log(config: Config) -> Log {
+        let shape = EntryShape {
+            term: Term(1),
+            size: 20,
+            config: None,
+        };
+        let last = LogId::ZERO;
+        Log::new(SnapMeta { last, config }, &[shape.clone(), shape.clone(), shape])
+    }
+
+    #[test]
+    fn nobody_is_sent_a_configuration_without_voters() {
+        let at = Some(LogId::new(1, 2));
+        for (config, sound) in [(Config::of([NodeId(1), TO]), true), (Config::default(), false)] {
+            let mut outgoing = Outgoing::new(&NodeConfig::new(NodeId(1), 8, 8));
+            let mut out = Outbox::default();
+            outgoing.start(0, TO, Term(1), &mut out);
+            let [SnapshotOp::Open { stream }] = out.effects.snapshots[..] else {
+                panic!("a view is opened: {:?}", out.effects.snapshots)
+            };
+            outgoing.opened(0, &log(config), stream, at, &mut out);
+            assert_eq!(outgoing.streams.len(), usize::from(sound));
+            assert_eq!(out.effects.send.len(), usize::from(sound));
+            let failed = matches!(out.inputs[..], [Input::SnapshotSent { to: TO, last: None }]);
+            assert_eq!(failed, !sound, "the core hears of it: {:?}", out.inputs);
+        }
+    }
+}
