@@ -228,7 +228,15 @@ proptest! {
     fn protocol_1_says_all_but_what_it_does_not_know(message in message()) {
         use PeerMessage::*;
         match bytes_in(1, &message) {
-            None => prop_assert!(matches!(message, Reconfigure { .. } | Reconfigured { .. })),
+            None => {
+                let checking = SnapshotOutcome::Checking;
+                let new = match message {
+                    Reconfigure { .. } | Reconfigured { .. } => true,
+                    SnapshotAck { outcome, .. } => outcome == checking,
+                    _ => false,
+                };
+                prop_assert!(new, "{:?}", message);
+            }
             Some(bytes) => {
                 let mut expected = message;
                 if let Raft(Message { body: Body::HeartbeatResponse { priority, .. }, .. }) = &mut expected {

@@ -64,6 +64,29 @@ pub enum StartError {
         /// The name asked for.
         expected_name: String,
     },
+    /// The data directory was founded with another token.
+    #[error(
+        "the data directory {} belongs to member {name:?} of a cluster with the token {found:?}, but this node was started with the token \
+         {expected:?}: check the token, or use another data directory", .dir.display()
+    )]
+    WrongToken {
+        /// The directory.
+        dir: PathBuf,
+        /// The member's name there.
+        name: String,
+        /// The token recorded.
+        found: String,
+        /// The token given.
+        expected: String,
+    },
+    /// What this node has recorded of its peers cannot be used.
+    #[error("in the data directory {}: {source}", .dir.display())]
+    Roster {
+        /// The directory.
+        dir: PathBuf,
+        /// What is wrong, and what to do.
+        source: quorate_node::roster::RosterError,
+    },
     /// The `identity` file is there, but not readable as one.
     #[error("{} is damaged or was written by another program: {why}", .file.display())]
     Identity {
@@ -110,6 +133,9 @@ pub enum Fatal {
     /// The node found its own data not to be what it must be.
     #[error("this node stops: {0}")]
     Node(String),
+    /// Another member has recorded that this node is not what it claims to be, or not as far as it was.
+    #[error("this node must not take part in its cluster, so it stops: {0}")]
+    Refused(String),
     /// The state machine, or an own invariant, panicked.
     #[error("this node stops after a panic: {0}")]
     Panic(String),

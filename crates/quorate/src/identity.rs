@@ -1,17 +1,41 @@
-//! The `identity` file: to whom a data directory belongs. Written once, at the first start, and compared at every later one, so
-//! that a mistyped path never mixes two members' data.
+//! The `identity` file: to whom a data directory belongs, and which of its lives this is. Made at the first start and compared at every later
+//! one, so that a mistyped path never mixes two members' data. From the second start on it decides who the node is: lists of members on a
+//! command line go out of date as the membership changes.
+//!
+//! Each start is counted and gets a number drawn at random (a *nonce*), durably, before anything is sent. With the incarnation, drawn when the
+//! directory is founded, that is how peers know the directory again, or notice that it is a copy, see `quorate_node::roster`.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
 use quorate_base::{Disk, NodeId};
+use quorate_node::handshake::MAX_NONCES;
 use serde::{Deserialize, Serialize};
 
 use crate::error::StartError;
 
 const NAME: &str = "identity";
 const STAGING: &str = "identity.new";
-const FORMAT: u32 = 1;
+/// Format 1 had neither incarnation nor boots. It is read, and replaced at the next write.
+const FORMATS: [u32; 2] = [1, 2];
+
+/// Draws a random number.
+pub(crate) type Draw<'a> = &'a mut dyn FnMut() -> io::Result<u64>;
+
+/// Who a node is started as.
+#[derive(Clone, Debug)]
+pub(crate) struct Claim<'a> {
+    /// The cluster, as computed from what the operator says.
+    pub cluster: u64,
+    /// The member, likewise.
+    pub member: NodeId,
+    /// Its name.
+    pub name: &'a str,
+    /// The text that the cluster was told from others by when it was founded. With it, name and token decide whether the directory is
+    /// meant, and the computed ids do not matter any more.
+    pub token: Option<&'a str>,
+}
 
 /// The file's content.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,14 +45,27 @@ pub(crate) struct Identity {
     cluster: Hex,
     member: Hex,
     name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    token: Option<String>,
     /// Names the log, see `quorate_wal::Options::identity`.
     log: Hex,
     /// Whether the log has been made. From then on a missing log is a loss, not a beginning.
     founded: bool,
+    #[serde(default)]
+    incarnation: Hex,
+    /// Starts so far.
+    #[serde(default)]
+    boot: u64,
+    /// One for each of the last starts, oldest first.
+    #[serde(default)]
+    nonces: Vec<Hex>,
+    /// Who may know the way: the members when this one was founded or joined, with their addresses. Needed until the log knows better.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    members: BTreeMap<Hex, Vec<String>>,
 }
 
 /// A number written as 16 hexadecimal digits, since many JSON readers know no 64-bit integers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 struct Hex(u64);
 
@@ -49,71 +86,136 @@ impl TryFrom<String> for Hex {
 }
 
 impl Identity {
-    /// Reads the identity from `disk` and checks that it is this member's; makes it (with `log` as the log's name) if there is
-    /// none. `dir` is for the errors.
-    pub(crate) fn settle(
-        disk: &dyn Disk,
-        dir: &Path,
-        cluster: u64,
-        member: NodeId,
-        name: &str,
-        log: impl FnOnce() -> io::Result<u64>,
-    ) -> Result<Identity, StartError> {
+    /// Reads the identity from `disk`, if there is one. `dir` is for the errors.
+    pub(crate) fn read(disk: &dyn Disk, dir: &Path) -> Result<Option<Identity>, StartError> {
         let failed = |what: &str| StartError::io(format!("{what} {}", dir.join(NAME).display()));
-        let found = match disk.open(NAME, false) {
-            Ok(file) => {
-                let len = file.len().map_err(failed("read"))?.min(1 << 16) as usize;
-                let mut bytes = vec![0; len];
-                file.read_at(0, &mut bytes).map_err(failed("read"))?;
-                bytes
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let log = Hex(log().map_err(StartError::io("draw a random number"))?);
-                let (cluster, member) = (Hex(cluster), Hex(member.0));
-                let made = Identity {
-                    format: FORMAT,
-                    cluster,
-                    member,
-                    name: name.to_owned(),
-                    log,
-                    founded: false,
-                };
-                made.write(disk).map_err(failed("write"))?;
-                return Ok(made);
-            }
+        let file = match disk.open(NAME, false) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(failed("open")(error)),
         };
+        let len = file.len().map_err(failed("read"))?.min(1 << 20) as usize;
+        let mut bytes = vec![0; len];
+        file.read_at(0, &mut bytes).map_err(failed("read"))?;
         let unreadable = |why: String| StartError::Identity {
             file: dir.join(NAME),
             why,
         };
         let found: Identity =
-            serde_json::from_slice(&found).map_err(|error| unreadable(error.to_string()))?;
-        if found.format != FORMAT {
+            serde_json::from_slice(&bytes).map_err(|error| unreadable(error.to_string()))?;
+        if !FORMATS.contains(&found.format) {
             return Err(unreadable(format!(
-                "format {}, this program reads format {FORMAT}",
-                found.format
+                "format {}, this program reads formats {} and {}",
+                found.format, FORMATS[0], FORMATS[1]
             )));
         }
-        if found.cluster.0 != cluster {
-            let (name, found) = (found.name, found.cluster.0);
+        if found.format == FORMATS[1] && found.incarnation.0 == 0 {
+            return Err(unreadable("it has no incarnation".into()));
+        }
+        Ok(Some(found))
+    }
+
+    /// The identity of a directory without one.
+    pub(crate) fn new(claim: &Claim<'_>, draw: Draw<'_>) -> io::Result<Identity> {
+        Ok(Identity {
+            format: FORMATS[1],
+            cluster: Hex(claim.cluster),
+            member: Hex(claim.member.0),
+            name: claim.name.to_owned(),
+            token: claim.token.map(str::to_owned),
+            log: Hex(draw()?),
+            founded: false,
+            incarnation: Hex(draw()?),
+            boot: 0,
+            nonces: Vec::new(),
+            members: BTreeMap::new(),
+        })
+    }
+
+    /// Reads the identity from `disk` and checks that it is the one claimed; makes one if there is none, and completes one of the first
+    /// format.
+    pub(crate) fn settle(
+        disk: &dyn Disk,
+        dir: &Path,
+        claim: &Claim<'_>,
+        draw: Draw<'_>,
+    ) -> Result<Identity, StartError> {
+        let random = || StartError::io("draw a random number");
+        let before = Identity::read(disk, dir)?;
+        let after = match before.clone() {
+            None => Identity::new(claim, draw).map_err(random())?,
+            Some(mut found) => {
+                found.check(dir, claim)?;
+                if found.incarnation.0 == 0 {
+                    found.incarnation = Hex(draw().map_err(random())?);
+                }
+                found.format = FORMATS[1];
+                found.token = found.token.or_else(|| claim.token.map(str::to_owned));
+                found
+            }
+        };
+        if before.as_ref() != Some(&after) {
+            let what = format!("write {}", dir.join(NAME).display());
+            after.write(disk).map_err(StartError::io(what))?;
+        }
+        Ok(after)
+    }
+
+    /// Whether this is what was claimed.
+    fn check(&self, dir: &Path, claim: &Claim<'_>) -> Result<(), StartError> {
+        let wrong_member = || StartError::WrongMember {
+            dir: dir.to_owned(),
+            found: self.member(),
+            found_name: self.name.clone(),
+            expected: claim.member,
+            expected_name: claim.name.to_owned(),
+        };
+        if let (Some(found), Some(expected)) = (&self.token, claim.token) {
+            if found != expected {
+                return Err(StartError::WrongToken {
+                    dir: dir.to_owned(),
+                    name: self.name.clone(),
+                    found: found.clone(),
+                    expected: expected.to_owned(),
+                });
+            }
+            return match self.name == claim.name {
+                true => Ok(()),
+                false => Err(wrong_member()),
+            };
+        }
+        if self.cluster.0 != claim.cluster {
             return Err(StartError::WrongCluster {
                 dir: dir.to_owned(),
-                name,
-                found,
-                expected: cluster,
+                name: self.name.clone(),
+                found: self.cluster.0,
+                expected: claim.cluster,
             });
         }
-        if found.member.0 != member.0 {
-            return Err(StartError::WrongMember {
-                dir: dir.to_owned(),
-                found: NodeId(found.member.0),
-                found_name: found.name,
-                expected: member,
-                expected_name: name.to_owned(),
-            });
+        if self.member() != claim.member {
+            return Err(wrong_member());
         }
-        Ok(found)
+        Ok(())
+    }
+
+    /// The cluster.
+    pub(crate) fn cluster(&self) -> u64 {
+        self.cluster.0
+    }
+
+    /// The member.
+    pub(crate) fn member(&self) -> NodeId {
+        NodeId(self.member.0)
+    }
+
+    /// Its name.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The text that tells the cluster from others, if it was founded with one.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
     }
 
     /// The log's name.
@@ -126,6 +228,46 @@ impl Identity {
         self.founded
     }
 
+    /// Drawn when the directory was founded.
+    pub(crate) fn incarnation(&self) -> u64 {
+        self.incarnation.0
+    }
+
+    /// Which start this is, after [`begin`](Identity::begin).
+    pub(crate) fn boot(&self) -> u64 {
+        self.boot
+    }
+
+    /// The nonces of the last starts, oldest first; the last is that of this start, after [`begin`](Identity::begin).
+    pub(crate) fn nonces(&self) -> Vec<u64> {
+        self.nonces.iter().map(|nonce| nonce.0).collect()
+    }
+
+    /// The members known when this one was founded or joined, with `host:port` of their peer listeners.
+    pub(crate) fn members(&self) -> BTreeMap<NodeId, Vec<String>> {
+        let members = self.members.iter();
+        members
+            .map(|(id, addresses)| (NodeId(id.0), addresses.clone()))
+            .collect()
+    }
+
+    /// Replaces [`members`](Identity::members); durable with the next write.
+    pub(crate) fn set_members(&mut self, members: &BTreeMap<NodeId, Vec<String>>) {
+        let members = members.iter();
+        self.members = members
+            .map(|(id, addresses)| (Hex(id.0), addresses.clone()))
+            .collect();
+    }
+
+    /// Counts a start, durably. Nothing may be sent before; starts that fail earlier than this do not count.
+    pub(crate) fn begin(&mut self, disk: &dyn Disk, nonce: u64) -> io::Result<()> {
+        self.boot += 1;
+        self.nonces.push(Hex(nonce));
+        let surplus = self.nonces.len().saturating_sub(MAX_NONCES);
+        self.nonces.drain(..surplus);
+        self.write(disk)
+    }
+
     /// Notes that the log is there.
     pub(crate) fn found(&mut self, disk: &dyn Disk) -> io::Result<()> {
         if !self.founded {
@@ -133,6 +275,25 @@ impl Identity {
             self.write(disk)?;
         }
         Ok(())
+    }
+
+    /// Makes this the directory of a new cluster's first member, durably. It keeps id and name; to the members of the old cluster it is a
+    /// stranger from now on. `token` is recorded unless there is one already.
+    pub(crate) fn replace_cluster(
+        &mut self,
+        disk: &dyn Disk,
+        cluster: u64,
+        token: Option<&str>,
+        draw: Draw<'_>,
+    ) -> io::Result<()> {
+        self.format = FORMATS[1];
+        self.cluster = Hex(cluster);
+        self.token = self.token.take().or_else(|| token.map(str::to_owned));
+        self.incarnation = Hex(draw()?);
+        self.boot = 0;
+        self.nonces.clear();
+        self.members.clear();
+        self.write(disk)
     }
 
     fn write(&self, disk: &dyn Disk) -> io::Result<()> {
@@ -153,21 +314,56 @@ mod tests {
     use crate::disk::DirDisk;
     use crate::testing::TempDir;
 
-    fn settle(disk: &DirDisk, cluster: u64, member: u64) -> Result<Identity, StartError> {
-        Identity::settle(disk, disk.dir(), cluster, NodeId(member), "n1", || Ok(0xabc))
+    fn disk() -> (TempDir, DirDisk) {
+        let dir = TempDir::new();
+        let disk = DirDisk::open(dir.path()).unwrap();
+        (dir, disk)
+    }
+
+    /// Starts as this, with numbers that count up.
+    fn start(disk: &DirDisk, claim: &Claim<'_>) -> Result<Identity, StartError> {
+        let mut next = 0xabc;
+        let mut draw = || {
+            next += 1;
+            Ok(next)
+        };
+        let mut identity = Identity::settle(disk, disk.dir(), claim, &mut draw)?;
+        let nonce = 100 + identity.boot();
+        identity.begin(disk, nonce).unwrap();
+        Ok(identity)
+    }
+
+    fn claim(cluster: u64, member: u64) -> Claim<'static> {
+        Claim {
+            cluster,
+            member: NodeId(member),
+            name: "n1",
+            token: None,
+        }
+    }
+
+    fn with_token(token: &'static str, name: &'static str) -> Claim<'static> {
+        Claim {
+            name,
+            token: Some(token),
+            ..claim(0xdead, 0xbeef)
+        }
     }
 
     #[test]
     fn a_directory_stays_with_its_first_member() {
-        let dir = TempDir::new();
-        let disk = DirDisk::open(dir.path()).unwrap();
-        let mut first = settle(&disk, 7, 1).unwrap();
+        let (_dir, disk) = disk();
+        let mut first = start(&disk, &claim(7, 1)).unwrap();
         assert!(!first.founded());
         first.found(&disk).unwrap();
-        let again = settle(&disk, 7, 1).unwrap();
-        assert_eq!((again.log(), again.founded()), (0xabc, true));
+        let again = start(&disk, &claim(7, 1)).unwrap();
+        assert!(again.founded());
+        assert_eq!(
+            (again.log(), again.incarnation()),
+            (first.log(), first.incarnation())
+        );
 
-        let cluster = settle(&disk, 8, 1).unwrap_err();
+        let cluster = start(&disk, &claim(8, 1)).unwrap_err();
         assert!(
             matches!(
                 cluster,
@@ -183,7 +379,7 @@ mod tests {
             cluster.to_string().contains("another data directory"),
             "{cluster}"
         );
-        let member = settle(&disk, 7, 2).unwrap_err();
+        let member = start(&disk, &claim(7, 2)).unwrap_err();
         assert!(
             matches!(member, StartError::WrongMember { found: NodeId(1), .. }),
             "{member}"
@@ -192,22 +388,90 @@ mod tests {
     }
 
     #[test]
+    fn each_start_is_counted_and_the_last_nonces_are_kept() {
+        let (_dir, disk) = disk();
+        for boot in 1..=40 {
+            let identity = start(&disk, &claim(7, 1)).unwrap();
+            assert_eq!(identity.boot(), boot);
+            let kept = boot.min(MAX_NONCES as u64);
+            let expected: Vec<u64> = (100 + boot - kept..100 + boot).collect();
+            assert_eq!(identity.nonces(), expected);
+        }
+    }
+
+    #[test]
+    fn with_a_token_the_directory_knows_better_than_lists_of_members() {
+        let (_dir, disk) = disk();
+        let first = Claim {
+            token: Some("blue"),
+            ..claim(7, 1)
+        };
+        let mut identity = start(&disk, &first).unwrap();
+        identity.set_members(&[(NodeId(2), vec!["two:1".to_owned()])].into());
+        identity.found(&disk).unwrap();
+        let again = start(&disk, &with_token("blue", "n1")).unwrap();
+        assert_eq!((again.cluster(), again.member()), (7, NodeId(1)));
+        assert_eq!(again.members(), identity.members());
+        let token = start(&disk, &with_token("green", "n1")).unwrap_err();
+        assert!(token.to_string().contains("\"blue\""), "{token}");
+        let name = start(&disk, &with_token("blue", "n2")).unwrap_err();
+        assert!(matches!(name, StartError::WrongMember { .. }), "{name}");
+        assert!(
+            start(&disk, &claim(8, 1)).is_err(),
+            "without a token the ids count"
+        );
+    }
+
+    #[test]
+    fn the_first_format_is_read_and_completed() {
+        let (dir, disk) = disk();
+        let old = r#"{"format":1,"cluster":"7","member":"1","name":"n1","log":"5","founded":true}"#;
+        std::fs::write(dir.path().join(NAME), old).unwrap();
+        assert!(
+            start(&disk, &with_token("blue", "n1")).is_err(),
+            "without a recorded token the ids count"
+        );
+        let claimed = Claim {
+            token: Some("blue"),
+            ..claim(7, 1)
+        };
+        let identity = start(&disk, &claimed).unwrap();
+        assert_eq!(
+            (identity.log(), identity.boot(), identity.founded()),
+            (5, 1, true)
+        );
+        assert_ne!(identity.incarnation(), 0);
+        let again = start(&disk, &with_token("blue", "n1")).unwrap();
+        assert_eq!((again.incarnation(), again.boot()), (identity.incarnation(), 2));
+    }
+
+    #[test]
+    fn a_new_cluster_out_of_an_old_one_is_a_stranger_to_it() {
+        let (_dir, disk) = disk();
+        let old = start(&disk, &claim(7, 1)).unwrap();
+        let mut new = old.clone();
+        new.replace_cluster(&disk, 8, Some("blue"), &mut || Ok(0x77))
+            .unwrap();
+        let started = start(&disk, &with_token("blue", "n1")).unwrap();
+        assert_eq!((started.cluster(), started.member()), (8, NodeId(1)));
+        assert_eq!((started.boot(), started.incarnation()), (1, 0x77));
+        assert_eq!(started.log(), old.log(), "the log is the same");
+    }
+
+    #[test]
     fn an_unreadable_identity_is_never_replaced() {
-        let dir = TempDir::new();
-        let disk = DirDisk::open(dir.path()).unwrap();
+        let (dir, disk) = disk();
         for text in [
             "",
             "{}",
             "not JSON",
+            r#"{"format":3,"cluster":"7","member":"1","name":"","log":"0","founded":true}"#,
             r#"{"format":2,"cluster":"7","member":"1","name":"","log":"0","founded":true}"#,
         ] {
-            std::fs::write(dir.path().join("identity"), text).unwrap();
-            let error = settle(&disk, 7, 1).unwrap_err();
+            std::fs::write(dir.path().join(NAME), text).unwrap();
+            let error = start(&disk, &claim(7, 1)).unwrap_err();
             assert!(matches!(error, StartError::Identity { .. }), "{text:?}: {error}");
-            assert_eq!(
-                std::fs::read_to_string(dir.path().join("identity")).unwrap(),
-                text
-            );
+            assert_eq!(std::fs::read_to_string(dir.path().join(NAME)).unwrap(), text);
         }
     }
 }

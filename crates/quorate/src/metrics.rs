@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use quorate_base::NodeId;
@@ -132,22 +133,37 @@ pub struct Metrics {
     pub flush_duration: Histogram,
     /// Connections on the peer port that were refused or closed because of what they sent.
     pub peer_refused: Counter,
-    /// The other members.
-    pub peers: BTreeMap<NodeId, PeerMetrics>,
+    /// Connections on the peer port that were refused because a member came with other or older data than it had.
+    pub impostors_refused: Counter,
+    peers: Mutex<BTreeMap<NodeId, Arc<PeerMetrics>>>,
 }
 
 impl Metrics {
-    pub(crate) fn new(peers: impl IntoIterator<Item = NodeId>) -> Metrics {
-        Metrics {
-            peers: peers.into_iter().map(|id| (id, PeerMetrics::default())).collect(),
-            ..Metrics::default()
-        }
+    /// The traffic with every other member, former ones included, and with whoever else was let in.
+    pub fn peers(&self) -> BTreeMap<NodeId, Arc<PeerMetrics>> {
+        // No code runs under this lock that could leave the map half changed.
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The traffic with this member, counted from now on if it never was.
+    pub(crate) fn peer(&self, id: NodeId) -> Arc<PeerMetrics> {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.entry(id).or_default().clone()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn peers_are_counted_from_when_they_are_first_named() {
+        let metrics = Metrics::default();
+        assert!(metrics.peers().is_empty());
+        metrics.peer(NodeId(2)).sent_bytes.add(3);
+        metrics.peer(NodeId(2)).sent_bytes.add(4);
+        assert_eq!(metrics.peers()[&NodeId(2)].sent_bytes.get(), 7);
+    }
 
     #[test]
     fn durations_fall_into_the_bucket_that_bounds_them() {

@@ -1,5 +1,6 @@
 //! Starting a node: lock, identity, log, machine, threads, sockets, in this order; and what is left to hold on to.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read};
@@ -10,8 +11,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use quorate_base::{Disk, NodeId, StateMachine};
+use quorate_base::{Disk, StateMachine};
 use quorate_node::event::MachineOp;
+use quorate_node::handshake::{FEATURE_LEVEL, Papers};
+use quorate_node::roster::Roster;
 use quorate_node::{Boot, Node, NodeConfig};
 use quorate_wal::{Options, Wal};
 use tokio::sync::{oneshot, watch};
@@ -23,13 +26,12 @@ use crate::driver::{Driver, Parts, nanos};
 use crate::error::{Fatal, StartError};
 use crate::flusher::Flusher;
 use crate::handle::{Handle, Shared};
-use crate::identity::Identity;
+use crate::identity::{Claim, Identity};
 use crate::inbox::{Done, Inbox};
 use crate::lock::DirLock;
 use crate::log_thread::LogThread;
-use crate::metrics::Metrics;
 use crate::peer::asks::Asks;
-use crate::peer::{Links, Network, max_frame};
+use crate::peer::{Links, Myself, Network, Registry, Setup, max_frame};
 use crate::status::Status;
 use crate::work::{Reports, panic_text};
 
@@ -50,7 +52,7 @@ impl Future for Running {
 }
 
 /// Starts a node on the current tokio runtime, which needs its I/O and time drivers. `open` opens the state machine on the
-/// node's disk, where the file names `wal-…`, `identity`, `LOCK` and `incoming-snapshot` are taken.
+/// node's disk, where the file names `wal-…`, `identity`, `peers`, `LOCK` and `incoming-snapshot` are taken.
 ///
 /// # Errors
 /// If the node cannot start; nothing is left running then.
@@ -90,23 +92,14 @@ pub async fn start_with<S: StateMachine>(
         given if !given.is_empty() => given,
         _ => bind(&config)?,
     };
-    let boot = random().map_err(StartError::io("draw a random number"))?;
-    let opened = open_state(&config, &disk, boot, open)?;
+    let opened = open_state(&config, &disk, open)?;
     let (shared, links) = share(&config);
     let Assembled {
         driver,
         first,
         threads,
-    } = assemble(
-        config,
-        opened,
-        disk,
-        &lock,
-        listeners,
-        boot,
-        shared.clone(),
-        links,
-    )?;
+        registry,
+    } = assemble(config, opened, disk, &lock, listeners, shared.clone(), links)?;
     let driver = tokio::spawn(driver.run(first));
     let (sender, ended) = oneshot::channel();
     let ending = Ending(shared.clone());
@@ -116,6 +109,7 @@ pub async fn start_with<S: StateMachine>(
         for gone in threads {
             let _ = gone.await;
         }
+        registry.close().await;
         drop(lock);
         drop(ending);
         let _ = sender.send(verdict(result));
@@ -130,20 +124,17 @@ struct Assembled<S: StateMachine> {
     first: Vec<MachineOp>,
     /// Each hears when its thread has let go of everything.
     threads: [oneshot::Receiver<()>; 2],
+    /// To be closed at the end.
+    registry: Arc<Registry>,
 }
 
 /// Starts connections and threads, and puts the driver together with them.
-#[expect(
-    clippy::too_many_arguments,
-    reason = "everything that a node consists of meets here, once"
-)]
 fn assemble<S: StateMachine>(
     config: Config,
     opened: Opened<S>,
     disk: Arc<dyn Disk>,
     lock: &Option<Arc<DirLock>>,
     listeners: Vec<TcpListener>,
-    boot: u64,
     shared: Arc<Shared<S>>,
     links: Links,
 ) -> Result<Assembled<S>, StartError> {
@@ -152,16 +143,18 @@ fn assemble<S: StateMachine>(
         Arc::new(move |report| shared.inbox.done(Done::Report(report)))
     };
     let began = Instant::now();
-    let (network, frames) = Network::start(
-        &config,
-        boot,
-        listeners,
-        &links,
-        &shared.asks,
-        &shared.metrics,
-        &reports,
-    )
-    .map_err(StartError::io("listen for peers"))?;
+    let registry = Arc::new(Registry::new(opened.roster, disk.clone(), lock.clone()));
+    let setup = Setup {
+        myself: Arc::new(opened.myself),
+        links: links.clone(),
+        registry: registry.clone(),
+        asks: shared.asks.clone(),
+        metrics: shared.metrics.clone(),
+        reports: reports.clone(),
+        election: config.election,
+        max_frame: max_frame(&config),
+    };
+    let (network, frames) = Network::start(setup, listeners).map_err(StartError::io("listen for peers"))?;
     let spawned = |what| StartError::io(format!("start the {what} thread"));
     let (log, log_gone) = LogThread::spawn(
         opened.wal,
@@ -202,6 +195,7 @@ fn assemble<S: StateMachine>(
         driver: Driver::new(parts),
         first,
         threads: [log_gone, flusher_gone],
+        registry,
     })
 }
 
@@ -239,16 +233,27 @@ struct Opened<S> {
     node: Node,
     machine: S,
     first: Vec<MachineOp>,
+    myself: Myself,
+    roster: Roster,
 }
 
 fn open_state<S: StateMachine>(
     config: &Config,
     disk: &Arc<dyn Disk>,
-    boot: u64,
     open: impl FnOnce(Arc<dyn Disk>) -> io::Result<S>,
 ) -> Result<Opened<S>, StartError> {
     let dir = &config.data_dir;
-    let mut identity = Identity::settle(&**disk, dir, config.cluster, config.id, &config.name, random)?;
+    let claim = Claim {
+        cluster: config.cluster,
+        member: config.id,
+        name: &config.name,
+        token: None,
+    };
+    let mut identity = Identity::settle(&**disk, dir, &claim, &mut random)?;
+    let roster = Roster::load(&**disk, config.cluster, config.id).map_err(|source| StartError::Roster {
+        dir: dir.clone(),
+        source,
+    })?;
     let mut log = Boot::new();
     let options = Options {
         must_exist: identity.founded(),
@@ -260,12 +265,13 @@ fn open_state<S: StateMachine>(
         dir.join("identity").display()
     )))?;
     let machine = open(disk.clone()).map_err(StartError::Machine)?;
-    let seed = random().map_err(StartError::io("draw a random number"))?;
+    let drawn = StartError::io("draw random numbers");
+    let (seed, nonce) = random().and_then(|seed| Ok((seed, random()?))).map_err(drawn)?;
     let node = NodeConfig {
         heartbeat: nanos(config.heartbeat),
         election: nanos(config.election),
         max_proposal: config.max_proposal,
-        ..NodeConfig::new(config.id, boot, seed)
+        ..NodeConfig::new(config.id, nonce, seed)
     };
     let initial = quorate_raft::Config::of(config.members.keys().copied());
     let (node, first) = log
@@ -274,22 +280,49 @@ fn open_state<S: StateMachine>(
             dir: dir.clone(),
             why: error.to_string(),
         })?;
+    identity.begin(&**disk, nonce).map_err(StartError::io(format!(
+        "write {}",
+        dir.join("identity").display()
+    )))?;
     Ok(Opened {
         wal,
+        myself: introduce(config, &identity, &node),
         node,
         machine,
         first,
+        roster,
     })
 }
 
+/// What the node says of itself to its peers.
+fn introduce(config: &Config, identity: &Identity, node: &Node) -> Myself {
+    let raft = node.raft();
+    Myself {
+        id: config.id,
+        cluster: config.cluster,
+        features: FEATURE_LEVEL,
+        boot: identity.boot(),
+        papers: Papers {
+            incarnation: identity.incarnation(),
+            nonces: identity.nonces(),
+            term: raft.term(),
+            last: raft.last().index,
+            leases: None,
+            addresses: config.members.get(&config.id).cloned().into_iter().collect(),
+        },
+    }
+}
+
 fn share<S: StateMachine>(config: &Config) -> (Arc<Shared<S>>, Links) {
-    let others: Vec<NodeId> = config
-        .members
-        .keys()
-        .copied()
-        .filter(|id| *id != config.id)
-        .collect();
-    let links = Links::new(others.iter().copied());
+    let links = Links::new(config.id);
+    let members = config.members.iter();
+    links.set_members(
+        members
+            .map(|(id, address)| (*id, vec![address.clone()]))
+            .collect(),
+        quorate_raft::Config::of(config.members.keys().copied()),
+        BTreeSet::new(),
+    );
     let status = Status {
         id: config.id,
         cluster: config.cluster,
@@ -299,10 +332,10 @@ fn share<S: StateMachine>(config: &Config) -> (Arc<Shared<S>>, Links) {
         inbox: Inbox::new(),
         status: watch::channel(status).0,
         ended: watch::channel(false).0,
-        metrics: Arc::new(Metrics::new(others)),
+        metrics: Arc::default(),
         asks: Arc::new(Asks::new(
             config.id,
-            links.roads(),
+            Arc::new(links.clone()),
             config.timeout,
             max_frame(config) / 2,
         )),

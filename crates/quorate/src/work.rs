@@ -17,6 +17,8 @@ pub(crate) enum Report {
     Space(Space),
     /// The node cannot go on.
     Failed(Fatal),
+    /// A peer refuses this node for good, and says why.
+    Refused(String),
 }
 
 /// Where reports go.

@@ -80,7 +80,7 @@ async fn garbage_is_hung_up_on_and_nothing_is_lost() {
     assert_eq!(within(cluster.handle(1).propose(add(1))).await, Ok(2));
     cluster.connected().await;
     assert_eq!(
-        cluster.handle(1).metrics().peers[&NodeId(2)].connects.get(),
+        cluster.handle(1).metrics().peers()[&NodeId(2)].connects.get(),
         1,
         "no member was disconnected"
     );

@@ -266,6 +266,7 @@ impl<S: StateMachine> Driver<S> {
         let mut events = Vec::new();
         match done {
             Done::Report(Report::Failed(fatal)) | Done::Flushed(Flushed::Failed(fatal)) => return Err(fatal),
+            Done::Report(Report::Refused(why)) => return Err(Fatal::Refused(why)),
             Done::Report(Report::Events(reported)) => {
                 self.telling.links(&reported);
                 self.watchdog.answered(&reported);
@@ -466,6 +467,9 @@ fn is_empty(effects: &Effects) -> bool {
         send,
         answers,
         reads,
+        changed,
+        membership,
+        removed,
         fatal,
     } = effects;
     fatal.is_none()
@@ -476,4 +480,7 @@ fn is_empty(effects: &Effects) -> bool {
         && send.is_empty()
         && answers.is_empty()
         && reads.is_empty()
+        && changed.is_empty()
+        && membership.is_none()
+        && !removed
 }

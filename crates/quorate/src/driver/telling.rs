@@ -61,9 +61,7 @@ impl Telling {
     }
 
     pub(crate) fn dropped(&self, metrics: &Metrics, to: NodeId) {
-        if let Some(peer) = metrics.peers.get(&to) {
-            peer.dropped.add(1);
-        }
+        metrics.peer(to).dropped.add(1);
     }
 }
 

@@ -46,12 +46,18 @@ pub(crate) trait AskRoad: Send + Sync {
     fn send(&self, frame: AskFrame) -> bool;
 }
 
+/// Finds the road to a member; members come and go.
+pub(crate) trait AskRoads: Send + Sync {
+    /// The road to this one, if it is a member.
+    fn road(&self, to: NodeId) -> Option<Arc<dyn AskRoad>>;
+}
+
 type Waiting = BTreeMap<u64, (NodeId, oneshot::Sender<Result<Bytes, AskError>>)>;
 
 /// See the module.
 pub(crate) struct Asks {
     me: NodeId,
-    roads: BTreeMap<NodeId, Arc<dyn AskRoad>>,
+    roads: Arc<dyn AskRoads>,
     timeout: Duration,
     max_len: usize,
     next: AtomicU64,
@@ -73,12 +79,7 @@ impl Drop for Forget<'_> {
 }
 
 impl Asks {
-    pub(crate) fn new(
-        me: NodeId,
-        roads: BTreeMap<NodeId, Arc<dyn AskRoad>>,
-        timeout: Duration,
-        max_len: usize,
-    ) -> Asks {
+    pub(crate) fn new(me: NodeId, roads: Arc<dyn AskRoads>, timeout: Duration, max_len: usize) -> Asks {
         let next = AtomicU64::new(1);
         Asks {
             me,
@@ -102,7 +103,7 @@ impl Asks {
                 Err(_) => Err(AskError::Timeout),
             };
         }
-        let road = self.roads.get(&to).ok_or(AskError::NotMember)?;
+        let road = self.roads.road(to).ok_or(AskError::NotMember)?;
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();
         lock(&self.waiting).insert(id, (to, reply));
@@ -145,7 +146,7 @@ impl Asks {
                 }
             }
             AskFrame::Ask { id, request } => {
-                let Some(road) = self.roads.get(&from).cloned() else {
+                let Some(road) = self.roads.road(from) else {
                     return;
                 };
                 let Some(answer) = self.deliver(from, request) else {

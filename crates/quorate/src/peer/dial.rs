@@ -1,24 +1,24 @@
 //! Connections that this member makes: to every other one a control connection, always, and a bulk connection for snapshots while
 //! there is something to send. This member only writes on them; the other side dials for its own.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_base::NodeId;
 use quorate_node::event::Event;
-use quorate_node::handshake::{ANSWER_HEAD, Hello, answer_text_len, decode_answer};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use quorate_node::handshake::{Answer, Hello, Verdict};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
-use super::asks::Asks;
 use super::frame::WriteBuffer;
+use super::inquire::exchange;
+use super::links::Dialing;
 use super::outbox::{Item, Outbox};
 use super::{Jitter, Lane, tune};
-use crate::metrics::{Metrics, PeerMetrics};
-use crate::work::{Report, Reports};
+use crate::metrics::PeerMetrics;
+use crate::work::Report;
 
 /// How long a connection and its handshake may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -26,86 +26,142 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
 /// A bulk connection without work is closed after this.
 const BULK_IDLE: Duration = Duration::from_secs(30);
+/// How long a member that has left is still sent what was queued for it.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Dials one peer on one lane.
 pub(crate) struct Dialer {
     pub peer: NodeId,
-    pub address: String,
     pub lane: Lane,
-    pub cluster: u64,
-    pub me: NodeId,
-    pub boot: u64,
+    /// `host:port`, tried in turn.
+    pub addresses: watch::Receiver<Vec<String>>,
+    /// True: the peer is no member any more.
+    pub leaving: watch::Receiver<bool>,
     pub outbox: Arc<Outbox>,
     /// Rung when the peer has connected here: it is worth trying at once.
     pub hint: Arc<Notify>,
-    pub asks: Arc<Asks>,
-    pub metrics: Arc<Metrics>,
-    pub reports: Reports,
-    pub dead_after: Duration,
+    pub metrics: Arc<PeerMetrics>,
     pub jitter: Jitter,
+    pub shared: Arc<Dialing>,
+}
+
+/// An open connection.
+struct Connection {
+    stream: TcpStream,
+    address: String,
+    /// The version of the protocol that both sides speak.
+    protocol: u32,
+}
+
+/// Why there is none.
+#[derive(Debug, PartialEq, Eq)]
+enum Failed {
+    /// Perhaps later.
+    Now(String),
+    /// The other side speaks an older protocol.
+    Protocol(String),
+    /// The other side never wants to hear of this node again.
+    ForGood(String),
 }
 
 impl Dialer {
-    fn peer_metrics(&self) -> &PeerMetrics {
-        &self.metrics.peers[&self.peer]
+    /// Resolves when the peer is no member any more.
+    fn left(&self) -> impl Future<Output = ()> + use<> {
+        let mut leaving = self.leaving.clone();
+        async move {
+            // Without its sender everything ends.
+            let _ = leaving.wait_for(|leaving| *leaving).await;
+        }
     }
 
-    /// Keeps the control connection up for ever.
+    /// Keeps the control connection up until the peer leaves.
     pub(crate) async fn run_control(mut self) {
         let mut pause = PAUSES.0;
         let mut said = String::new();
         loop {
-            match self.connect().await {
-                Ok(stream) => {
+            let connected = tokio::select! {
+                () = self.left() => return,
+                connected = self.connect() => connected,
+            };
+            match connected {
+                Ok(connection) => {
                     (pause, said) = (PAUSES.0, String::new());
-                    self.up();
-                    let why = self.carry(stream, None).await;
+                    self.up(&connection.address);
+                    let why = self.carry(connection, None).await;
                     self.down(&why);
                 }
+                Err(Failed::ForGood(why)) => return self.end_node(why),
                 // The same reason again is no news.
-                Err(why) if why != said => {
-                    tracing::warn!(peer = %format_args!("{:016x}", self.peer.0), address = %self.address, %why, "peer is not reachable");
+                Err(Failed::Now(why) | Failed::Protocol(why)) if why != said => {
+                    tracing::warn!(peer = %format_args!("{:016x}", self.peer.0), addresses = ?*self.addresses.borrow(), %why, "peer is not reachable");
                     said = why;
                 }
                 Err(_) => {}
             }
+            let mut addresses = self.addresses.clone();
+            addresses.mark_unchanged();
             let hint = self.hint.clone();
-            let _ = timeout(self.jitter.around(pause), hint.notified()).await;
+            let pausing = self.jitter.around(pause);
+            tokio::select! {
+                () = self.left() => return,
+                () = hint.notified() => {}
+                _ = addresses.changed() => {}
+                () = tokio::time::sleep(pausing) => {}
+            }
             pause = (pause * 2).min(PAUSES.1);
         }
     }
 
-    fn up(&self) {
-        tracing::info!(peer = %format_args!("{:016x}", self.peer.0), address = %self.address, "peer is connected");
-        self.peer_metrics().connects.add(1);
-        self.peer_metrics().connected.set(1);
+    /// A peer has recorded that this node is not, or no longer, what it claims to be: it must not go on.
+    fn end_node(&self, why: String) {
+        let peer = self.peer.0;
+        tracing::error!(peer = %format_args!("{peer:016x}"), %why, "refused for good");
+        (self.shared.reports)(Report::Refused(format!("member {peer:016x} refuses it: {why}")));
+    }
+
+    fn up(&self, address: &str) {
+        tracing::info!(peer = %format_args!("{:016x}", self.peer.0), %address, "peer is connected");
+        self.metrics.connects.add(1);
+        self.metrics.connected.set(1);
         self.outbox.open();
-        (self.reports)(Report::Events(vec![Event::LinkUp(self.peer)]));
+        (self.shared.reports)(Report::Events(vec![Event::LinkUp(self.peer)]));
     }
 
     fn down(&self, why: &str) {
-        tracing::warn!(peer = %format_args!("{:016x}", self.peer.0), address = %self.address, %why, "peer is disconnected");
-        self.peer_metrics().connected.set(0);
+        tracing::warn!(peer = %format_args!("{:016x}", self.peer.0), %why, "peer is disconnected");
+        self.metrics.connected.set(0);
         let mut events = self.dropped(self.outbox.close());
         events.push(Event::LinkDown(self.peer));
-        (self.reports)(Report::Events(events));
-        self.asks.lost(self.peer);
+        (self.shared.reports)(Report::Events(events));
+        self.shared.asks.lost(self.peer);
     }
 
-    /// Connects whenever there is something to send.
+    /// Connects whenever there is something to send, until the peer leaves.
     pub(crate) async fn run_bulk(self) {
         self.outbox.open();
         loop {
-            let items = self.outbox.wait().await;
-            match self.connect().await {
-                Ok(stream) => {
-                    self.carry(stream, Some(items)).await;
+            let items = tokio::select! {
+                () = self.left() => break,
+                items = self.outbox.wait() => items,
+            };
+            let connected = tokio::select! {
+                () = self.left() => Err(Failed::Now(String::new())),
+                connected = self.connect() => connected,
+            };
+            match connected {
+                Ok(connection) => {
+                    self.carry(connection, Some(items)).await;
+                }
+                Err(Failed::ForGood(why)) => {
+                    self.end_node(why);
+                    self.report_dropped(items);
                 }
                 Err(_) => self.report_dropped(items),
             }
             // What was queued behind a connection that broke has not left.
             self.report_dropped(self.outbox.take());
         }
+        self.report_dropped(self.outbox.close());
     }
 
     fn dropped(&self, items: Vec<Item>) -> Vec<Event> {
@@ -117,53 +173,77 @@ impl Dialer {
             Item::Ask(_) => None,
         });
         let lost: Vec<Event> = lost.collect();
-        self.peer_metrics().dropped.add(lost.len() as u64);
+        self.metrics.dropped.add(lost.len() as u64);
         lost
     }
 
     fn report_dropped(&self, items: Vec<Item>) {
         let events = self.dropped(items);
         if !events.is_empty() {
-            (self.reports)(Report::Events(events));
+            (self.shared.reports)(Report::Events(events));
         }
     }
 
-    async fn connect(&self) -> Result<TcpStream, String> {
-        match timeout(PATIENCE, self.try_connect()).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(why)) => Err(why),
-            Err(_) => Err("no answer".to_owned()),
+    /// Tries all addresses, one after the other.
+    async fn connect(&self) -> Result<Connection, Failed> {
+        let addresses = self.addresses.borrow().clone();
+        let mut failed = Failed::Now("its address is not known".to_owned());
+        for address in addresses {
+            match self.connect_to(&address).await {
+                Err(Failed::Now(why) | Failed::Protocol(why)) => failed = Failed::Now(why),
+                done => return done,
+            }
+        }
+        Err(failed)
+    }
+
+    /// Greets as the latest protocol does, and if the other side does not know that, as the one before.
+    async fn connect_to(&self, address: &str) -> Result<Connection, Failed> {
+        let hello = self.shared.myself.greet(self.peer, self.lane);
+        match self.greet(address, &hello).await {
+            Err(Failed::Protocol(_)) if hello.protocol > 1 => {
+                self.greet(address, &hello.without_papers()).await
+            }
+            done => done,
         }
     }
 
-    async fn try_connect(&self) -> Result<TcpStream, String> {
-        let text = |error: io::Error| error.to_string();
-        let mut stream = TcpStream::connect(&self.address).await.map_err(text)?;
-        tune(&stream, self.dead_after).map_err(text)?;
-        let mut hello = Hello::new(self.cluster, self.me, self.peer, self.boot)
-            .encode()
-            .to_vec();
-        hello.push(self.lane as u8);
-        stream.write_all(&hello).await.map_err(text)?;
-        let mut head = [0; ANSWER_HEAD];
-        stream
-            .read_exact(&mut head)
-            .await
-            .map_err(|_| "it hung up on the greeting".to_owned())?;
-        let len = answer_text_len(&head).map_err(|error| error.to_string())?;
-        let mut why = vec![0; len];
-        stream.read_exact(&mut why).await.map_err(text)?;
-        decode_answer(&head, &why).map_err(|why| format!("refused: {why}"))?;
-        Ok(stream)
+    async fn greet(&self, address: &str, hello: &Hello) -> Result<Connection, Failed> {
+        let greeting = async {
+            let mut stream = TcpStream::connect(address)
+                .await
+                .map_err(|error| error.to_string())?;
+            tune(&stream, self.shared.dead_after).map_err(|error| error.to_string())?;
+            let answer = exchange(&mut stream, hello).await?;
+            Ok((stream, answer))
+        };
+        let (stream, answer) = match timeout(PATIENCE, greeting).await {
+            Ok(Ok(answered)) => answered,
+            Ok(Err(why)) => return Err(Failed::Now(why)),
+            Err(_) => return Err(Failed::Now("no answer".to_owned())),
+        };
+        match answer {
+            Answer::Accepted => Ok(Connection {
+                stream,
+                address: address.to_owned(),
+                protocol: hello.protocol,
+            }),
+            Answer::Refused { verdict, why } => Err(match verdict {
+                Verdict::Final => Failed::ForGood(why),
+                Verdict::Retry => Failed::Now(format!("refused: {why}")),
+                Verdict::Protocol => Failed::Protocol(format!("refused: {why}")),
+            }),
+            Answer::Welcome(_) => Err(Failed::Now("it answers another question".to_owned())),
+        }
     }
 
     /// Writes what comes until the connection ends, and answers why it did. A bulk connection ends for want of work, too.
-    async fn carry(&self, mut stream: TcpStream, first: Option<Vec<Item>>) -> String {
-        let (mut reading, mut writing) = stream.split();
+    async fn carry(&self, mut connection: Connection, first: Option<Vec<Item>>) -> String {
+        let (mut reading, mut writing) = connection.stream.split();
         let mut unexpected = [0; 1];
         let bulk = first.is_some();
         let write = async {
-            let mut buffer = WriteBuffer::default();
+            let mut buffer = WriteBuffer::new(connection.protocol);
             let mut next = first;
             loop {
                 let items = match next.take() {
@@ -174,17 +254,23 @@ impl Dialer {
                     },
                     None => self.outbox.wait().await,
                 };
-                items.iter().for_each(|item| buffer.push(item));
+                let unknown: Vec<Item> = items.into_iter().filter(|item| !buffer.push(item)).collect();
+                self.report_dropped(unknown);
                 match buffer.write_to(&mut writing).await {
-                    Ok(bytes) => self.peer_metrics().sent_bytes.add(bytes),
+                    Ok(bytes) => self.metrics.sent_bytes.add(bytes),
                     // Which of them the peer has is not known, so none is reported as unsent: a proposal sent once more could be done
                     // twice. The end of the link says what there is to say; snapshots have timers.
                     Err(error) => return error.to_string(),
                 }
             }
         };
+        let farewell = async {
+            self.left().await;
+            let _ = timeout(FAREWELL, self.outbox.drained()).await;
+        };
         tokio::select! {
             why = write => why,
+            () = farewell => "it is no member any more".to_owned(),
             // Nothing is ever sent this way: whatever comes is the end.
             read = reading.read(&mut unexpected) => match read {
                 Ok(0) => "closed by the peer".to_owned(),
@@ -196,90 +282,4 @@ impl Dialer {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use bytes::Bytes;
-    use quorate_base::Term;
-    use quorate_node::handshake::{HELLO_LEN, encode_answer};
-    use quorate_node::message::{PeerMessage, RequestId};
-    use tokio::net::TcpListener;
-    use tokio::sync::mpsc;
-
-    use super::super::frame::ReadBuffer;
-    use super::*;
-
-    fn forward(seq: u64) -> Item {
-        let (node, boot) = (1, 1);
-        Item::Message(PeerMessage::Forward {
-            term: Term(1),
-            request: RequestId { node, boot, seq },
-            command: Bytes::from(vec![0; 1 << 20]),
-        })
-    }
-
-    /// A dialer of member 2 at `address`, whose events come out of the receiver.
-    fn dialer(address: String, outbox: Arc<Outbox>) -> (Dialer, mpsc::UnboundedReceiver<Event>) {
-        let (events, reported) = mpsc::unbounded_channel();
-        let reports: Reports = Arc::new(move |report| {
-            if let Report::Events(list) = report {
-                list.into_iter().for_each(|event| _ = events.send(event));
-            }
-        });
-        let (peer, me) = (NodeId(2), NodeId(1));
-        let dialer = Dialer {
-            peer,
-            address,
-            lane: Lane::Control,
-            cluster: 7,
-            me,
-            boot: 1,
-            outbox,
-            hint: Arc::default(),
-            asks: Arc::new(Asks::new(me, BTreeMap::new(), PATIENCE, 1 << 20)),
-            metrics: Arc::new(Metrics::new([peer])),
-            reports,
-            dead_after: PATIENCE,
-            jitter: Jitter(1),
-        };
-        (dialer, reported)
-    }
-
-    #[tokio::test]
-    async fn what_may_have_left_is_not_reported_as_unsent() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let outbox = Arc::<Outbox>::default();
-        let address = listener.local_addr().unwrap().to_string();
-        let (dialer, mut reported) = dialer(address, outbox.clone());
-        let dialing = tokio::spawn(dialer.run_control());
-        // Several times, since it is open whether a reset shows first in a write or in a read.
-        for _ in 0..8 {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            stream.read_exact(&mut [0; HELLO_LEN + 1]).await.unwrap();
-            stream.write_all(&encode_answer(&Ok(()))).await.unwrap();
-            assert!(matches!(reported.recv().await, Some(Event::LinkUp(_))));
-            // More than the system buffers, so that the reset comes in the middle of the batch.
-            (1..=24).for_each(|seq| outbox.push(forward(seq)).unwrap());
-            let mut read = ReadBuffer::new(2 << 20);
-            while read.next().unwrap().is_none() {
-                assert!(read.fill(&mut stream).await.unwrap() > 0);
-            }
-            // The batch is under way, so this waits behind it.
-            outbox.push(forward(99)).unwrap();
-            drop(stream);
-            let mut unsent = Vec::new();
-            loop {
-                match reported.recv().await.unwrap() {
-                    Event::Dropped {
-                        message: PeerMessage::Forward { request, .. },
-                        ..
-                    } => unsent.push(request.seq),
-                    Event::LinkDown(_) => break,
-                    other => panic!("{other:?}"),
-                }
-            }
-            assert_eq!(unsent, [99], "the peer has read the first of the others");
-        }
-        dialing.abort();
-    }
-}
+mod tests;

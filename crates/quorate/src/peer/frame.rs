@@ -49,19 +49,29 @@ pub(crate) enum FrameError {
 }
 
 /// Frames on their way out: encoded once, small pieces copied together, large ones shared.
-#[derive(Default)]
 pub(crate) struct WriteBuffer {
+    /// The version of the protocol that the other side speaks.
+    protocol: u32,
     pieces: VecDeque<Bytes>,
     tail: BytesMut,
 }
 
 impl WriteBuffer {
-    pub(crate) fn push(&mut self, item: &Item) {
+    pub(crate) fn new(protocol: u32) -> WriteBuffer {
+        WriteBuffer {
+            protocol,
+            pieces: VecDeque::new(),
+            tail: BytesMut::new(),
+        }
+    }
+
+    /// Takes a frame; `false` if the other side's protocol does not know what it says.
+    pub(crate) fn push(&mut self, item: &Item) -> bool {
         match item {
-            Item::Message(message) => {
-                let frame = wire::encode(message);
-                self.push_parts(NODE, &frame.head, &frame.parts);
-            }
+            Item::Message(message) => match wire::encode(message, self.protocol) {
+                Some(frame) => self.push_parts(NODE, &frame.head, &frame.parts),
+                None => return false,
+            },
             Item::Ask(AskFrame::Ask { id, request }) => {
                 self.push_parts(ASK, &id.to_le_bytes(), std::slice::from_ref(request));
             }
@@ -75,6 +85,7 @@ impl WriteBuffer {
                 self.push_parts(REFUSED, &id.to_le_bytes(), &[]);
             }
         }
+        true
     }
 
     fn push_parts(&mut self, kind: u8, head: &[u8], parts: &[Bytes]) {
@@ -206,6 +217,7 @@ fn decode(mut body: Bytes) -> Result<Arrived, FrameError> {
 #[cfg(test)]
 mod tests {
     use quorate_base::{Index, LogId, Term};
+    use quorate_node::handshake::PROTOCOL;
 
     use super::*;
 
@@ -236,8 +248,8 @@ mod tests {
     }
 
     async fn encoded() -> Vec<u8> {
-        let mut buffer = WriteBuffer::default();
-        items().iter().for_each(|item| buffer.push(item));
+        let mut buffer = WriteBuffer::new(PROTOCOL);
+        assert!(items().iter().all(|item| buffer.push(item)));
         let mut bytes = Vec::new();
         let count = buffer.write_to(&mut bytes).await.unwrap();
         assert_eq!(count, bytes.len() as u64);
@@ -249,8 +261,8 @@ mod tests {
         let bytes = encoded().await;
         for width in [3, 1000, 1 << 20] {
             let (mut near, mut far) = tokio::io::duplex(width);
-            let mut buffer = WriteBuffer::default();
-            items().iter().for_each(|item| buffer.push(item));
+            let mut buffer = WriteBuffer::new(PROTOCOL);
+            assert!(items().iter().all(|item| buffer.push(item)));
             let writing = tokio::spawn(async move { buffer.write_to(&mut near).await.unwrap() });
             let mut read = ReadBuffer::new(1 << 20);
             let mut arrived = Vec::new();

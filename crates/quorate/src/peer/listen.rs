@@ -7,19 +7,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use quorate_base::NodeId;
-use quorate_node::handshake::{HELLO_LEN, Hello, encode_answer};
+use quorate_base::{Index, NodeId};
+use quorate_node::event::Event;
+use quorate_node::handshake::{Answer, Hello, Refusal, Verdict};
 use quorate_node::message::PeerMessage;
+use quorate_node::roster::durable_term;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::asks::Asks;
 use super::frame::{Arrived, ReadBuffer};
+use super::links::{Links, Myself};
+use super::registry::Registry;
 use super::{Lane, tune};
 use crate::metrics::Metrics;
+use crate::work::{Report, Reports};
 
 /// How long a greeting may take.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -38,14 +43,15 @@ pub(crate) struct Inbound {
 
 /// What all listeners of a node share.
 pub(crate) struct Porter {
-    pub cluster: u64,
-    pub me: NodeId,
+    pub myself: Arc<Myself>,
+    pub links: Links,
+    /// Knows its peers again.
+    pub registry: Arc<Registry>,
     pub max_frame: usize,
-    /// The members that may come in, and whom to tell that they did.
-    pub members: BTreeMap<NodeId, Arc<Notify>>,
     pub frames: mpsc::Sender<Inbound>,
     pub asks: Arc<Asks>,
     pub metrics: Arc<Metrics>,
+    pub reports: Reports,
     pub dead_after: Duration,
     pub strangers: Arc<Semaphore>,
     /// The connection that counts, for each member and lane: a newer one ends the older.
@@ -95,7 +101,8 @@ impl Porter {
         let admitted = timeout(PATIENCE, self.greet(&mut stream)).await;
         drop(permit);
         let (peer, lane) = match admitted {
-            Ok(Ok(admitted)) => admitted,
+            Ok(Ok(Some(admitted))) => admitted,
+            Ok(Ok(None)) => return,
             Ok(Err(why)) => return self.complain(address, &why),
             Err(_) => return self.complain(address, "no greeting in time"),
         };
@@ -119,52 +126,64 @@ impl Porter {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Exchanges greetings; an error is the reason for the refusal, which the other side has heard.
-    async fn greet(&self, stream: &mut TcpStream) -> Result<(NodeId, Lane), String> {
+    /// Exchanges greetings; an error is the reason for the refusal, which the other side has heard. `None`: it only had a question.
+    async fn greet(&self, stream: &mut TcpStream) -> Result<Option<(NodeId, Lane)>, String> {
         let gone = |_| "it hung up during the greeting".to_owned();
         tune(stream, self.dead_after).map_err(gone)?;
-        let mut bytes = vec![0; HELLO_LEN + 1];
-        // Garbage may be short: what cannot become a greeting need not be waited for.
-        stream.read_exact(&mut bytes[..1]).await.map_err(gone)?;
-        if bytes[0] == quorate_node::handshake::MAGIC[0] {
-            stream.read_exact(&mut bytes[1..]).await.map_err(gone)?;
-        }
-        let lane = bytes.pop().and_then(Lane::from_byte);
-        let hello = Hello::decode(Bytes::from(bytes));
-        let checked = hello.and_then(|hello| hello.check(self.cluster, self.me).map(|()| hello));
-        match checked {
-            Err(refusal) => {
-                let _ = stream.write_all(&encode_answer(&Err(refusal))).await;
+        let mut bytes = Vec::new();
+        let hello = loop {
+            let needs = match Hello::needs(&bytes) {
+                Ok(needs) if needs == bytes.len() => break Hello::decode(Bytes::from(bytes)),
+                Ok(needs) => needs,
+                Err(refusal) => break Err(refusal),
+            };
+            let have = bytes.len();
+            bytes.resize(needs, 0);
+            stream.read_exact(&mut bytes[have..]).await.map_err(gone)?;
+        };
+        let answered = match &hello {
+            Ok(hello) if hello.is_inquiry() => self.links.welcome(&self.myself).map(Answer::Welcome),
+            Ok(hello) => self.admit(hello).await.map(|()| Answer::Accepted),
+            Err(refusal) => Err(*refusal),
+        };
+        let answer = answered.as_ref().map_or_else(Answer::from, Clone::clone);
+        let written = stream.write_all(&answer.encode()).await;
+        match (hello, answered) {
+            (_, Err(refusal)) => {
+                if refusal.verdict() == Verdict::Final {
+                    self.metrics.impostors_refused.add(1);
+                }
                 Err(refusal.to_string())
             }
-            Ok(hello) => {
-                let guest = self.members.get(&hello.from).zip(lane).ok_or_else(|| match lane {
-                    Some(_) => format!("{:016x} is not a member of this cluster", hello.from.0),
-                    None => "this kind of connection is not known here".to_owned(),
-                });
-                let (hint, lane) = match guest {
-                    Ok(guest) => guest,
-                    Err(why) => {
-                        let _ = stream.write_all(&refusal(&why)).await;
-                        return Err(why);
-                    }
-                };
-                stream.write_all(&encode_answer(&Ok(()))).await.map_err(gone)?;
-                hint.notify_one();
-                Ok((hello.from, lane))
+            (Ok(hello), Ok(Answer::Accepted)) => {
+                written.map_err(gone)?;
+                self.links.arrived(&hello);
+                let lane = Lane::from_byte(hello.lane).expect("a greeting without a lane is not admitted");
+                Ok(Some((hello.from, lane)))
             }
+            _ => Ok(None),
         }
+    }
+
+    /// Whether whoever says this may come in. If so, that is on record.
+    async fn admit(&self, hello: &Hello) -> Result<(), Refusal> {
+        self.links.check(hello, &self.myself)?;
+        Lane::from_byte(hello.lane).ok_or(Refusal::Lane)?;
+        self.registry.admit(hello.from, hello).await?;
+        let (peer, features) = (hello.from, hello.features);
+        (self.reports)(Report::Events(vec![Event::Met { peer, features }]));
+        Ok(())
     }
 
     /// Reads until the connection ends; an error is worth a complaint.
     async fn read_frames(&self, stream: &mut TcpStream, from: NodeId) -> Result<(), String> {
         let mut buffer = ReadBuffer::new(self.max_frame);
-        let received = &self.metrics.peers[&from].received_bytes;
+        let metrics = self.metrics.peer(from);
         loop {
             match buffer.fill(stream).await {
                 // An end or a break is the dialler's to report; the next connection comes by itself.
                 Ok(0) | Err(_) => return Ok(()),
-                Ok(count) => received.add(count as u64),
+                Ok(count) => metrics.received_bytes.add(count as u64),
             }
             let mut messages = Vec::new();
             while let Some(frame) = buffer.next().map_err(|error| error.to_string())? {
@@ -172,6 +191,9 @@ impl Porter {
                     Arrived::Message(message) => messages.push(message),
                     Arrived::Ask(ask) => self.asks.arrived(from, ask),
                 }
+            }
+            if let Some(term) = messages.iter().filter_map(durable_term).max() {
+                self.registry.note(from, term, Index::ZERO);
             }
             if !messages.is_empty() && self.frames.send(Inbound { from, messages }).await.is_err() {
                 return Ok(());
@@ -193,12 +215,4 @@ impl Porter {
             tracing::warn!(%address, %why, "a connection on the peer port was refused");
         }
     }
-}
-
-/// A refusal for a reason that the handshake itself does not know.
-fn refusal(why: &str) -> Vec<u8> {
-    let mut bytes = vec![1];
-    bytes.extend_from_slice(&(why.len() as u32).to_le_bytes());
-    bytes.extend_from_slice(why.as_bytes());
-    bytes
 }

@@ -3,16 +3,13 @@
 //! To every other member this one keeps two connections that it dials and writes on: *control*, always, and *bulk* for
 //! snapshots, so that a long transfer never holds up a heartbeat. What the other side has to say comes on its own two.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use quorate_base::NodeId;
-use quorate_node::message::PeerMessage;
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
@@ -22,19 +19,23 @@ use crate::work::Reports;
 pub(crate) mod asks;
 mod dial;
 mod frame;
+pub(crate) mod inquire;
+mod links;
 mod listen;
 mod outbox;
+mod registry;
 
-use asks::{AskRoad, Asks};
-use dial::Dialer;
+use asks::Asks;
+use links::Dialing;
+pub(crate) use links::{Links, Myself};
 pub(crate) use listen::Inbound;
 use listen::Porter;
-use outbox::{Item, Outbox};
+pub(crate) use registry::Registry;
 
 /// Batches of frames that may wait for the driver before a connection is no longer read.
 const MAX_INBOUND: usize = 256;
 
-/// Which of the two connections; the byte after the greeting.
+/// Which of the two connections; a byte of the greeting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub(crate) enum Lane {
@@ -52,72 +53,52 @@ impl Lane {
     }
 }
 
-/// The queues to all other members.
-pub(crate) struct Links(BTreeMap<NodeId, [Arc<Outbox>; 2]>);
-
-impl Links {
-    pub(crate) fn new(peers: impl IntoIterator<Item = NodeId>) -> Links {
-        Links(peers.into_iter().map(|peer| (peer, Default::default())).collect())
-    }
-
-    /// The roads for asks: the control connections.
-    pub(crate) fn roads(&self) -> BTreeMap<NodeId, Arc<dyn AskRoad>> {
-        let road = |(peer, lanes): (&NodeId, &[Arc<Outbox>; 2])| {
-            (*peer, lanes[Lane::Control as usize].clone() as Arc<dyn AskRoad>)
-        };
-        self.0.iter().map(road).collect()
-    }
-
-    /// Queues a message, or gives it back.
-    pub(crate) fn send(&self, to: NodeId, message: PeerMessage) -> Result<(), PeerMessage> {
-        let Some(lanes) = self.0.get(&to) else {
-            return Err(message);
-        };
-        let lane = match message {
-            // The beginning travels before the pieces, on the same connection.
-            PeerMessage::SnapshotBegin { .. } | PeerMessage::SnapshotChunk { .. } => Lane::Bulk,
-            _ => Lane::Control,
-        };
-        lanes[lane as usize]
-            .push(Item::Message(message))
-            .map_err(|item| match item {
-                Item::Message(message) => message,
-                Item::Ask(_) => unreachable!("a message went in"),
-            })
-    }
-}
-
 /// All connections of a node. Dropping it ends them.
 pub(crate) struct Network {
     _tasks: JoinSet<()>,
     /// Keeps the way of frames open even if nothing listens.
     _porter: Arc<Porter>,
+    links: Links,
+}
+
+impl Drop for Network {
+    fn drop(&mut self) {
+        self.links.end();
+    }
+}
+
+/// What a network needs besides its sockets.
+pub(crate) struct Setup {
+    pub myself: Arc<Myself>,
+    pub links: Links,
+    pub registry: Arc<Registry>,
+    pub asks: Arc<Asks>,
+    pub metrics: Arc<Metrics>,
+    pub reports: Reports,
+    /// The minimum election timeout.
+    pub election: Duration,
+    /// The longest frame to take.
+    pub max_frame: usize,
 }
 
 impl Network {
     /// Listens and dials. Frames come out of the receiver, everything else by `reports`.
     pub(crate) fn start(
-        config: &Config,
-        boot: u64,
+        setup: Setup,
         listeners: Vec<TcpListener>,
-        links: &Links,
-        asks: &Arc<Asks>,
-        metrics: &Arc<Metrics>,
-        reports: &Reports,
     ) -> io::Result<(Network, mpsc::Receiver<Inbound>)> {
         let (frames, inbound) = mpsc::channel(MAX_INBOUND);
         let mut tasks = JoinSet::new();
-        let hints: BTreeMap<NodeId, Arc<Notify>> =
-            links.0.keys().map(|peer| (*peer, Arc::default())).collect();
-        let dead_after = (config.election * 3).max(Duration::from_secs(3));
+        let dead_after = (setup.election * 3).max(Duration::from_secs(3));
         let porter = Arc::new(Porter {
-            cluster: config.cluster,
-            me: config.id,
-            max_frame: max_frame(config),
-            members: hints.clone(),
+            myself: setup.myself.clone(),
+            links: setup.links.clone(),
+            registry: setup.registry.clone(),
+            max_frame: setup.max_frame,
             frames,
-            asks: asks.clone(),
-            metrics: metrics.clone(),
+            asks: setup.asks.clone(),
+            metrics: setup.metrics.clone(),
+            reports: setup.reports.clone(),
             dead_after,
             strangers: Porter::strangers(),
             current: Mutex::default(),
@@ -131,33 +112,21 @@ impl Network {
                     .listen(tokio::net::TcpListener::from_std(listener)?),
             );
         }
-        for (peer, lanes) in &links.0 {
-            for lane in [Lane::Control, Lane::Bulk] {
-                let dialer = Dialer {
-                    peer: *peer,
-                    address: config.members[peer].clone(),
-                    lane,
-                    cluster: config.cluster,
-                    me: config.id,
-                    boot,
-                    outbox: lanes[lane as usize].clone(),
-                    hint: hints[peer].clone(),
-                    asks: asks.clone(),
-                    metrics: metrics.clone(),
-                    reports: reports.clone(),
-                    dead_after,
-                    jitter: Jitter(boot ^ peer.0 | 1),
-                };
-                match lane {
-                    Lane::Control => tasks.spawn(dialer.run_control()),
-                    Lane::Bulk => tasks.spawn(dialer.run_bulk()),
-                };
-            }
-        }
+        tasks.spawn(setup.registry.clone().keep());
+        let links = setup.links;
+        links.begin(Dialing {
+            myself: setup.myself,
+            asks: setup.asks,
+            metrics: setup.metrics,
+            reports: setup.reports,
+            registry: setup.registry,
+            dead_after,
+        });
         Ok((
             Network {
                 _tasks: tasks,
                 _porter: porter,
+                links,
             },
             inbound,
         ))

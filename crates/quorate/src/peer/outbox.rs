@@ -46,6 +46,8 @@ struct State {
     open: bool,
     items: Vec<Item>,
     bytes: usize,
+    /// What was taken last may not be written yet.
+    writing: bool,
 }
 
 /// See the module.
@@ -53,6 +55,8 @@ struct State {
 pub(crate) struct Outbox {
     state: Mutex<State>,
     ready: Notify,
+    /// Nothing waits and nothing is being written.
+    idle: Notify,
 }
 
 impl Outbox {
@@ -97,14 +101,32 @@ impl Outbox {
         std::mem::take(&mut state.items)
     }
 
-    /// Waits until something may wait, and takes it.
+    /// Waits until there is something, and takes it. What was taken before has been written then.
     pub(crate) async fn wait(&self) -> Vec<Item> {
         loop {
             let items = self.take();
-            if !items.is_empty() {
+            let found = !items.is_empty();
+            self.lock().writing = found;
+            if found {
                 return items;
             }
+            self.idle.notify_one();
             self.ready.notified().await;
+        }
+    }
+
+    fn is_idle(&self) -> bool {
+        let state = self.lock();
+        state.items.is_empty() && !state.writing
+    }
+
+    /// Waits until everything that was queued has been written, for one who asks while another [`wait`](Outbox::wait)s.
+    pub(crate) async fn drained(&self) {
+        loop {
+            if self.is_idle() {
+                return;
+            }
+            self.idle.notified().await;
         }
     }
 }
@@ -126,6 +148,27 @@ mod tests {
             id,
             request: Bytes::from(vec![0; len]),
         })
+    }
+
+    #[tokio::test]
+    async fn it_is_drained_when_what_was_taken_is_written() {
+        let outbox = Outbox::default();
+        outbox.open();
+        outbox.drained().await;
+        outbox.push(ask(1, 0)).unwrap();
+        let mut drained = std::pin::pin!(outbox.drained());
+        let now = std::time::Duration::ZERO;
+        assert!(tokio::time::timeout(now, &mut drained).await.is_err());
+        assert_eq!(outbox.wait().await.len(), 1);
+        assert!(
+            tokio::time::timeout(now, &mut drained).await.is_err(),
+            "being written"
+        );
+        // Whoever writes comes for more when it has written.
+        tokio::select! {
+            _ = outbox.wait() => unreachable!("there is no more"),
+            () = &mut drained => {}
+        }
     }
 
     #[test]

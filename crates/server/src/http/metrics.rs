@@ -160,8 +160,8 @@ fn disk_and_network(page: &mut Page, metrics: &Metrics) {
     ] {
         page.family(name, "counter", help);
         let label = if name.contains("received") { "From" } else { "To" };
-        for (id, peer) in &metrics.peers {
-            page.sample(name, &format!("{label}=\"{:x}\"", id.0), of(peer));
+        for (id, peer) in metrics.peers() {
+            page.sample(name, &format!("{label}=\"{:x}\"", id.0), of(&peer));
         }
     }
 }

@@ -1,0 +1,232 @@
+//! The roster of peers with its file: who may come in is settled and made durable here, before anybody is answered. The rules are
+//! `quorate_node::roster`'s.
+//!
+//! A disk that is full keeps nobody out: what should be recorded then stays in memory until there is room. Only if this node restarts
+//! before that, it has forgotten it.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use quorate_base::{Disk, Index, NodeId, Term};
+use quorate_node::handshake::{Hello, Refusal};
+use quorate_node::roster::{Changed, Roster};
+
+use crate::lock::DirLock;
+
+/// How often it is looked whether there is something to save that could wait, and every how many looks log positions are reason enough:
+/// they move on all the time. Terms hardly ever do.
+const LOOKS: (Duration, u32) = (Duration::from_secs(1), 10);
+
+/// See the module.
+pub(crate) struct Registry {
+    disk: Arc<dyn Disk>,
+    /// Held by whoever writes, so that no other process does before it is done.
+    lock: Option<Arc<DirLock>>,
+    state: Mutex<State>,
+    /// One save at a time.
+    saving: tokio::sync::Mutex<()>,
+}
+
+struct State {
+    roster: Roster,
+    /// Counts changes.
+    version: u64,
+    /// The last change of a term or of a data directory's identity.
+    telling: u64,
+    /// The last change that somebody waits for.
+    urgent: u64,
+    /// The last change in the file.
+    saved: u64,
+    /// The disk had no room the last time.
+    full: bool,
+    closed: bool,
+}
+
+impl Registry {
+    pub(crate) fn new(roster: Roster, disk: Arc<dyn Disk>, lock: Option<Arc<DirLock>>) -> Registry {
+        Registry {
+            disk,
+            lock,
+            state: Mutex::new(State {
+                roster,
+                version: 0,
+                telling: 0,
+                urgent: 0,
+                saved: 0,
+                full: false,
+                closed: false,
+            }),
+            saving: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code runs under this lock that could leave the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this one may come in; with what it shows recorded, durably.
+    pub(crate) async fn admit(&self, from: NodeId, hello: &Hello) -> Result<(), Refusal> {
+        let wait_for = {
+            let mut state = self.state();
+            if state.roster.admit(from, hello)? == Changed::Now {
+                state.version += 1;
+                (state.telling, state.urgent) = (state.version, state.version);
+            }
+            // Perhaps another connection of the same peer came first, and its record is on its way.
+            state.urgent
+        };
+        self.save(wait_for).await.map_err(|error| {
+            tracing::error!(%error, "cannot record what a peer shows");
+            Refusal::NotRecorded
+        })
+    }
+
+    /// Notes facts about a peer, see [`Roster::note`].
+    pub(crate) fn note(&self, peer: NodeId, term: Term, matched: Index) {
+        let mut state = self.state();
+        let term_before = state.roster.known(peer).map(|known| known.term);
+        if state.roster.note(peer, term, matched) {
+            state.version += 1;
+            if state.roster.known(peer).map(|known| known.term) != term_before {
+                state.telling = state.version;
+            }
+        }
+    }
+
+    /// Makes the changes up to this one durable, and all others that there are.
+    async fn save(&self, wait_for: u64) -> io::Result<()> {
+        if self.state().saved >= wait_for {
+            return Ok(());
+        }
+        let _one = self.saving.lock().await;
+        let (roster, version) = {
+            let state = self.state();
+            if state.saved >= wait_for {
+                return Ok(());
+            }
+            if state.closed {
+                return Err(io::Error::other("the node has stopped"));
+            }
+            (state.roster.clone(), state.version)
+        };
+        let (disk, lock) = (self.disk.clone(), self.lock.clone());
+        let result = tokio::task::spawn_blocking(move || {
+            let result = roster.save(&*disk);
+            drop(lock);
+            result
+        })
+        .await
+        .unwrap_or_else(|error| Err(io::Error::other(error)));
+        let mut state = self.state();
+        match result {
+            Err(error) if is_full(&error) => {
+                if !std::mem::replace(&mut state.full, true) {
+                    tracing::error!(
+                        "the disk is full: what is learned of the peers' identities is kept in memory only"
+                    );
+                }
+                Ok(())
+            }
+            Err(error) => Err(error),
+            Ok(()) => {
+                (state.full, state.saved) = (false, version);
+                Ok(())
+            }
+        }
+    }
+
+    /// Saves now and then what could wait.
+    pub(crate) async fn keep(self: Arc<Self>) {
+        let mut look = 0_u32;
+        loop {
+            tokio::time::sleep(LOOKS.0).await;
+            look = look.wrapping_add(1);
+            let wanted = {
+                let state = self.state();
+                if look % LOOKS.1 == 0 {
+                    state.version
+                } else {
+                    state.telling
+                }
+            };
+            if let Err(error) = self.save(wanted).await {
+                tracing::warn!(%error, "cannot save what is known of the peers");
+            }
+        }
+    }
+
+    /// Saves everything for the last time: from now on the file is left alone.
+    pub(crate) async fn close(&self) {
+        let version = self.state().version;
+        if let Err(error) = self.save(version).await {
+            tracing::warn!(%error, "cannot save what is known of the peers");
+        }
+        let _one = self.saving.lock().await;
+        self.state().closed = true;
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_node::handshake::Papers;
+
+    use super::*;
+    use crate::disk::DirDisk;
+    use crate::testing::TempDir;
+
+    fn hello(boot: u64) -> Hello {
+        Hello {
+            protocol: 2,
+            features: 2,
+            cluster: 9,
+            from: NodeId(1),
+            to: NodeId(2),
+            boot,
+            lane: 0,
+            papers: Some(Papers {
+                nonces: (1..=boot).collect(),
+                ..Papers::default()
+            }),
+        }
+    }
+
+    fn registry(dir: &TempDir) -> Registry {
+        let disk = DirDisk::open(dir.path()).unwrap();
+        let roster = Roster::load(&disk, 9, NodeId(2)).unwrap();
+        Registry::new(roster, Arc::new(disk), None)
+    }
+
+    #[tokio::test]
+    async fn who_is_let_in_is_known_after_a_restart() {
+        let dir = TempDir::new();
+        registry(&dir).admit(NodeId(1), &hello(3)).await.unwrap();
+        let again = registry(&dir);
+        assert!(again.admit(NodeId(1), &hello(2)).await.is_err());
+        again.admit(NodeId(1), &hello(3)).await.unwrap();
+        again.note(NodeId(1), Term(5), Index(7));
+        again.close().await;
+        let known = *registry(&dir).state().roster.known(NodeId(1)).unwrap();
+        assert_eq!((known.boot, known.term, known.matched), (3, Term(5), Index(7)));
+    }
+
+    #[tokio::test]
+    async fn after_closing_the_file_is_left_alone() {
+        let dir = TempDir::new();
+        let registry = registry(&dir);
+        registry.close().await;
+        assert_eq!(
+            registry.admit(NodeId(1), &hello(1)).await,
+            Err(Refusal::NotRecorded)
+        );
+        assert!(!dir.path().join("peers").exists());
+    }
+}
