@@ -232,7 +232,13 @@ impl Boot {
             applied: applied.index,
             durable,
         };
-        let ops = start.restore.iter().cloned().map(MachineOp::Restore).collect();
+        let ops = match &start.restore {
+            Some(meta) => {
+                let level = meta.config.level;
+                vec![MachineOp::Restore(meta.clone()), MachineOp::Level(level)]
+            }
+            None => vec![MachineOp::Level(raft.log().config_at(applied.index).level)],
+        };
         Ok((Node::new(config, raft, start), ops))
     }
 }

@@ -250,6 +250,9 @@ impl StageOp {
 pub enum MachineOp {
     /// Apply these; answer [`Event::Applied`] with the last index.
     Apply(Vec<ToApply>),
+    /// The cluster's feature level as of what the machine has applied: at the start, and after a snapshot. Later levels come with
+    /// [`ToApply::level`].
+    Level(u32),
     /// Replace the state by the staged snapshot, durably; then discard the staging file and answer [`Event::Restored`].
     Restore(SnapMeta),
 }

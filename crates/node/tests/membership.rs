@@ -320,6 +320,11 @@ mod level {
         let mut cluster = Cluster::new(3, |_| {});
         cluster.elect();
         assert_eq!(levels(&cluster), [MEMBERSHIP_LEVEL; 3]);
+        assert_eq!(
+            cluster.host(2).level,
+            Some(MEMBERSHIP_LEVEL),
+            "and the machine knows"
+        );
     }
 
     #[test]

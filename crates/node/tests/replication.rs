@@ -5,7 +5,7 @@ mod common;
 use bytes::Bytes;
 use common::{Cluster, Outcome};
 use quorate_base::{Index, LogId, NodeId, Term};
-use quorate_node::{BootError, Event, NodeConfig, PeerMessage};
+use quorate_node::{BootError, Event, MachineOp, NodeConfig, PeerMessage};
 use quorate_raft::{Body, RoleKind};
 
 fn small_cache(config: &mut NodeConfig) {
@@ -242,7 +242,11 @@ fn the_initial_configuration_founds_the_cluster_once() {
             Index::ZERO,
         )
         .unwrap();
-    assert_eq!((node.raft().config(), ops.len()), (&config, 0));
+    assert_eq!(node.raft().config(), &config);
+    assert!(
+        matches!(ops[..], [MachineOp::Level(level)] if level == config.level),
+        "{ops:?}"
+    );
 }
 
 #[test]

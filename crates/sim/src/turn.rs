@@ -316,6 +316,11 @@ impl World {
         {
             match work {
                 MachineWork::Op(MachineOp::Apply(entries)) => self.apply(id, entries)?,
+                MachineWork::Op(MachineOp::Level(level)) => {
+                    if let Some(process) = self.process(id) {
+                        process.kv.level(level);
+                    }
+                }
                 MachineWork::Op(MachineOp::Restore(meta)) => self.restore_snapshot(id, meta)?,
                 MachineWork::Read(token, Ok(())) => self.serve_read(id, token)?,
                 MachineWork::Read(token, Err(failure)) => self.answer(id, token, Outcome::from(failure)),
@@ -335,6 +340,7 @@ impl World {
             let result = catch(|| match &entry.command {
                 Some(command) => Ok(Some(process.kv.apply(entry.at, command))),
                 None => {
+                    entry.level.into_iter().for_each(|level| process.kv.level(level));
                     process.kv.skip(entry.at);
                     Ok(None)
                 }

@@ -346,6 +346,7 @@ impl Incoming {
             current.ack(current.staged, SnapshotOutcome::Done, out);
         }
         out.effects.machine.push(MachineOp::Restore(meta.clone()));
+        out.effects.machine.push(MachineOp::Level(meta.config.level));
     }
 
     /// The state machine has taken over.

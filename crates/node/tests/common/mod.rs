@@ -93,6 +93,8 @@ pub struct Host {
     pub restores: usize,
     /// Starts without knowing any configuration.
     pub joins: bool,
+    /// The feature level that the machine was told of last.
+    pub level: Option<u32>,
     /// The configuration that the driver was told of last.
     pub told: Option<Config>,
     /// The driver was told that this member was removed.
@@ -683,6 +685,8 @@ impl Cluster {
                 MachineOp::Apply(entries) => {
                     let last = entries.last().expect("no empty batches").at.index;
                     for entry in entries {
+                        let host = self.host(id);
+                        host.level = entry.level.or(host.level);
                         self.host(id).machine.apply(entry.at, entry.command);
                         if let Some(token) = entry.token {
                             self.conclude(token, Outcome::Applied(entry.at.index));
@@ -690,6 +694,7 @@ impl Cluster {
                     }
                     self.step(id, Event::Applied(last));
                 }
+                MachineOp::Level(level) => self.host(id).level = Some(level),
                 MachineOp::Restore(meta) if self.host(id).restore_stalled => {
                     self.host(id).waiting_restore = Some(meta.last);
                 }
@@ -796,6 +801,7 @@ impl Host {
             cold_reads: 0,
             restores: 0,
             joins: false,
+            level: None,
             told: None,
             removed: false,
         }

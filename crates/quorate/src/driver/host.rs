@@ -77,6 +77,7 @@ impl<S: StateMachine> Host<S> {
         match op {
             op if self.must_wait() => self.waiting.push_back(Waiting::Op(op)),
             MachineOp::Apply(entries) => self.apply(entries, replies, events),
+            MachineOp::Level(level) => self.machine.as_mut().expect("asked above").level(level),
             MachineOp::Restore(meta) => {
                 let machine = self.machine.take().expect("asked above");
                 tracing::info!(upto = %meta.last, "restoring a snapshot");
