@@ -1,4 +1,5 @@
-//! Whatever else comes to the peer port: it is refused with a reason, costs nothing that lasts, and disturbs nobody.
+//! Whatever comes to the peer port: members and guests are let in, everything else is refused with a reason, costs nothing that lasts, and
+//! disturbs nobody.
 
 mod common;
 
@@ -8,9 +9,9 @@ use std::sync::{Arc, Mutex};
 
 use common::*;
 use quorate::*;
-use quorate_node::handshake::{ANSWER_HEAD, Hello, answer_text_len, decode_answer};
+use quorate_node::handshake::{ANSWER_HEAD, Answer, Hello, Papers, Verdict, answer_len};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 
 /// Sends bytes and waits until the other side hangs up; answers what it said.
 async fn send(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
@@ -29,20 +30,38 @@ async fn hung_up(mut stream: TcpStream) -> Vec<u8> {
 }
 
 /// Greets as a member would.
-async fn greet(address: SocketAddr, hello: Hello, lane: u8) -> (TcpStream, Result<(), String>) {
+async fn greet(address: SocketAddr, hello: &Hello) -> (TcpStream, Answer) {
     let mut stream = TcpStream::connect(address).await.unwrap();
-    let mut bytes = hello.encode().to_vec();
-    bytes.push(lane);
-    stream.write_all(&bytes).await.unwrap();
+    stream.write_all(&hello.encode()).await.unwrap();
     let mut head = [0; ANSWER_HEAD];
     within(stream.read_exact(&mut head)).await.unwrap();
-    let mut why = vec![0; answer_text_len(&head).unwrap()];
-    within(stream.read_exact(&mut why)).await.unwrap();
-    (stream, decode_answer(&head, &why))
+    let mut body = vec![0; answer_len(&head).unwrap()];
+    within(stream.read_exact(&mut body)).await.unwrap();
+    (stream, Answer::decode(&head, body.into()).unwrap())
 }
 
-fn hello(cluster: u64, from: u64, to: u64) -> Hello {
-    Hello::new(cluster, NodeId(from), NodeId(to), 77)
+/// As member 9, which nobody knows, greets member 1: the third start of its data directory.
+fn guest() -> Hello {
+    Hello {
+        protocol: 2,
+        features: 2,
+        cluster: CLUSTER,
+        from: NodeId(9),
+        to: NodeId(1),
+        boot: 3,
+        lane: 0,
+        papers: Some(Papers {
+            incarnation: 0x77,
+            nonces: vec![1, 2, 3],
+            ..Papers::default()
+        }),
+    }
+}
+
+fn papers(change: impl FnOnce(&mut Papers)) -> Option<Papers> {
+    let mut papers = guest().papers.unwrap();
+    change(&mut papers);
+    Some(papers)
 }
 
 #[tokio::test]
@@ -71,9 +90,8 @@ async fn garbage_is_hung_up_on_and_nothing_is_lost() {
     let mut flipped = vec![9, 0, 0, 0, 1, 2, 3, 4];
     flipped.resize(17, 0);
     for frame in [[&oversized[..], &[0; 4]].concat(), flipped] {
-        // As nobody's connection, so that no member's is replaced: lane 1 is idle here.
-        let (mut stream, answer) = greet(address, hello(CLUSTER, 2, 1), 1).await;
-        assert_eq!(answer, Ok(()));
+        let (mut stream, answer) = greet(address, &guest()).await;
+        assert_eq!(answer, Answer::Accepted);
         stream.write_all(&frame).await.unwrap();
         assert!(hung_up(stream).await.is_empty());
     }
@@ -91,23 +109,130 @@ async fn garbage_is_hung_up_on_and_nothing_is_lost() {
 async fn each_mismatch_is_refused_with_its_reason() {
     let cluster = Cluster::start(3).await;
     let address = cluster.address(1);
-    let newer = Hello {
-        protocol: 99,
-        ..hello(CLUSTER, 2, 1)
-    };
-    for (greeting, lane, reason) in [
-        (hello(0xbad, 2, 1), 0, "cluster"),
-        (hello(CLUSTER, 2, 3), 0, "peer URLs"),
-        (hello(CLUSTER, 1, 1), 0, "cannot be"),
-        (hello(CLUSTER, 9, 1), 0, "not a member"),
-        (newer, 0, "version 99"),
-        (hello(CLUSTER, 2, 1), 7, "connection"),
+    let mut newer = guest();
+    newer.protocol = 99;
+    let (other, to, from) = (0xbad, NodeId(3), NodeId(1));
+    for (greeting, verdict, reason) in [
+        (
+            Hello {
+                cluster: other,
+                ..guest()
+            },
+            Verdict::Retry,
+            "cluster",
+        ),
+        (Hello { to, ..guest() }, Verdict::Retry, "peer URLs"),
+        (Hello { from, ..guest() }, Verdict::Retry, "cannot be"),
+        (newer, Verdict::Protocol, "version 99"),
+        (Hello { lane: 7, ..guest() }, Verdict::Retry, "connection"),
+        (guest().without_papers(), Verdict::Retry, "identity"),
+        (
+            Hello {
+                papers: papers(|papers| papers.leases = Some(500)),
+                ..guest()
+            },
+            Verdict::Retry,
+            "lease",
+        ),
     ] {
-        let (stream, answer) = greet(address, greeting, lane).await;
-        let why = answer.expect_err("this greeting is wrong");
+        let (stream, answer) = greet(address, &greeting).await;
+        let Answer::Refused { verdict: said, why } = answer else {
+            panic!("this greeting is wrong: {greeting:?}")
+        };
         assert!(why.contains(reason), "{why:?} does not say {reason:?}");
+        assert_eq!(said, verdict, "{why}");
         assert!(hung_up(stream).await.is_empty());
     }
+    cluster.stop_all().await;
+}
+
+#[tokio::test]
+async fn who_comes_with_other_or_older_data_is_refused_for_good_even_after_a_restart() {
+    let mut cluster = Cluster::start(1).await;
+    assert_eq!(
+        greet(cluster.address(1), &guest()).await.1,
+        Answer::Accepted,
+        "nobody knows it, and its cluster is right"
+    );
+    let wiped = Hello {
+        boot: 1,
+        papers: papers(|papers| (papers.incarnation, papers.nonces) = (0x78, vec![9])),
+        ..guest()
+    };
+    let old_copy = Hello {
+        boot: 2,
+        papers: papers(|papers| papers.nonces = vec![1, 2]),
+        ..guest()
+    };
+    let twin = Hello {
+        papers: papers(|papers| papers.nonces = vec![1, 2, 4]),
+        ..guest()
+    };
+    for restarted in [false, true] {
+        if restarted {
+            cluster.kill(1);
+            cluster.start_member(1).await;
+        }
+        let refused = cluster.handle(1).metrics().impostors_refused.get();
+        for (greeting, reason) in [
+            (&wiped, "its data was lost"),
+            (&old_copy, "older than what was seen of it"),
+            (&twin, "another process"),
+        ] {
+            let (stream, answer) = greet(cluster.address(1), greeting).await;
+            let Answer::Refused { verdict, why } = answer else {
+                panic!("it is not what it was: {greeting:?}")
+            };
+            assert!(why.contains(reason), "{why:?} does not say {reason:?}");
+            assert_eq!(verdict, Verdict::Final);
+            assert!(hung_up(stream).await.is_empty());
+        }
+        assert_eq!(cluster.handle(1).metrics().impostors_refused.get(), refused + 3);
+        let (_, answer) = greet(cluster.address(1), &guest()).await;
+        assert_eq!(answer, Answer::Accepted, "the true one has its place still");
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test]
+async fn a_guest_is_answered_at_the_address_it_names() {
+    let cluster = Cluster::start(1).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let greeting = Hello {
+        papers: papers(|papers| papers.addresses = vec![address]),
+        ..guest()
+    };
+    let (_stream, answer) = greet(cluster.address(1), &greeting).await;
+    assert_eq!(answer, Answer::Accepted);
+    let (mut back, _) = within(listener.accept()).await.unwrap();
+    let mut bytes = Vec::new();
+    let hello = loop {
+        let needs = Hello::needs(&bytes).unwrap();
+        if needs == bytes.len() {
+            break Hello::decode(bytes.into()).unwrap();
+        }
+        let have = bytes.len();
+        bytes.resize(needs, 0);
+        within(back.read_exact(&mut bytes[have..])).await.unwrap();
+    };
+    assert_eq!((hello.from, hello.to), (NodeId(1), NodeId(9)));
+    let papers = hello.papers.unwrap();
+    assert_eq!((hello.boot, papers.nonces.len()), (1, 1), "its first start");
+    cluster.stop_all().await;
+}
+
+#[tokio::test]
+async fn one_who_wants_to_join_is_told_the_membership() {
+    let cluster = Cluster::start(3).await;
+    let inquiry = Hello::inquiry(2, vec!["127.0.0.1:1".into()]);
+    let (stream, answer) = greet(cluster.address(2), &inquiry).await;
+    let Answer::Welcome(welcome) = answer else {
+        panic!("it only asked: {answer:?}")
+    };
+    assert_eq!((welcome.cluster, welcome.member), (CLUSTER, NodeId(2)));
+    assert_eq!(welcome.config.voters, [1, 2, 3].map(NodeId).into());
+    assert!(hung_up(stream).await.is_empty());
     cluster.stop_all().await;
 }
 
@@ -213,12 +338,11 @@ async fn a_member_of_another_cluster_is_refused_and_both_sides_say_so_once() {
 
 #[tokio::test]
 async fn a_newer_connection_of_a_member_takes_the_place_of_the_older() {
-    let mut cluster = Cluster::start(3).await;
-    cluster.stop(3).await;
-    let (first, answer) = greet(cluster.address(1), hello(CLUSTER, 3, 1), 0).await;
-    assert_eq!(answer, Ok(()));
-    let (second, answer) = greet(cluster.address(1), hello(CLUSTER, 3, 1), 0).await;
-    assert_eq!(answer, Ok(()));
+    let cluster = Cluster::start(1).await;
+    let (first, answer) = greet(cluster.address(1), &guest()).await;
+    assert_eq!(answer, Answer::Accepted);
+    let (second, answer) = greet(cluster.address(1), &guest()).await;
+    assert_eq!(answer, Answer::Accepted);
     assert!(hung_up(first).await.is_empty());
     drop(second);
     assert!(
