@@ -450,6 +450,34 @@ impl Cluster {
         }
     }
 
+    /// Delivers everything, in order, until `done`.
+    pub fn run_until(&mut self, done: impl Fn(&Cluster) -> bool) {
+        for id in self.ids() {
+            self.settle(id);
+        }
+        while !done(self) {
+            let parcel = self
+                .network
+                .pop_front()
+                .expect("it happens before the cluster rests");
+            let to = parcel.to;
+            self.deliver(parcel);
+            self.settle(to);
+        }
+    }
+
+    /// Delivers what is on the network to these nodes, and nothing of what comes of it; the rest stays.
+    pub fn run_to(&mut self, ids: &[u64]) {
+        let all = std::mem::take(&mut self.network);
+        let (theirs, rest): (Vec<_>, Vec<_>) = all.into_iter().partition(|p| ids.contains(&p.to.0));
+        self.network.extend(rest);
+        for parcel in theirs {
+            let to = parcel.to;
+            self.deliver(parcel);
+            self.settle(to);
+        }
+    }
+
     /// Node `id` campaigns and is elected: whoever has a fresh leader stops to count on it first.
     pub fn elect(&mut self, id: NodeId) {
         self.run();
