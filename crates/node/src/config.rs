@@ -52,6 +52,9 @@ pub struct NodeConfig {
     pub chunk_window: usize,
     /// Bytes per second of all outgoing snapshots together.
     pub snapshot_rate: u64,
+    /// Bytes of entries that the log keeps in any case for a follower that is being sent a snapshot. More of them only while the follower
+    /// keeps up a fair pace.
+    pub hold_bytes: u64,
 }
 
 impl NodeConfig {
@@ -78,6 +81,7 @@ impl NodeConfig {
             chunk_bytes: 256 << 10,
             chunk_window: 8,
             snapshot_rate: 64 << 20,
+            hold_bytes: 1 << 30,
         }
     }
 }

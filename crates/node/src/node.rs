@@ -545,7 +545,7 @@ impl Node {
         }
         let to = self
             .outgoing
-            .holds_log_after()
+            .hold_log(self.now, log, covered, &mut self.out)
             .map_or(Index(low), |held| held.min(Index(low)));
         let slack = to.0.saturating_sub(base.0);
         // Not for a few entries: a mark costs a write.

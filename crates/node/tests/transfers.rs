@@ -369,3 +369,32 @@ fn while_a_transfer_rests_the_log_may_go() {
     cluster.host(slow).staging_room = usize::MAX;
     cluster.converge();
 }
+
+#[test]
+fn a_follower_slower_than_the_log_grows_does_not_hold_it_for_ever() {
+    fn settings(config: &mut NodeConfig) {
+        slow(config);
+        (config.hold_bytes, config.snapshot_rate) = (5000, 2000);
+    }
+    let (mut cluster, slow, leader) = behind(3, 1, settings);
+    let slow = slow[0];
+    let traffic = Traffic::of(&mut cluster);
+    cluster.heal();
+    cluster.run_until("a part of it", |cluster| staged(cluster, slow) > 1000);
+    let held = cluster.node(leader).raft().log().base().last;
+    // At most four times what the follower has taken in, and what is kept in any case.
+    let bound = |cluster: &Cluster| 5000 + 4 * staged(cluster, slow) as u64;
+    let mut freed = false;
+    for i in 0..200 {
+        let before = bound(&cluster);
+        cluster.write(leader, format!("later {i:0200}"));
+        cluster.flush(leader);
+        let log = cluster.node(leader).raft().log();
+        let kept = log.bytes_between(log.base().last.index, log.last_index());
+        assert!(kept < before + 1000, "{kept} bytes are kept");
+        freed |= log.base().last > held;
+    }
+    assert!(freed, "the first transfer was given up");
+    cluster.converge();
+    assert!(traffic.streams() > 1);
+}

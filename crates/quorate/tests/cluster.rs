@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -126,9 +127,9 @@ async fn leadership_goes_where_it_is_sent() {
     cluster.stop_all().await;
 }
 
-#[tokio::test]
-async fn a_member_that_was_away_too_long_gets_a_snapshot() {
-    let mut cluster = Cluster::start(3).await;
+/// A cluster in which one member is stopped, and needs a snapshot by now; the leader, and that member.
+async fn behind(adjust: Adjust) -> (Cluster, u64, u64) {
+    let mut cluster = Cluster::start_adjusted(3, adjust).await;
     let leader = cluster.leader().await;
     let away = leader % 3 + 1;
     assert_eq!(within(cluster.handle(leader).propose(add(1))).await, Ok(1));
@@ -148,7 +149,12 @@ async fn a_member_that_was_away_too_long_gets_a_snapshot() {
     let last = cluster.handle(leader).status().commit;
     // The machine flushes after every batch, and what is flushed may be dropped from the log.
     until(|| cluster.handle(leader).status().durable >= last).await;
+    (cluster, leader, away)
+}
 
+#[tokio::test]
+async fn a_member_that_was_away_too_long_gets_a_snapshot() {
+    let (mut cluster, _, away) = behind(|_| {}).await;
     cluster.start_member(away).await;
     assert_eq!(sum(cluster.handle(away)).await, Ok(90));
     let applied = within(cluster.handle(away).local(|machine| machine.commands))
@@ -165,6 +171,30 @@ async fn a_member_that_was_away_too_long_gets_a_snapshot() {
     cluster.kill(away);
     cluster.start_member(away).await;
     assert_eq!(sum(cluster.handle(away)).await, Ok(100));
+    cluster.stop_all().await;
+}
+
+#[tokio::test]
+async fn a_snapshot_goes_on_after_a_restart_of_its_receiver() {
+    // The leader must stay, and its transfer wait as long as a start takes.
+    let (mut cluster, leader, away) = behind(|config| config.election = Duration::from_secs(3)).await;
+    let views = within(cluster.handle(leader).local(|machine| machine.views.clone()))
+        .await
+        .unwrap();
+    views.close_gate();
+    let staging = cluster.dirs[&away].path().join("incoming-snapshot");
+    let staged = || std::fs::metadata(&staging).map_or(0, |file| file.len());
+
+    cluster.start_member(away).await;
+    until(|| staged() > GATE as u64).await;
+    cluster.kill(away);
+    cluster.start_member(away).await;
+    cluster.connected().await;
+    assert!(staged() > GATE as u64, "what was staged is still there");
+    views.open_gate();
+    assert_eq!(sum(cluster.handle(away)).await, Ok(90));
+    assert_eq!(views.taken.load(Ordering::SeqCst), 1, "it was one transfer");
+    assert!(!staging.exists());
     cluster.stop_all().await;
 }
 

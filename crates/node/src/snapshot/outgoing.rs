@@ -16,6 +16,8 @@ use crate::outbox::Outbox;
 const TRIES: u32 = 8;
 /// The same while the link is known to be down: a machine may start in the meantime. View and log are kept for so long.
 const TRIES_DOWN: u32 = 60;
+/// A follower that takes in a snapshot so many times slower than the log grows could not keep up with the log either.
+const TOO_SLOW: u64 = 4;
 /// The longest pause between two transfers that fail, in units of the first.
 const LONGEST_PAUSE: Nanos = 64;
 
@@ -32,6 +34,7 @@ pub(crate) struct Outgoing {
     chunk_bytes: usize,
     window: usize,
     patience: Nanos,
+    hold_bytes: u64,
 }
 
 /// What failed transfers to a follower left behind.
@@ -97,6 +100,7 @@ impl Outgoing {
             chunk_bytes: config.chunk_bytes,
             window: config.chunk_window.max(1),
             patience: config.election,
+            hold_bytes: config.hold_bytes,
         }
     }
 
@@ -349,12 +353,28 @@ impl Outgoing {
             .min()
     }
 
-    /// The log must keep what follows the snapshots under way.
-    pub(crate) fn holds_log_after(&self) -> Option<Index> {
-        self.streams
-            .values()
-            .filter_map(|stream| Some(stream.meta.as_ref()?.last.index))
-            .min()
+    /// The log, applied durably up to `covered`, must keep what follows the snapshots under way: from here on. A transfer for which it would
+    /// have to keep too much is given up, for it keeps the state machine's old state from being freed, too.
+    pub(crate) fn hold_log(
+        &mut self,
+        now: Nanos,
+        log: &Log,
+        covered: Index,
+        out: &mut Outbox,
+    ) -> Option<Index> {
+        let shares = self.streams.len() as u64;
+        let too_slow = |stream: &Stream| {
+            let held = log.bytes_between(stream.holds()?, covered);
+            let pace = stream.acked.saturating_mul(shares * TOO_SLOW);
+            (held > self.hold_bytes.saturating_add(pace)).then_some(())
+        };
+        let slow = self
+            .streams
+            .iter()
+            .filter(|(_, stream)| too_slow(stream).is_some());
+        let slow: Vec<_> = slow.map(|(id, _)| *id).collect();
+        slow.into_iter().for_each(|id| self.fail(now, id, out));
+        self.streams.values().filter_map(Stream::holds).min()
     }
 }
 
@@ -417,6 +437,11 @@ impl Stream {
         while self.pieces.pop_front_if(arrived).is_some() {
             self.sent = self.sent.saturating_sub(1);
         }
+    }
+
+    /// The follower will need the log after this.
+    fn holds(&self) -> Option<Index> {
+        Some(self.meta.as_ref()?.last.index)
     }
 
     /// The piece to be sent next, if it may be sent.

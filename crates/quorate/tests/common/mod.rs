@@ -6,7 +6,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,10 @@ use quorate::{
     StartError, StateMachine, Status, start_with,
 };
 use tokio::runtime::{Builder, Runtime};
+
+/// Length of a snapshot of [`Sum`], and how much of it can be read while the gate is held.
+const SNAPSHOT: usize = 3 << 20;
+pub const GATE: usize = 2 << 20;
 
 /// Sums the numbers it is given, and answers the sum. Keeps it in the file `sum` when asked to hurry, or after every batch if
 /// it is eager.
@@ -30,6 +34,42 @@ pub struct Sum {
     pub reluctance: u32,
     /// The next job first waits for the other end; until it is done there is a backlog.
     pub hold: Option<mpsc::Receiver<()>>,
+    pub views: Views,
+}
+
+/// The snapshots taken of a [`Sum`].
+#[derive(Clone, Default)]
+pub struct Views {
+    /// How many there were.
+    pub taken: Arc<AtomicU64>,
+    /// They cannot be read further than [`GATE`] while this is set.
+    gate: Arc<(Mutex<bool>, Condvar)>,
+}
+
+impl Views {
+    pub fn close_gate(&self) {
+        *self.gate.0.lock().unwrap() = true;
+    }
+
+    pub fn open_gate(&self) {
+        *self.gate.0.lock().unwrap() = false;
+        self.gate.1.notify_all();
+    }
+
+    /// Waits for the gate, but not for ever: a test that failed must end.
+    fn pass_gate(&self) -> io::Result<()> {
+        let closed = self.gate.0.lock().unwrap();
+        let limit = Duration::from_secs(120);
+        let (_closed, waited) = self
+            .gate
+            .1
+            .wait_timeout_while(closed, limit, |closed| *closed)
+            .unwrap();
+        match waited.timed_out() {
+            true => Err(io::Error::other("the gate stays closed")),
+            false => Ok(()),
+        }
+    }
 }
 
 /// A command of [`Sum`]; 0 makes the machine panic.
@@ -62,6 +102,7 @@ impl Sum {
             eager: false,
             reluctance: 0,
             hold: None,
+            views: Views::default(),
         })
     }
 
@@ -132,22 +173,27 @@ impl StateMachine for Sum {
     }
 
     fn snapshot(&self) -> io::Result<Box<dyn SnapshotReader>> {
-        struct Whole(Bytes);
+        struct Whole(Bytes, Views);
         impl SnapshotReader for Whole {
             fn read_chunk(&mut self, max: usize) -> io::Result<Bytes> {
-                Ok(self.0.split_to(max.min(self.0.len())))
+                let left = self.0.len();
+                if SNAPSHOT - left >= GATE {
+                    self.1.pass_gate()?;
+                }
+                Ok(self.0.split_to(max.min(left)))
             }
         }
+        self.views.taken.fetch_add(1, Ordering::SeqCst);
         // Padded, so that a transfer takes several pieces.
         let mut bytes = self.sum.to_le_bytes().to_vec();
-        bytes.resize(3 << 20, 0x5a);
-        Ok(Box::new(Whole(bytes.into())))
+        bytes.resize(SNAPSHOT, 0x5a);
+        Ok(Box::new(Whole(bytes.into(), self.views.clone())))
     }
 
     fn restore(&mut self, at: LogId, source: &mut dyn io::Read) -> io::Result<()> {
         let mut bytes = Vec::new();
         source.read_to_end(&mut bytes)?;
-        if bytes.len() != 3 << 20 || bytes[8..].iter().any(|byte| *byte != 0x5a) {
+        if bytes.len() != SNAPSHOT || bytes[8..].iter().any(|byte| *byte != 0x5a) {
             return Err(io::Error::other("the snapshot is damaged"));
         }
         let sum = u64::from_le_bytes(bytes[..8].try_into().expect("8 bytes"));
