@@ -53,6 +53,12 @@ pub trait State: Send + 'static {
         Box::new(move || saved)
     }
 
+    /// From the next command on every member understands what this feature level means; see [`StateMachine::level`]. A state whose `apply`
+    /// depends on it keeps it among what it [saves](State::save).
+    fn level(&mut self, level: u32) {
+        let _ = level;
+    }
+
     /// Called after each run of commands: the moment to tell others what has changed.
     fn batch_applied(&mut self) {}
 }
@@ -159,6 +165,10 @@ impl<S: State> StateMachine for Checkpointed<S> {
 
     fn skip(&mut self, at: LogId) {
         self.advance(at, 0);
+    }
+
+    fn level(&mut self, level: u32) {
+        self.state.level(level);
     }
 
     fn batch_applied(&mut self) {

@@ -75,6 +75,10 @@ impl<S: State<Output = Bytes>> State for Sessions<S> {
         Box::new(move || join(&table, &state()))
     }
 
+    fn level(&mut self, level: u32) {
+        self.state.level(level);
+    }
+
     fn batch_applied(&mut self) {
         self.state.batch_applied();
     }
