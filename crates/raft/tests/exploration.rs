@@ -46,7 +46,7 @@ fn one_run(seed: u64, seen: &mut Seen) {
     if !chance.one_in(4) {
         cluster.elect(n(1));
     }
-    for _ in 0..800 {
+    for _ in 0..mood.length {
         disturb(&mut cluster, chance, &mood, seen, &mut token);
     }
 

@@ -51,6 +51,8 @@ pub struct Mood {
     sloth: u64,
     /// Of so many chances to change the membership one is taken.
     loyalty: u64,
+    /// So many things happen.
+    pub length: u64,
     /// Clocks run, and timers fire when they are due by them; lease reads are on. Otherwise timers fire at will.
     pub clocks: bool,
 }
@@ -67,6 +69,7 @@ impl Mood {
             peace: chance.pick(&[1, 3, 10]),
             sloth: chance.pick(&[1, 2, 10]),
             loyalty: chance.pick(&[1, 1, 4, 1000]),
+            length: chance.pick(&[400, 800, 800, 2000]),
             clocks: chance.one_in(3),
         }
     }
@@ -95,13 +98,14 @@ pub fn disturb(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, seen: &m
     }
     let id = chance.pick(&cluster.ids());
     let what = match chance.below(104) {
-        0..44 => return network(cluster, chance, mood, seen),
-        44..46 if chance.one_in(mood.loyalty) => return churn(cluster, chance, mood, seen),
+        0..42 => return network(cluster, chance, mood, seen),
+        42..46 if chance.one_in(mood.loyalty) => return churn(cluster, chance, mood, seen),
         100..104 if mood.clocks => "timer",
         100 if chance.one_in(mood.peace) => "stall",
         101..104 => return network(cluster, chance, mood, seen),
         46..48 if chance.one_in(mood.peace) => "crash",
         _ if !cluster.is_up(id) => "start",
+        48..50 if chance.one_in(mood.sloth) => "rest",
         48..60 if chance.one_in(mood.sloth) => "settle",
         48..60 => "drain",
         60..68 => "persist",
@@ -123,6 +127,7 @@ pub fn disturb(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, seen: &m
         // A node stays down for a while.
         "start" if chance.one_in(10) => cluster.start(id),
         "crash" | "start" => return,
+        "rest" => cluster.run(),
         "settle" => cluster.settle(id),
         "drain" => drop(cluster.drain(id)),
         "persist" => drop(cluster.persist(id, 1 + chance.below(3) as usize)),
@@ -218,6 +223,9 @@ fn churn(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, seen: &mut See
             }
             _ => continue,
         };
+    }
+    if changes.is_empty() {
+        return;
     }
     let force = chance.one_in(6);
     cluster.change(at, &changes, force);
