@@ -1,5 +1,6 @@
 //! The same as [`Config`] and [`start_with`], written from left to right.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use quorate_base::{Disk, NodeId, StateMachine};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::handle::Handle;
+use crate::membership::Member;
 use crate::start::{Resources, Running, start_with};
 
 /// A node to be started.
@@ -39,15 +41,15 @@ impl Builder {
     pub fn new(id: NodeId, cluster: u64, data_dir: impl Into<PathBuf>) -> Builder {
         let name = format!("n{id}");
         Builder {
-            config: Config::new(id, cluster, name, Default::default(), data_dir),
+            config: Config::new(id, cluster, name, BTreeMap::<_, Member>::new(), data_dir),
             resources: Resources::default(),
         }
     }
 
     /// One of the members that the cluster is founded with, and where its peer listener is reached (`host:port`). Told of all of them, this
     /// one included.
-    pub fn member(mut self, id: NodeId, address: impl Into<String>) -> Builder {
-        self.config.members.insert(id, address.into());
+    pub fn member(mut self, id: NodeId, member: impl Into<Member>) -> Builder {
+        self.config.members.insert(id, member.into());
         self
     }
 

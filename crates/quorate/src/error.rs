@@ -136,6 +136,9 @@ pub enum Fatal {
     /// Another member has recorded that this node is not what it claims to be, or not as far as it was.
     #[error("this node must not take part in its cluster, so it stops: {0}")]
     Refused(String),
+    /// This node was removed from the cluster. It never belongs to it again; its data directory is of no more use to it.
+    #[error("the member has been permanently removed from the cluster")]
+    Removed,
     /// The state machine, or an own invariant, panicked.
     #[error("this node stops after a panic: {0}")]
     Panic(String),
@@ -195,13 +198,65 @@ impl ProposeError {
 #[error("not read: {0}")]
 pub struct ReadError(pub Reason);
 
+/// Why a membership change was not carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum ChangeError {
+    /// The membership was not changed, and will not be.
+    #[error("not done: {0}")]
+    NotDone(ChangeRefusal),
+    /// The membership may have been changed, or may yet be.
+    #[error("outcome unknown: {0}")]
+    Unknown(Reason),
+}
+
+/// Why a membership change was not begun.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
+pub enum ChangeRefusal {
+    /// Another change was under way for as long as this one might wait.
+    #[error("another membership change is under way")]
+    Pending,
+    /// Leadership was being handed over for as long as this change might wait.
+    #[error("leadership is being handed over")]
+    Transferring,
+    /// A learner is too far behind to become a voter.
+    #[error("learner {:016x} has not caught up with the leader yet", .0.0)]
+    NotCaughtUp(NodeId),
+    /// Of the voters that there would be, no majority is alive. Can be forced.
+    #[error("too few of the members that would vote then are alive")]
+    WouldLoseQuorum,
+    /// It concerns a member that is none.
+    #[error("{:016x} is no member", .0.0)]
+    NotMember(NodeId),
+    /// It adds a member that is one.
+    #[error("{:016x} is a member already", .0.0)]
+    AlreadyMember(NodeId),
+    /// It adds a member that was removed before: ids are never used again.
+    #[error("{:016x} was a member before and was removed for good", .0.0)]
+    WasRemoved(NodeId),
+    /// It promotes a member that votes already.
+    #[error("{:016x} is no learner", .0.0)]
+    NotLearner(NodeId),
+    /// It leaves no voter.
+    #[error("no voter would be left")]
+    NoVoters,
+    /// It changes nothing.
+    #[error("the change changes nothing")]
+    Nothing,
+    /// Some member runs a release that does not know membership changes.
+    #[error("some members run a release that does not know membership changes: upgrade all of them first")]
+    Level,
+    /// As with any request.
+    #[error(transparent)]
+    Request(Reason),
+}
+
 /// Why leadership was not handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Error)]
 pub enum TransferError {
     /// This node does not lead.
     #[error("not the leader")]
     NotLeader(Option<NodeId>),
-    /// There is no such member, or nobody else at all.
+    /// There is no such voter, or no other one at all.
     #[error("no such member to hand leadership to")]
     NotMember,
     /// The other member did not take over in time.

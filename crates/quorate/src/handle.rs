@@ -7,8 +7,9 @@ use bytes::Bytes;
 use quorate_base::{NodeId, StateMachine, Term};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::error::{AskError, ProposeError, ReadError, Reason, TransferError};
+use crate::error::{AskError, ChangeError, ProposeError, ReadError, Reason, TransferError};
 use crate::inbox::{Inbox, Request};
+use crate::membership::{MemberChange, Membership};
 use crate::metrics::Metrics;
 use crate::peer::asks::{Ask, Asks};
 use crate::status::{PeerStatus, Role, Status};
@@ -149,10 +150,35 @@ impl<S: StateMachine> Handle<S> {
         self.shared.status.subscribe()
     }
 
-    /// Hands leadership to `to`, or to the member best prepared (thesis §3.10). Returns when this node follows another leader.
+    /// Changes the membership (thesis §4), all of `changes` at once, wherever the leader is; answers the membership that this has made. A change of
+    /// voters goes through joint consensus and costs two commits; the cluster serves all the while.
+    ///
+    /// A change that would leave too few live voters is refused unless `force` is given; `force` also promotes learners that have not
+    /// caught up. While another change is under way this one waits, up to [`Config::timeout`](crate::Config::timeout).
     ///
     /// # Errors
-    /// If this node does not lead, `to` is no member, or nobody took over within two election timeouts.
+    /// [`ChangeError::NotDone`] if the membership is certainly as it was, [`ChangeError::Unknown`] if it may be changed, or may yet be: look at
+    /// [`Status::membership`] then.
+    pub async fn change_membership(
+        &self,
+        changes: Vec<MemberChange>,
+        force: bool,
+    ) -> Result<Membership, ChangeError> {
+        let (reply, answer) = oneshot::channel();
+        let changes = changes.into_iter().map(Into::into).collect();
+        self.shared.inbox.request(Request::Reconfigure {
+            changes,
+            force,
+            reply,
+        });
+        // The driver ends without an answer only when the whole node ends.
+        answer.await.unwrap_or(Err(ChangeError::Unknown(Reason::Stopped)))
+    }
+
+    /// Hands leadership to `to`, or to the voter best prepared (thesis §3.10). Returns when this node follows another leader.
+    ///
+    /// # Errors
+    /// If this node does not lead, `to` is no voter, or nobody took over within two election timeouts.
     pub async fn transfer(&self, to: Option<NodeId>) -> Result<(), TransferError> {
         let mut status = self.subscribe();
         {
@@ -165,8 +191,10 @@ impl<S: StateMachine> Handle<S> {
             }
             match to {
                 Some(to) if to == now.id => return Ok(()),
-                Some(to) if !now.peers.contains_key(&to) => return Err(TransferError::NotMember),
-                None if now.peers.is_empty() => return Err(TransferError::NotMember),
+                Some(to) if !now.membership.voters.contains(&to) => return Err(TransferError::NotMember),
+                None if now.membership.voters.iter().all(|id| *id == now.id) => {
+                    return Err(TransferError::NotMember);
+                }
                 _ => {}
             }
         }

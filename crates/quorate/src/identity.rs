@@ -2,17 +2,18 @@
 //! one, so that a mistyped path never mixes two members' data. From the second start on it decides who the node is: lists of members on a
 //! command line go out of date as the membership changes.
 //!
-//! Each start is counted and gets a number drawn at random (a *nonce*), durably, before anything is sent. With the incarnation, drawn when the
-//! directory is founded, that is how peers know the directory again, or notice that it is a copy, see `quorate_node::roster`.
+//! Each start is counted and gets a number drawn at random (a *nonce*), durably, before anything is sent; these stand in the file
+//! [`boots`](crate::boots). With the incarnation, drawn when the directory is founded, that is how peers know the directory again, or notice
+//! that it is a copy, see `quorate_node::roster`.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
 use quorate_base::{Disk, NodeId};
-use quorate_node::handshake::MAX_NONCES;
 use serde::{Deserialize, Serialize};
 
+use crate::boots::{self, Boots};
 use crate::error::StartError;
 
 const NAME: &str = "identity";
@@ -35,6 +36,8 @@ pub(crate) struct Claim<'a> {
     /// The text that the cluster was told from others by when it was founded. With it, name and token decide whether the directory is
     /// meant, and the computed ids do not matter any more.
     pub token: Option<&'a str>,
+    /// A new directory is to join a running cluster.
+    pub joins: bool,
 }
 
 /// The file's content.
@@ -49,19 +52,19 @@ pub(crate) struct Identity {
     token: Option<String>,
     /// Names the log, see `quorate_wal::Options::identity`.
     log: Hex,
+    /// Whether this is the directory of a member that was added to a running cluster, and so founded nothing.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    joins: bool,
     /// Whether the log has been made. From then on a missing log is a loss, not a beginning.
     founded: bool,
     #[serde(default)]
     incarnation: Hex,
-    /// Starts so far.
-    #[serde(default)]
-    boot: u64,
-    /// One for each of the last starts, oldest first.
-    #[serde(default)]
-    nonces: Vec<Hex>,
     /// Who may know the way: the members when this one was founded or joined, with their addresses. Needed until the log knows better.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     members: BTreeMap<Hex, Vec<String>>,
+    /// Kept apart, since it changes at every start.
+    #[serde(skip)]
+    boots: Boots,
 }
 
 /// A number written as 16 hexadecimal digits, since many JSON readers know no 64-bit integers.
@@ -109,10 +112,17 @@ impl Identity {
                 found.format, FORMATS[0], FORMATS[1]
             )));
         }
-        if found.format == FORMATS[1] && found.incarnation.0 == 0 {
+        if found.format == FORMATS[0] {
+            return Ok(Some(found));
+        }
+        if found.incarnation.0 == 0 {
             return Err(unreadable("it has no incarnation".into()));
         }
-        Ok(Some(found))
+        let boots = Boots::load(disk, found.incarnation.0).map_err(|error| StartError::Identity {
+            file: dir.join(boots::NAME),
+            why: error.to_string(),
+        })?;
+        Ok(Some(Identity { boots, ..found }))
     }
 
     /// The identity of a directory without one.
@@ -124,11 +134,11 @@ impl Identity {
             name: claim.name.to_owned(),
             token: claim.token.map(str::to_owned),
             log: Hex(draw()?),
+            joins: claim.joins,
             founded: false,
             incarnation: Hex(draw()?),
-            boot: 0,
-            nonces: Vec::new(),
             members: BTreeMap::new(),
+            boots: Boots::default(),
         })
     }
 
@@ -142,7 +152,7 @@ impl Identity {
     ) -> Result<Identity, StartError> {
         let random = || StartError::io("draw a random number");
         let before = Identity::read(disk, dir)?;
-        let after = match before.clone() {
+        let mut after = match before.clone() {
             None => Identity::new(claim, draw).map_err(random())?,
             Some(mut found) => {
                 found.check(dir, claim)?;
@@ -154,9 +164,13 @@ impl Identity {
                 found
             }
         };
+        let cannot = |name: &str| StartError::io(format!("write {}", dir.join(name).display()));
+        if before.as_ref().is_none_or(|before| before.format == FORMATS[0]) {
+            // First, for from then on an identity without it is damaged.
+            after.boots = Boots::make(disk, after.incarnation.0).map_err(cannot(boots::NAME))?;
+        }
         if before.as_ref() != Some(&after) {
-            let what = format!("write {}", dir.join(NAME).display());
-            after.write(disk).map_err(StartError::io(what))?;
+            after.write(disk).map_err(cannot(NAME))?;
         }
         Ok(after)
     }
@@ -228,6 +242,11 @@ impl Identity {
         self.founded
     }
 
+    /// Whether it was made to join a running cluster. An empty log is then one that has heard of no leader yet.
+    pub(crate) fn joins(&self) -> bool {
+        self.joins
+    }
+
     /// Drawn when the directory was founded.
     pub(crate) fn incarnation(&self) -> u64 {
         self.incarnation.0
@@ -235,12 +254,12 @@ impl Identity {
 
     /// Which start this is, after [`begin`](Identity::begin).
     pub(crate) fn boot(&self) -> u64 {
-        self.boot
+        self.boots.boot()
     }
 
     /// The nonces of the last starts, oldest first; the last is that of this start, after [`begin`](Identity::begin).
-    pub(crate) fn nonces(&self) -> Vec<u64> {
-        self.nonces.iter().map(|nonce| nonce.0).collect()
+    pub(crate) fn nonces(&self) -> &[u64] {
+        self.boots.nonces()
     }
 
     /// The members known when this one was founded or joined, with `host:port` of their peer listeners.
@@ -261,11 +280,7 @@ impl Identity {
 
     /// Counts a start, durably. Nothing may be sent before; starts that fail earlier than this do not count.
     pub(crate) fn begin(&mut self, disk: &dyn Disk, nonce: u64) -> io::Result<()> {
-        self.boot += 1;
-        self.nonces.push(Hex(nonce));
-        let surplus = self.nonces.len().saturating_sub(MAX_NONCES);
-        self.nonces.drain(..surplus);
-        self.write(disk)
+        self.boots.begin(disk, nonce)
     }
 
     /// Notes that the log is there.
@@ -290,9 +305,12 @@ impl Identity {
         self.cluster = Hex(cluster);
         self.token = self.token.take().or_else(|| token.map(str::to_owned));
         self.incarnation = Hex(draw()?);
-        self.boot = 0;
-        self.nonces.clear();
         self.members.clear();
+        // Starts of the old incarnation do not count for the new one.
+        self.boots = match Boots::load(disk, self.incarnation.0) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Boots::make(disk, self.incarnation.0)?,
+            loaded => loaded?,
+        };
         self.write(disk)
     }
 
@@ -339,6 +357,7 @@ mod tests {
             member: NodeId(member),
             name: "n1",
             token: None,
+            joins: false,
         }
     }
 
@@ -358,6 +377,7 @@ mod tests {
         first.found(&disk).unwrap();
         let again = start(&disk, &claim(7, 1)).unwrap();
         assert!(again.founded());
+        assert_eq!((again.boot(), again.nonces()), (2, &[100, 101][..]));
         assert_eq!(
             (again.log(), again.incarnation()),
             (first.log(), first.incarnation())
@@ -385,18 +405,6 @@ mod tests {
             "{member}"
         );
         assert!(member.to_string().contains("\"n1\""), "{member}");
-    }
-
-    #[test]
-    fn each_start_is_counted_and_the_last_nonces_are_kept() {
-        let (_dir, disk) = disk();
-        for boot in 1..=40 {
-            let identity = start(&disk, &claim(7, 1)).unwrap();
-            assert_eq!(identity.boot(), boot);
-            let kept = boot.min(MAX_NONCES as u64);
-            let expected: Vec<u64> = (100 + boot - kept..100 + boot).collect();
-            assert_eq!(identity.nonces(), expected);
-        }
     }
 
     #[test]

@@ -7,10 +7,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use quorate_base::{NodeId, SnapshotReader, StateMachine, Term};
 use quorate_node::event::StreamId;
+use quorate_raft::Change;
 use tokio::sync::{Notify, oneshot};
 
-use crate::error::{ProposeError, ReadError, Reason};
+use crate::error::{ChangeError, ChangeRefusal, ProposeError, ReadError, Reason};
 use crate::flusher::Flushed;
+use crate::membership::Membership;
 use crate::work::Report;
 
 /// Requests that may wait for the driver before handles answer [`Reason::Busy`].
@@ -20,6 +22,9 @@ const MAX_BYTES: usize = 64 << 20;
 
 /// Looks at the state, or hears why it may not.
 pub(crate) type Look<S> = Box<dyn FnOnce(Result<&S, ReadError>) + Send>;
+
+/// Where the end of a membership change is told, with the membership that it made.
+pub(crate) type ChangeReply = oneshot::Sender<Result<Membership, ChangeError>>;
 
 /// What a handle wants.
 pub(crate) enum Request<S: StateMachine> {
@@ -33,6 +38,11 @@ pub(crate) enum Request<S: StateMachine> {
     /// A read of whatever is here.
     Local(Look<S>),
     Confirm(oneshot::Sender<Result<Term, ReadError>>),
+    Reconfigure {
+        changes: Vec<Change>,
+        force: bool,
+        reply: ChangeReply,
+    },
     Transfer(Option<NodeId>),
     Shutdown,
 }
@@ -43,7 +53,7 @@ impl<S: StateMachine> Request<S> {
     fn is_bounded(&self) -> bool {
         match self {
             Request::Propose { .. } | Request::Read(_) | Request::Local(_) | Request::Confirm(_) => true,
-            Request::Transfer(_) | Request::Shutdown => false,
+            Request::Reconfigure { .. } | Request::Transfer(_) | Request::Shutdown => false,
         }
     }
 
@@ -61,6 +71,9 @@ impl<S: StateMachine> Request<S> {
             Request::Read(look) | Request::Local(look) => look(Err(ReadError(why))),
             Request::Confirm(reply) => {
                 let _ = reply.send(Err(ReadError(why)));
+            }
+            Request::Reconfigure { reply, .. } => {
+                let _ = reply.send(Err(ChangeError::NotDone(ChangeRefusal::Request(why))));
             }
             Request::Transfer(_) | Request::Shutdown => {}
         }

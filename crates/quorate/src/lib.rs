@@ -53,6 +53,7 @@
 //! # }
 //! ```
 
+mod boots;
 mod builder;
 mod checkpoint;
 mod config;
@@ -63,8 +64,10 @@ mod flusher;
 mod handle;
 mod identity;
 mod inbox;
+mod join;
 mod lock;
 mod log_thread;
+mod membership;
 mod metrics;
 mod peer;
 mod session;
@@ -79,13 +82,18 @@ pub use builder::Builder;
 pub use checkpoint::{Checkpointed, Frozen, State};
 pub use config::Config;
 pub use disk::DirDisk;
-pub use error::{AskError, Fatal, ProposeError, ReadError, Reason, StartError, TransferError};
+pub use error::{
+    AskError, ChangeError, ChangeRefusal, Fatal, ProposeError, ReadError, Reason, StartError, TransferError,
+};
 pub use handle::Handle;
+pub use join::{JoinError, Joined, join};
+pub use membership::{Member, MemberChange, Membership};
 pub use metrics::{BUCKETS, Counter, Gauge, Histogram, HistogramReading, Metrics, PeerMetrics};
 pub use peer::asks::Ask;
 pub use quorate_base::{Disk, DiskFile, Index, Job, LogId, NodeId, SnapshotReader, StateMachine, Term};
+pub use quorate_raft::{Priority, Promote};
 pub use session::{
     Answer, NotACommand, Session, SessionCommand, SessionError, SessionId, SessionTable, Sessions,
 };
-pub use start::{Resources, Running, start, start_with};
+pub use start::{Owner, Resources, Running, owner, start, start_with};
 pub use status::{PeerStatus, Role, Space, Status};

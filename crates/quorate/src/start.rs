@@ -1,6 +1,6 @@
 //! Starting a node: lock, identity, log, machine, threads, sockets, in this order; and what is left to hold on to.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::future::Future;
 use std::io::{self, Read};
@@ -11,11 +11,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
-use quorate_base::{Disk, StateMachine};
+use quorate_base::{Disk, NodeId, StateMachine};
 use quorate_node::event::MachineOp;
-use quorate_node::handshake::{FEATURE_LEVEL, Papers};
+use quorate_node::handshake::Papers;
 use quorate_node::roster::Roster;
-use quorate_node::{Boot, Node, NodeConfig};
+use quorate_node::{Boot, MEMBERSHIP_LEVEL, Node, NodeConfig};
 use quorate_wal::{Options, Wal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinError;
@@ -30,6 +30,7 @@ use crate::identity::{Claim, Identity};
 use crate::inbox::{Done, Inbox};
 use crate::lock::DirLock;
 use crate::log_thread::LogThread;
+use crate::membership::{Member, Membership};
 use crate::peer::asks::Asks;
 use crate::peer::{Links, Myself, Network, Registry, Setup, max_frame};
 use crate::status::Status;
@@ -52,7 +53,7 @@ impl Future for Running {
 }
 
 /// Starts a node on the current tokio runtime, which needs its I/O and time drivers. `open` opens the state machine on the
-/// node's disk, where the file names `wal-…`, `identity`, `peers`, `LOCK` and `incoming-snapshot` are taken.
+/// node's disk, where the file names `wal-…`, `identity`, `boots`, `peers`, `LOCK` and `incoming-snapshot` are taken.
 ///
 /// # Errors
 /// If the node cannot start; nothing is left running then.
@@ -92,8 +93,9 @@ pub async fn start_with<S: StateMachine>(
         given if !given.is_empty() => given,
         _ => bind(&config)?,
     };
-    let opened = open_state(&config, &disk, open)?;
-    let (shared, links) = share(&config);
+    let mut config = config;
+    let opened = open_state(&mut config, &disk, open)?;
+    let (shared, links) = share(&config, &opened);
     let Assembled {
         driver,
         first,
@@ -115,6 +117,40 @@ pub async fn start_with<S: StateMachine>(
         let _ = sender.send(verdict(result));
     });
     Ok((Handle::new(shared), Running { ended }))
+}
+
+/// To whom a data directory belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// The cluster.
+    pub cluster: u64,
+    /// The member.
+    pub id: NodeId,
+    /// Its name.
+    pub name: String,
+    /// The cluster's token, if the directory was founded with one.
+    pub token: Option<String>,
+}
+
+/// To whom the directory belongs; `None` if it is absent, or no node was started on it yet. Neither locks nor changes anything.
+///
+/// # Errors
+/// If the `identity` file cannot be read or is damaged.
+pub fn owner(dir: &Path) -> Result<Option<Owner>, StartError> {
+    if !dir.exists() {
+        return Ok(None);
+    }
+    let disk = DirDisk::open(dir).map_err(StartError::io(format!(
+        "open the data directory {}",
+        dir.display()
+    )))?;
+    let identity = Identity::read(&disk, dir)?;
+    Ok(identity.map(|identity| Owner {
+        cluster: identity.cluster(),
+        id: identity.member(),
+        name: identity.name().to_owned(),
+        token: identity.token().map(str::to_owned),
+    }))
 }
 
 /// A node ready to run.
@@ -177,7 +213,11 @@ fn assemble<S: StateMachine>(
         "started"
     );
     let Opened {
-        node, machine, first, ..
+        node,
+        machine,
+        first,
+        hearsay,
+        ..
     } = opened;
     let parts = Parts {
         config,
@@ -186,6 +226,7 @@ fn assemble<S: StateMachine>(
         flusher,
         log,
         links,
+        hearsay,
         network,
         frames,
         shared,
@@ -235,58 +276,62 @@ struct Opened<S> {
     first: Vec<MachineOp>,
     myself: Myself,
     roster: Roster,
+    /// Where members are reached as far as the log does not say.
+    hearsay: BTreeMap<NodeId, Vec<String>>,
 }
 
+/// Opens everything on the disk. From here on `config` says who the directory belongs to.
 fn open_state<S: StateMachine>(
-    config: &Config,
+    config: &mut Config,
     disk: &Arc<dyn Disk>,
     open: impl FnOnce(Arc<dyn Disk>) -> io::Result<S>,
 ) -> Result<Opened<S>, StartError> {
-    let dir = &config.data_dir;
-    let claim = Claim {
-        cluster: config.cluster,
-        member: config.id,
-        name: &config.name,
-        token: None,
-    };
-    let mut identity = Identity::settle(&**disk, dir, &claim, &mut random)?;
+    let dir = config.data_dir.clone();
+    let drawn = || StartError::io("draw a random number");
+    let cannot_write = || StartError::io(format!("write {}", dir.join("identity").display()));
+    let mut identity = settle(config, &**disk)?;
     let roster = Roster::load(&**disk, config.cluster, config.id).map_err(|source| StartError::Roster {
         dir: dir.clone(),
         source,
     })?;
+    let (seed, nonce) = (random().map_err(drawn())?, random().map_err(drawn())?);
+    let fresh = !identity.founded();
+    if fresh {
+        // Before the log, whose name is in it.
+        identity.begin(&**disk, nonce).map_err(cannot_write())?;
+    }
     let mut log = Boot::new();
     let options = Options {
-        must_exist: identity.founded(),
+        must_exist: !fresh,
         ..Options::new(identity.log())
     };
     let wal = Wal::open(disk.clone(), options, &mut |record| log.record(record))?;
-    identity.found(&**disk).map_err(StartError::io(format!(
-        "write {}",
-        dir.join("identity").display()
-    )))?;
+    identity.found(&**disk).map_err(cannot_write())?;
     let machine = open(disk.clone()).map_err(StartError::Machine)?;
-    let drawn = StartError::io("draw random numbers");
-    let (seed, nonce) = random().and_then(|seed| Ok((seed, random()?))).map_err(drawn)?;
     let node = NodeConfig {
         heartbeat: nanos(config.heartbeat),
         election: nanos(config.election),
+        priority: config.priority,
+        leases: config.leases,
+        features: config.features,
         max_proposal: config.max_proposal,
         ..NodeConfig::new(config.id, nonce, seed)
     };
-    let initial = quorate_raft::Config::of(config.members.keys().copied());
+    let initial = (!identity.joins()).then(|| founding(config));
     let (node, first) = log
-        .finish(node, Some(initial), machine.applied(), machine.durable())
+        .finish(node, initial, machine.applied(), machine.durable())
         .map_err(|error| StartError::Boot {
             dir: dir.clone(),
             why: error.to_string(),
         })?;
-    identity.begin(&**disk, nonce).map_err(StartError::io(format!(
-        "write {}",
-        dir.join("identity").display()
-    )))?;
+    if !fresh {
+        // Last, so that starts that fail are not counted: only so many are remembered.
+        identity.begin(&**disk, nonce).map_err(cannot_write())?;
+    }
     Ok(Opened {
         wal,
         myself: introduce(config, &identity, &node),
+        hearsay: hearsay(config, &identity, &node),
         node,
         machine,
         first,
@@ -294,38 +339,102 @@ fn open_state<S: StateMachine>(
     })
 }
 
+/// Finds out whose directory this is, or makes it this node's.
+fn settle(config: &mut Config, disk: &dyn Disk) -> Result<Identity, StartError> {
+    let dir = &config.data_dir;
+    let known = Identity::read(disk, dir)?;
+    if known.is_none_or(|known| !known.founded())
+        && let Some(problem) = config.founding_problem()
+    {
+        return Err(StartError::Config(problem));
+    }
+    let claim = Claim {
+        cluster: config.cluster,
+        member: config.id,
+        name: &config.name,
+        token: config.token.as_deref(),
+        joins: config.join,
+    };
+    let mut identity = Identity::settle(disk, dir, &claim, &mut random)?;
+    if !identity.founded() {
+        let members = config.members.iter();
+        let addresses = members.map(|(id, member)| (*id, member.addresses.clone()));
+        identity.set_members(&addresses.collect());
+    }
+    (config.cluster, config.id) = (identity.cluster(), identity.member());
+    Ok(identity)
+}
+
+/// The configuration that a cluster begins with.
+fn founding(config: &Config) -> quorate_raft::Config {
+    let mut founding = quorate_raft::Config::of(config.members.keys().copied());
+    // Releases that know no membership changes do not know descriptions, either.
+    if config.features >= MEMBERSHIP_LEVEL {
+        let members = config.members.iter();
+        founding.about = members.map(|(id, member)| (*id, member.encode())).collect();
+    }
+    founding
+}
+
+/// Where members are reached as far as the log does not say. What the node is told at this start goes before what it was told at the first:
+/// in a cluster without descriptions, that is how a member moves. But whoever is told of by nobody else may not be a member at all.
+fn hearsay(config: &Config, identity: &Identity, node: &Node) -> BTreeMap<NodeId, Vec<String>> {
+    let mut hearsay = identity.members();
+    for (id, member) in &config.members {
+        if hearsay.contains_key(id) || node.raft().config().is_member(*id) {
+            hearsay.insert(*id, member.addresses.clone());
+        }
+    }
+    hearsay
+}
+
 /// What the node says of itself to its peers.
 fn introduce(config: &Config, identity: &Identity, node: &Node) -> Myself {
     let raft = node.raft();
+    let described = raft.config().about.get(&config.id);
+    let described = described.map(|about| Member::decode(config.id, about).addresses);
+    let told = || {
+        config
+            .members
+            .get(&config.id)
+            .map(|member| member.addresses.clone())
+    };
+    let addresses = described
+        .filter(|addresses| !addresses.is_empty())
+        .or_else(told)
+        .or_else(|| identity.members().remove(&config.id));
+    let election = u32::try_from(config.election.as_millis()).unwrap_or(u32::MAX);
     Myself {
         id: config.id,
         cluster: config.cluster,
-        features: FEATURE_LEVEL,
+        features: config.features,
         boot: identity.boot(),
         papers: Papers {
             incarnation: identity.incarnation(),
-            nonces: identity.nonces(),
+            nonces: identity.nonces().to_vec(),
             term: raft.term(),
             last: raft.last().index,
-            leases: None,
-            addresses: config.members.get(&config.id).cloned().into_iter().collect(),
+            leases: config.leases.then_some(election),
+            addresses: addresses.unwrap_or_default(),
         },
     }
 }
 
-fn share<S: StateMachine>(config: &Config) -> (Arc<Shared<S>>, Links) {
+fn share<S: StateMachine>(config: &Config, opened: &Opened<S>) -> (Arc<Shared<S>>, Links) {
     let links = Links::new(config.id);
-    let members = config.members.iter();
-    links.set_members(
-        members
-            .map(|(id, address)| (*id, vec![address.clone()]))
-            .collect(),
-        quorate_raft::Config::of(config.members.keys().copied()),
-        BTreeSet::new(),
-    );
+    let raft = opened.node.raft();
+    // Nobody to dial yet, but whoever was removed is not let in.
+    let removed = raft.log().config_at(raft.commit()).removed.clone();
+    links.set_members(BTreeMap::new(), raft.config().clone(), removed);
     let status = Status {
         id: config.id,
         cluster: config.cluster,
+        term: raft.term(),
+        commit: raft.commit(),
+        applied: opened.machine.applied().index,
+        durable: opened.machine.durable(),
+        last_log: raft.last(),
+        membership: Arc::new(Membership::of(raft.config())),
         ..Status::default()
     };
     let shared = Arc::new(Shared {

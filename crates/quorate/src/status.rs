@@ -1,8 +1,11 @@
 //! What a node says about itself: a small value, always there to be read without asking the node.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use quorate_base::{Index, LogId, NodeId, Term};
+
+use crate::membership::Membership;
 
 /// A node's role (paper §5.1, thesis §9.6).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -53,8 +56,8 @@ pub struct PeerStatus {
 
 /// A node's state at one moment.
 ///
-/// Receivers of [`Handle::subscribe`](crate::Handle::subscribe) are woken when term, leader, role, space or a connection
-/// changes; the indexes move on without waking anybody.
+/// Receivers of [`Handle::subscribe`](crate::Handle::subscribe) are woken when term, leader, role, space, the membership or a
+/// connection changes; the indexes move on without waking anybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// This member.
@@ -79,7 +82,9 @@ pub struct Status {
     pub space: Space,
     /// Whether the node is stopping or has stopped.
     pub stopping: bool,
-    /// The other members.
+    /// Who belongs to the cluster. Empty on a node that has joined and not heard of a leader yet.
+    pub membership: Arc<Membership>,
+    /// The other members, learners included.
     pub peers: BTreeMap<NodeId, PeerStatus>,
 }
 
@@ -96,6 +101,7 @@ impl Status {
             || self.role != other.role
             || self.space != other.space
             || self.stopping != other.stopping
+            || self.membership != other.membership
             || self.peers.len() != other.peers.len()
             || self
                 .peers
@@ -123,6 +129,15 @@ mod tests {
             ..Status::default()
         };
         assert!(before.differs_audibly(&led));
+        let membership = Membership {
+            learners: [(NodeId(2), quorate_raft::Promote::Never)].into(),
+            ..Membership::default()
+        };
+        let grown = Status {
+            membership: Arc::new(membership),
+            ..Status::default()
+        };
+        assert!(before.differs_audibly(&grown));
         let peers = BTreeMap::from([(
             NodeId(2),
             PeerStatus {

@@ -288,6 +288,9 @@ impl tracing::Subscriber for Lines {
 #[tokio::test]
 async fn a_member_of_another_cluster_is_refused_and_both_sides_say_so_once() {
     let lines = Lines::default();
+    // While there is only one dispatcher, whether anybody listens to an event is asked on the thread where it first happens and then
+    // remembered for all: another test's thread would answer for this one.
+    let _another = tracing::Dispatch::new(Lines::default());
     let _guard = tracing::subscriber::set_default(lines.clone());
     let prepared = Cluster::prepare(2);
     let listen = |id: u64| {

@@ -4,7 +4,6 @@ mod common;
 
 use std::future::{Future, poll_fn};
 use std::task::Poll;
-use std::time::Duration;
 
 use bytes::Bytes;
 use common::*;
@@ -194,7 +193,7 @@ async fn a_directory_is_used_by_one_node_of_one_member_only() {
     assert!(matches!(error, StartError::WrongCluster { .. }), "{error}");
     let mut other = alone(dir.path());
     other.id = NodeId(2);
-    other.members = [(NodeId(2), "127.0.0.1:0".to_owned())].into();
+    other.members = [(NodeId(2), "127.0.0.1:0".into())].into();
     let error = start(other, Sum::open).await.unwrap_err();
     assert!(matches!(error, StartError::WrongMember { .. }), "{error}");
 }

@@ -6,11 +6,13 @@
 //! whoever waits. So one write and one sync serve everything that came in a turn, and messages leave while the disk works.
 
 mod host;
+mod members;
 mod replies;
 mod stop;
 mod telling;
 mod watchdog;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,18 +20,21 @@ use quorate_base::{NodeId, StateMachine};
 use quorate_node::Node;
 use quorate_node::event::{Effects, Event, MachineOp, Nanos};
 use quorate_node::message::PeerMessage;
+use quorate_raft::Change;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::error::{Fatal, ProposeError, ReadError, Reason};
+use crate::error::{ChangeError, ChangeRefusal, Fatal, ProposeError, ReadError, Reason};
 use crate::flusher::{Flushed, Flusher};
 use crate::handle::Shared;
-use crate::inbox::{Done, Look, Request};
+use crate::inbox::{ChangeReply, Done, Look, Request};
 use crate::log_thread::{DiskOp, LogThread};
+use crate::membership::Membership;
 use crate::peer::{Inbound, Links, Network};
 use crate::status::Space;
 use crate::work::Report;
 use host::Host;
+use members::Roll;
 use replies::{Readers, Replies, reason};
 use stop::Stop;
 use telling::Telling;
@@ -51,6 +56,8 @@ pub(crate) struct Parts<S: StateMachine> {
     pub flusher: Flusher<S>,
     pub log: LogThread,
     pub links: Links,
+    /// Where members are reached as far as the log does not say.
+    pub hearsay: BTreeMap<NodeId, Vec<String>>,
     pub network: Network,
     pub frames: mpsc::Receiver<Inbound>,
     pub shared: Arc<Shared<S>>,
@@ -73,9 +80,10 @@ pub(crate) struct Driver<S: StateMachine> {
     election: Nanos,
     timeout: Nanos,
     telling: Telling,
+    roll: Roll,
     stop: Stop,
     watchdog: Watchdog,
-    /// When a leader whose disk is full or silent may next try to hand over.
+    /// When a leader whose disk is full may next try to hand over.
     next_handover: Nanos,
     /// When to ask the machine for a job again.
     next_tend: Nanos,
@@ -106,15 +114,18 @@ impl<S: StateMachine> Driver<S> {
             flusher,
             log,
             links,
+            hearsay,
             network,
             frames,
             shared,
             began,
         } = parts;
+        let roll = Roll::new(hearsay, config.members.clone(), node.raft().config());
         Driver {
             host: Host::new(machine, flusher, shared.clone()),
             replies: Replies::new(shared.metrics.clone()),
             telling: Telling::new(&config),
+            roll,
             _closing: Closing(shared.clone()),
             shared,
             node,
@@ -146,6 +157,10 @@ impl<S: StateMachine> Driver<S> {
         self.step_all(now, events);
         loop {
             self.turn()?;
+            if self.has_left(self.now()) {
+                self.links.farewell().await;
+                return Err(Fatal::Removed);
+            }
             if matches!(self.stop, Stop::Done) {
                 return Ok(());
             }
@@ -167,6 +182,7 @@ impl<S: StateMachine> Driver<S> {
             self.node.next_deadline(),
             self.stop.deadline(),
             self.watchdog.deadline(),
+            self.roll.leaving_by,
         ];
         let deadline = deadlines.into_iter().flatten().fold(self.next_tend, Nanos::min);
         let until = self.began + Duration::from_nanos(deadline);
@@ -214,16 +230,20 @@ impl<S: StateMachine> Driver<S> {
         for done in batch.done {
             self.take_done(now, done)?;
         }
+        // Only now: after a pause before the inbox, an older time would let a lease look valid to requests that came after its end.
+        let now = self.now();
         let local = self.take_requests(now, batch.requests);
         if self.node.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.node.step(now, Event::Wake);
         }
-        self.flee_bad_disk(now);
+        self.flee_full_disk(now);
+        self.describe_members(now);
         self.tend(now);
         self.carry_out_all(now)?;
         local.into_iter().for_each(|look| self.host.look(look));
         self.go_on_stopping(now);
         self.carry_out_all(now)?;
+        self.follow_membership();
         self.tell();
         Ok(())
     }
@@ -310,10 +330,10 @@ impl<S: StateMachine> Driver<S> {
                     arrived,
                     reply,
                 } => {
-                    let refuse = match (&self.stop, self.telling.space) {
-                        (Stop::No, Space::Ok | Space::Low) => None,
-                        (Stop::No, Space::Out) => Some(Reason::NoSpace),
-                        _ => Some(Reason::Stopped),
+                    let refuse = match self.telling.space {
+                        _ if self.telling.stopping => Some(Reason::Stopped),
+                        Space::Ok | Space::Low => None,
+                        Space::Out => Some(Reason::NoSpace),
                     };
                     if let Some(why) = refuse {
                         let _ = reply.send(Err(ProposeError::NotDone(why)));
@@ -332,6 +352,11 @@ impl<S: StateMachine> Driver<S> {
                 Request::Read(look) => looks.push(look),
                 Request::Local(look) => local.push(look),
                 Request::Confirm(reply) => confirms.push(reply),
+                Request::Reconfigure {
+                    changes,
+                    force,
+                    reply,
+                } => self.reconfigure(now, changes, force, reply),
                 Request::Transfer(to) => self.node.step(now, Event::Transfer(to)),
                 Request::Shutdown => self.begin_stopping(now),
             }
@@ -361,14 +386,34 @@ impl<S: StateMachine> Driver<S> {
         local
     }
 
-    /// A leader that cannot write should not lead; while nobody takes over, it tries again now and then.
-    fn flee_bad_disk(&mut self, now: Nanos) {
+    fn reconfigure(&mut self, now: Nanos, changes: Vec<Change>, force: bool, reply: ChangeReply) {
+        if self.telling.stopping {
+            let why = ChangeRefusal::Request(Reason::Stopped);
+            let _ = reply.send(Err(ChangeError::NotDone(why)));
+            return;
+        }
+        let token = self.replies.change(reply);
+        let deadline = now.saturating_add(self.timeout);
+        self.node.step(
+            now,
+            Event::Reconfigure {
+                token,
+                changes,
+                force,
+                deadline,
+            },
+        );
+    }
+
+    /// A leader whose disk is full should not lead; while nobody takes over, it tries again now and then. (A silent disk the node itself
+    /// notices.)
+    fn flee_full_disk(&mut self, now: Nanos) {
         if self.watchdog.barks(now) {
             self.shared.metrics.disk_stalls.add(1);
             tracing::warn!("the disk has not answered for half an election timeout");
         }
-        let bad = self.telling.space != Space::Ok || self.watchdog.is_stalled(now);
-        if bad && now >= self.next_handover && self.node_leads() && self.telling.someone_is_connected() {
+        let full = self.telling.space != Space::Ok;
+        if full && now >= self.next_handover && self.node_leads() && self.heir_is_connected() {
             self.next_handover = now + 2 * self.election;
             tracing::warn!("handing over leadership, since this node cannot write");
             self.node.step(now, Event::Transfer(None));
@@ -378,6 +423,7 @@ impl<S: StateMachine> Driver<S> {
     fn tend(&mut self, now: Nanos) {
         if now >= self.next_tend {
             self.next_tend = now + TEND_EVERY;
+            self.note_peers();
             let mut events = Vec::new();
             self.host.tend(&mut events);
             self.step_all(now, events);
@@ -406,15 +452,20 @@ impl<S: StateMachine> Driver<S> {
             send,
             answers,
             reads,
-            changed: _,
-            membership: _,
-            removed: _,
+            changed,
+            membership,
+            removed,
             fatal,
         } = effects;
         if let Some(why) = fatal {
             return Err(Fatal::Node(why));
         }
         let mut events = Vec::new();
+        // First, since the messages below may be the first ones to new members.
+        if let Some(config) = membership {
+            self.roll.replace(&config);
+            self.follow_membership();
+        }
         for (to, message) in send {
             if let Err(message) = self.links.send(to, message) {
                 self.telling.dropped(&self.shared.metrics, to);
@@ -437,6 +488,18 @@ impl<S: StateMachine> Driver<S> {
         }
         for (token, result) in reads {
             self.answer_readers(token, result);
+        }
+        for (token, end) in changed {
+            let log = self.node.raft().log();
+            let made = end.map(|index| match index < log.base().last.index {
+                // Applied, made durable and compacted away all in this turn.
+                true => Membership::of(log.config()),
+                false => Membership::of(log.config_at(index)),
+            });
+            self.replies.changed(token, made);
+        }
+        if removed {
+            self.removed(now);
         }
         self.step_all(now, events);
         Ok(())

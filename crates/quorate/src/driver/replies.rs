@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use quorate_base::{StateMachine, Term};
-use quorate_node::event::{Failure, Token};
+use quorate_node::event::{ChangeFailure, Failure, Token};
+use quorate_raft::{BadChange, ChangeRefused};
 use tokio::sync::oneshot;
 
-use crate::error::{ProposeError, ReadError, Reason};
-use crate::inbox::Look;
+use crate::error::{ChangeError, ChangeRefusal, ProposeError, ReadError, Reason};
+use crate::inbox::{ChangeReply, Look};
+use crate::membership::Membership;
 use crate::metrics::Metrics;
 
 /// Whoever waits for one proposal.
@@ -42,6 +44,7 @@ pub(crate) struct Replies<S: StateMachine> {
     last: Token,
     proposals: HashMap<Token, (Instant, Reply<S>)>,
     reads: BTreeMap<Token, Readers<S>>,
+    changes: BTreeMap<Token, ChangeReply>,
     metrics: Arc<Metrics>,
 }
 
@@ -51,6 +54,7 @@ impl<S: StateMachine> Replies<S> {
             last: 0,
             proposals: HashMap::new(),
             reads: BTreeMap::new(),
+            changes: BTreeMap::new(),
             metrics,
         }
     }
@@ -72,6 +76,22 @@ impl<S: StateMachine> Replies<S> {
         let token = self.token();
         self.reads.insert(token, readers);
         token
+    }
+
+    /// Notes a membership change; answers its token.
+    pub(crate) fn change(&mut self, reply: ChangeReply) -> Token {
+        let token = self.token();
+        self.changes.insert(token, reply);
+        token
+    }
+
+    /// A membership change has ended, with this membership if it was done.
+    pub(crate) fn changed(&mut self, token: Token, end: Result<Membership, ChangeFailure>) {
+        let reply = self
+            .changes
+            .remove(&token)
+            .expect("a membership change is answered once");
+        let _ = reply.send(end.map_err(change_error));
     }
 
     /// A proposal was applied here.
@@ -120,4 +140,31 @@ pub(crate) fn reason(why: quorate_node::event::Reason) -> Reason {
         Theirs::TooLarge => Reason::TooLarge,
         Theirs::Stopping => Reason::Stopped,
     }
+}
+
+/// Likewise for membership changes.
+fn change_error(failure: ChangeFailure) -> ChangeError {
+    use ChangeRefused as Why;
+    ChangeError::NotDone(match failure {
+        ChangeFailure::Unknown(why) => return ChangeError::Unknown(reason(why)),
+        ChangeFailure::NotDone(why) => ChangeRefusal::Request(reason(why)),
+        ChangeFailure::Level => ChangeRefusal::Level,
+        ChangeFailure::Refused(why) => match why {
+            Why::NotLeader(_) => ChangeRefusal::Request(Reason::NoLeader),
+            Why::Transferring => ChangeRefusal::Transferring,
+            Why::Pending => ChangeRefusal::Pending,
+            Why::NotCaughtUp(id) => ChangeRefusal::NotCaughtUp(id),
+            Why::WouldLoseQuorum => ChangeRefusal::WouldLoseQuorum,
+            Why::Bad(bad) => match bad {
+                BadChange::NotMember(id) => ChangeRefusal::NotMember(id),
+                BadChange::AlreadyMember(id) => ChangeRefusal::AlreadyMember(id),
+                BadChange::WasRemoved(id) => ChangeRefusal::WasRemoved(id),
+                BadChange::NotLearner(id) => ChangeRefusal::NotLearner(id),
+                BadChange::NoVoters => ChangeRefusal::NoVoters,
+                BadChange::Nothing => ChangeRefusal::Nothing,
+                // Nobody here asks for that, so the leader that says so means something else.
+                BadChange::LowerLevel => ChangeRefusal::Nothing,
+            },
+        },
+    })
 }

@@ -39,14 +39,14 @@ impl<S: StateMachine> Driver<S> {
         self.stop = Stop::HandOver {
             until: now + self.election,
         };
-        if self.node_leads() && self.telling.someone_is_connected() {
+        if self.node_leads() && self.heir_is_connected() {
             self.node.step(now, Event::Transfer(None));
         }
     }
 
     pub(super) fn go_on_stopping(&mut self, now: Nanos) {
         if let Stop::HandOver { until } = self.stop {
-            let led = !self.node_leads() || !self.telling.someone_is_connected();
+            let led = !self.node_leads() || !self.heir_is_connected();
             if (led && self.replies.waiting() == 0) || now >= until {
                 self.stop = Stop::Flush {
                     upto: self.host.applied(),

@@ -15,6 +15,7 @@ use crate::status::{PeerStatus, Role, Space, Status};
 pub(crate) struct Telling {
     id: NodeId,
     cluster: u64,
+    /// Whoever a connection is, or was, up to.
     connected: BTreeMap<NodeId, bool>,
     pub(crate) space: Space,
     pub(crate) stopping: bool,
@@ -22,11 +23,10 @@ pub(crate) struct Telling {
 
 impl Telling {
     pub(crate) fn new(config: &Config) -> Telling {
-        let others = config.members.keys().filter(|id| **id != config.id);
         Telling {
             id: config.id,
             cluster: config.cluster,
-            connected: others.map(|id| (*id, false)).collect(),
+            connected: BTreeMap::new(),
             space: Space::Ok,
             stopping: false,
         }
@@ -43,8 +43,8 @@ impl Telling {
         }
     }
 
-    pub(crate) fn someone_is_connected(&self) -> bool {
-        self.connected.values().any(|connected| *connected)
+    fn is_connected(&self, id: NodeId) -> bool {
+        self.connected.get(&id).copied().unwrap_or(false)
     }
 
     pub(crate) fn space(&mut self, space: Space) {
@@ -70,6 +70,13 @@ impl<S: StateMachine> Driver<S> {
         self.leading_term().is_some()
     }
 
+    /// Whether there is a connection to somebody who could take over the leadership.
+    pub(super) fn heir_is_connected(&self) -> bool {
+        let voters = self.roll.membership.voters.iter();
+        let mut heirs = voters.filter(|id| **id != self.telling.id);
+        heirs.any(|heir| self.telling.is_connected(*heir))
+    }
+
     /// The term in which this node leads, if it does.
     pub(super) fn leading_term(&self) -> Option<Term> {
         let raft = self.node.raft();
@@ -78,16 +85,15 @@ impl<S: StateMachine> Driver<S> {
 
     fn status(&self) -> Status {
         let raft = self.node.raft();
-        let mut peers: BTreeMap<NodeId, PeerStatus> = BTreeMap::new();
-        for (id, connected) in &self.telling.connected {
-            peers.insert(
-                *id,
-                PeerStatus {
-                    connected: *connected,
-                    matched: None,
-                },
-            );
-        }
+        let others = self.roll.membership.members.keys().copied();
+        let unmatched = |id| PeerStatus {
+            connected: self.telling.is_connected(id),
+            matched: None,
+        };
+        let mut peers: BTreeMap<NodeId, PeerStatus> = others
+            .filter(|id| *id != self.telling.id)
+            .map(|id| (id, unmatched(id)))
+            .collect();
         for (id, progress) in raft.peers() {
             if let Some(peer) = peers.get_mut(&id) {
                 peer.matched = Some(progress.matched);
@@ -105,6 +111,7 @@ impl<S: StateMachine> Driver<S> {
             last_log: raft.last(),
             space: self.telling.space,
             stopping: self.telling.stopping,
+            membership: self.roll.membership.clone(),
             peers,
         }
     }

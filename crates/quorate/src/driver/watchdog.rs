@@ -1,4 +1,4 @@
-//! Notices a disk that neither answers nor fails. Only the noticing; what to do about it is the driver's affair.
+//! Notices a disk that neither answers nor fails, for the log and the metrics. What is done about it is the node's affair.
 
 use std::collections::VecDeque;
 
@@ -45,14 +45,13 @@ impl Watchdog {
         }
     }
 
-    /// Whether the disk is silent for too long.
-    pub(crate) fn is_stalled(&self, now: Nanos) -> bool {
+    fn is_stalled(&self, now: Nanos) -> bool {
         self.out
             .front()
             .is_some_and(|(_, handed)| now >= handed + self.patience)
     }
 
-    /// Whether it is, and this is news.
+    /// Whether the disk is silent for too long, and this is news.
     pub(crate) fn barks(&mut self, now: Nanos) -> bool {
         let news = self.is_stalled(now) && !self.barked;
         self.barked |= news;

@@ -166,6 +166,19 @@ impl Links {
         peers.iter().for_each(|(id, link)| link.dial(*id, dialing, tasks));
     }
 
+    /// Ends all connections that this node has made as soon as what is queued has been sent, or after a second.
+    pub(crate) async fn farewell(&self) {
+        let mut tasks = {
+            let mut state = self.lock();
+            state.dialing = None;
+            for link in state.peers.values() {
+                link.leaving.send_replace(true);
+            }
+            std::mem::take(&mut state.tasks)
+        };
+        while tasks.join_next().await.is_some() {}
+    }
+
     /// Ends all connections that this node has made.
     pub(crate) fn end(&self) {
         let mut state = self.lock();
