@@ -8,11 +8,11 @@ mod common;
 
 use std::error::Error;
 
-use common::show::log_line;
+use common::show::{config, log_line};
 use common::{Cluster, n};
 use goldenscript::Context;
 use quorate_base::Index;
-use quorate_raft::{Config, Input, Limits, Promote, RoleKind, Timer};
+use quorate_raft::{Change, Config, Input, Limits, Priority, Promote, RoleKind, Timer};
 
 /// What a script can say. After each command the node it names does all it can by itself, disk and state machine included.
 #[derive(goldenscript::Command)]
@@ -65,6 +65,23 @@ enum Command {
     Release(u64),
     Crash(u64),
     Start(u64),
+    /// A server with an empty log that knows nobody, to be added.
+    Join(u64),
+    /// A change is asked of a node: "add 4", "add 4 to vote" (once it has caught up), "promote 4", "remove 1", or several with commas;
+    /// `forced` or not.
+    Change(u64, String, #[arg(optional)] Option<String>),
+    /// Nodes lead this gladly: low, normal, high.
+    Priorities(#[arg(optional)] Vec<String>),
+    /// Lease reads are on.
+    Leases,
+    /// Time passes, in thousandths of the election timeout.
+    Pass(u64),
+    /// Whether a node would serve a read by its lease, and where.
+    Lease(u64),
+    /// A node's disk hangs, and its driver says so.
+    Stall(u64),
+    /// Which configuration is in force at each node.
+    Members,
     /// The log is compacted up to an index.
     Compact(u64, u64),
     /// Where everybody stands.
@@ -183,9 +200,93 @@ impl Script {
                     cluster.show(line);
                 }
             }
+            _ => self.do_membership(command)?,
         }
         Ok(())
     }
+
+    fn do_membership(&mut self, command: &Command) -> Result<(), Box<dyn Error>> {
+        let cluster = &mut self.cluster;
+        match command {
+            Command::Join(id) => cluster.join(n(*id)),
+            Command::Change(at, what, forced) => {
+                cluster.change(n(*at), &changes(what)?, forced.as_deref() == Some("forced"));
+                cluster.settle(n(*at));
+            }
+            Command::Priorities(list) => {
+                for (id, word) in (1..).map(n).zip(list) {
+                    cluster.node(id).priority = match word.as_str() {
+                        "low" => Priority::Low,
+                        "normal" => Priority::Normal,
+                        "high" => Priority::High,
+                        other => return Err(format!("no priority is called {other}").into()),
+                    };
+                    cluster.restart(id);
+                }
+            }
+            Command::Leases => {
+                for id in cluster.ids() {
+                    cluster.node(id).leases = true;
+                    cluster.restart(id);
+                }
+            }
+            Command::Pass(time) => cluster.pass(*time),
+            Command::Lease(id) => {
+                let line = match cluster.lease_read(n(*id)) {
+                    Some(index) => format!("n{id} may read at {index}"),
+                    None => format!("n{id} has no lease"),
+                };
+                cluster.show(line);
+            }
+            Command::Stall(id) => {
+                cluster.step(n(*id), Input::DiskStalled);
+                cluster.settle(n(*id));
+            }
+            Command::Members => {
+                for id in cluster
+                    .ids()
+                    .into_iter()
+                    .filter(|id| cluster.is_up(*id))
+                    .collect::<Vec<_>>()
+                {
+                    let raft = cluster.raft(id);
+                    let state = match (raft.is_removed(), raft.config_is_settled()) {
+                        (true, _) => ", and is removed",
+                        (false, true) => "",
+                        (false, false) => ", not settled",
+                    };
+                    let line = format!("n{id} knows {}{state}", config(raft.config()));
+                    cluster.show(line);
+                }
+            }
+            _ => return Err("no such command".into()),
+        }
+        Ok(())
+    }
+}
+
+fn changes(what: &str) -> Result<Vec<Change>, Box<dyn Error>> {
+    let change = |words: Vec<&str>| -> Result<Change, Box<dyn Error>> {
+        let id = n(words.get(1).ok_or("which node?")?.parse()?);
+        let promote = match words.get(2..) {
+            None | Some([]) => Promote::Never,
+            Some(["to", "vote"]) => Promote::WhenCaughtUp,
+            Some(other) => return Err(format!("{other:?}?").into()),
+        };
+        match words[0] {
+            "add" => Ok(Change::AddLearner {
+                id,
+                promote,
+                about: Box::default(),
+            }),
+            "promote" => Ok(Change::Promote(id)),
+            "remove" => Ok(Change::Remove(id)),
+            other => Err(format!("no change is called {other}").into()),
+        }
+    };
+    what.split(", ")
+        .map(|words| change(words.split_whitespace().collect()))
+        .collect()
 }
 
 fn numbers(list: &str) -> Result<Vec<u64>, std::num::ParseIntError> {

@@ -2,7 +2,7 @@
 
 use quorate_base::NodeId;
 use quorate_base::{Index, LogId};
-use quorate_raft::{Body, Config, Effects, EntryShape, Raft, Refused, RoleKind, Write};
+use quorate_raft::{Body, ChangeEnd, Config, Effects, EntryShape, Raft, Refused, RoleKind, Write};
 
 use super::{Cluster, Parcel, What};
 
@@ -85,6 +85,9 @@ impl Cluster {
         for (token, why) in &effects.refused {
             self.show(format!("n{id} refuses proposal {token}: {}", refused(why)));
         }
+        for (token, end) in &effects.changed {
+            self.show(format!("n{id} ends change {token}: {}", ended(end)));
+        }
         for (token, answer) in &effects.reads {
             let line = match answer {
                 Ok(index) => format!("n{id} may serve read {token} at {index}"),
@@ -109,6 +112,14 @@ fn refused(why: &Refused) -> String {
         Refused::NotLeader(Some(leader)) => format!("n{leader} leads"),
         Refused::Transferring => "leadership is being transferred".into(),
         Refused::Busy => "too much is waiting to be committed".into(),
+    }
+}
+
+fn ended(end: &ChangeEnd) -> String {
+    match end {
+        ChangeEnd::Done(index) => format!("done at {index}"),
+        ChangeEnd::Refused(why) => format!("refused, {why:?}"),
+        ChangeEnd::Unknown => "unknown, since this node leads no longer".into(),
     }
 }
 
@@ -141,14 +152,22 @@ fn entries(prev: LogId, entries: &[EntryShape]) -> String {
     ids.collect::<Vec<_>>().join(" ")
 }
 
-fn config(config: &Config) -> String {
+/// A configuration: the voters, those of the old half, and who else is known.
+pub fn config(config: &Config) -> String {
     let list = |ids: &std::collections::BTreeSet<NodeId>| {
         ids.iter()
             .map(|id| format!("n{id}"))
             .collect::<Vec<_>>()
             .join(",")
     };
-    format!("({}/{})", list(&config.voters), list(&config.outgoing))
+    let learners = config.learners.keys().copied().collect();
+    let mut more = String::new();
+    for (word, ids) in [(" learning ", &learners), (" removed ", &config.removed)] {
+        if !ids.is_empty() {
+            more = format!("{more}{word}{}", list(ids));
+        }
+    }
+    format!("({}/{}{more})", list(&config.voters), list(&config.outgoing))
 }
 
 fn what(what: &What) -> String {
