@@ -17,8 +17,6 @@ pub(crate) enum Report {
     Space(Space),
     /// The node cannot go on.
     Failed(Fatal),
-    /// A peer refuses this node for good, and says why.
-    Refused(String),
 }
 
 /// Where reports go.

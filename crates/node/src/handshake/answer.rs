@@ -8,6 +8,7 @@
 //! | 2 | refused for good |
 //! | 3 | refused for now |
 //! | 4 | the membership, to an inquiry: cluster (8), the listener's id (8), configuration, CRC32C of these (4) |
+//! | 5 | refused for good, since it was removed from the cluster |
 
 use bytes::Bytes;
 use quorate_base::NodeId;
@@ -47,6 +48,15 @@ pub enum Verdict {
     Retry,
     /// This never changes: the dialler has to end.
     Final,
+    /// Neither does this: the dialler was removed from the cluster.
+    Removed,
+}
+
+impl Verdict {
+    /// Whether the dialler has to end.
+    pub fn is_final(self) -> bool {
+        matches!(self, Verdict::Final | Verdict::Removed)
+    }
 }
 
 /// What someone who wants to join is told.
@@ -70,6 +80,7 @@ impl Answer {
                     Verdict::Protocol => 1,
                     Verdict::Final => 2,
                     Verdict::Retry => 3,
+                    Verdict::Removed => 5,
                 };
                 let cut = (0..=why.len().min(MAX_LEN.0))
                     .rev()
@@ -98,6 +109,7 @@ impl Answer {
             4 => return Welcome::decode(body).map(Answer::Welcome),
             1 => Verdict::Protocol,
             2 => Verdict::Final,
+            5 => Verdict::Removed,
             // Whatever a later version means by others, it is no acceptance.
             _ => Verdict::Retry,
         };

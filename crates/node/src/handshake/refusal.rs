@@ -173,7 +173,8 @@ impl Refusal {
         use Refusal::*;
         match self {
             NotAPeer | Protocol { .. } => Verdict::Protocol,
-            Removed { .. } | Wiped { .. } | OlderData { .. } | Duplicate { .. } => Verdict::Final,
+            Removed { .. } => Verdict::Removed,
+            Wiped { .. } | OlderData { .. } | Duplicate { .. } => Verdict::Final,
             WrongCluster { .. }
             | WrongMember { .. }
             | Impostor { .. }

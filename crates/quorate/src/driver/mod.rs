@@ -286,7 +286,6 @@ impl<S: StateMachine> Driver<S> {
         let mut events = Vec::new();
         match done {
             Done::Report(Report::Failed(fatal)) | Done::Flushed(Flushed::Failed(fatal)) => return Err(fatal),
-            Done::Report(Report::Refused(why)) => return Err(Fatal::Refused(why)),
             Done::Report(Report::Events(reported)) => {
                 self.telling.links(&reported);
                 self.watchdog.answered(&reported);

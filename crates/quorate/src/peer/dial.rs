@@ -17,6 +17,7 @@ use super::inquire::exchange;
 use super::links::Dialing;
 use super::outbox::{Item, Outbox};
 use super::{Jitter, Lane, tune};
+use crate::error::Fatal;
 use crate::metrics::PeerMetrics;
 use crate::work::Report;
 
@@ -62,6 +63,8 @@ enum Failed {
     Protocol(String),
     /// The other side never wants to hear of this node again.
     ForGood(String),
+    /// This node was removed from the cluster.
+    Removed,
 }
 
 impl Dialer {
@@ -90,7 +93,7 @@ impl Dialer {
                     let why = self.carry(connection, None).await;
                     self.down(&why);
                 }
-                Err(Failed::ForGood(why)) => return self.end_node(why),
+                Err(end @ (Failed::ForGood(_) | Failed::Removed)) => return self.end_node(end),
                 // The same reason again is no news.
                 Err(Failed::Now(why) | Failed::Protocol(why)) if why != said => {
                     tracing::warn!(peer = %format_args!("{:016x}", self.peer.0), addresses = ?*self.addresses.borrow(), %why, "peer is not reachable");
@@ -112,11 +115,15 @@ impl Dialer {
         }
     }
 
-    /// A peer has recorded that this node is not, or no longer, what it claims to be: it must not go on.
-    fn end_node(&self, why: String) {
+    /// This node must not go on: a peer has recorded that it is not, or no longer, what it claims to be, or knows that it was removed.
+    fn end_node(&self, end: Failed) {
         let peer = self.peer.0;
-        tracing::error!(peer = %format_args!("{peer:016x}"), %why, "refused for good");
-        (self.shared.reports)(Report::Refused(format!("member {peer:016x} refuses it: {why}")));
+        (self.shared.reports)(match end {
+            Failed::Removed => Report::Failed(Fatal::Removed),
+            Failed::ForGood(why) | Failed::Now(why) | Failed::Protocol(why) => Report::Failed(
+                Fatal::Refused(format!("member {peer:016x} does not let it in: {why}")),
+            ),
+        });
     }
 
     fn up(&self, address: &str) {
@@ -152,11 +159,12 @@ impl Dialer {
                 Ok(connection) => {
                     self.carry(connection, Some(items)).await;
                 }
-                Err(Failed::ForGood(why)) => {
-                    self.end_node(why);
+                Err(failed) => {
+                    if matches!(failed, Failed::ForGood(_) | Failed::Removed) {
+                        self.end_node(failed);
+                    }
                     self.report_dropped(items);
                 }
-                Err(_) => self.report_dropped(items),
             }
             // What was queued behind a connection that broke has not left.
             self.report_dropped(self.outbox.take());
@@ -230,6 +238,7 @@ impl Dialer {
             }),
             Answer::Refused { verdict, why } => Err(match verdict {
                 Verdict::Final => Failed::ForGood(why),
+                Verdict::Removed => Failed::Removed,
                 Verdict::Retry => Failed::Now(format!("refused: {why}")),
                 Verdict::Protocol => Failed::Protocol(format!("refused: {why}")),
             }),

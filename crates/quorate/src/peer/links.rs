@@ -78,7 +78,8 @@ struct State {
     me: NodeId,
     peers: BTreeMap<NodeId, Link>,
     config: Arc<Config>,
-    removed: BTreeSet<NodeId>,
+    /// By a committed configuration.
+    removed: watch::Sender<BTreeSet<NodeId>>,
     /// `None` before the network has started, and after it has ended.
     dialing: Option<Arc<Dialing>>,
     tasks: JoinSet<()>,
@@ -123,18 +124,19 @@ impl Links {
         let mut state = self.lock();
         while state.tasks.try_join_next().is_some() {}
         state.config = Arc::new(config);
-        state.removed = removed;
-        let State {
-            me, peers, removed, ..
-        } = &mut *state;
-        peers.retain(|id, link| {
+        let me = state.me;
+        state.peers.retain(|id, link| {
             let stays = members.contains_key(id) || (link.guest && !removed.contains(id));
             if !stays {
                 link.leaving.send_replace(true);
             }
             stays
         });
-        let me = *me;
+        state.removed.send_if_modified(|before| {
+            let news = *before != removed;
+            *before = removed;
+            news
+        });
         for (id, addresses) in members.into_iter().filter(|(id, _)| *id != me) {
             match state.peers.get_mut(&id) {
                 Some(link) => {
@@ -223,8 +225,18 @@ impl Links {
             features: myself.features,
             level: state.config.level,
             leases: myself.papers.leases,
-            removed: &state.removed,
+            removed: &state.removed.borrow(),
         })
+    }
+
+    /// Resolves when this one has been removed.
+    pub(crate) async fn removed(&self, peer: NodeId) {
+        let mut removed = self.lock().removed.subscribe();
+        let gone = removed.wait_for(|removed| removed.contains(&peer)).await.is_ok();
+        if !gone {
+            // Without its sender everything ends.
+            std::future::pending().await
+        }
     }
 
     /// What one who wants to join is told.

@@ -32,6 +32,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const MAX_STRANGERS: usize = 64;
 /// The same complaint about the same address is repeated at most this often.
 const COMPLAINT_EVERY: Duration = Duration::from_secs(600);
+/// How long one who was removed may still talk.
+const REMOVAL_GRACE: Duration = Duration::from_secs(3);
 /// Complaints remembered.
 const MAX_COMPLAINTS: usize = 64;
 
@@ -110,8 +112,14 @@ impl Porter {
         if let Some(older) = older {
             older.abort();
         }
-        if let Err(why) = self.read_frames(&mut stream, peer).await {
-            self.complain(address, &why);
+        tokio::select! {
+            read = self.read_frames(&mut stream, peer) => {
+                if let Err(why) = read {
+                    self.complain(address, &why);
+                }
+            }
+            // It dials again, and hears why it is not let in: perhaps nobody else can tell it.
+            () = self.removed(peer) => {}
         }
         let mut current = self.lock_current();
         if current
@@ -120,6 +128,12 @@ impl Porter {
         {
             current.remove(&(peer, lane));
         }
+    }
+
+    /// Resolves when the peer has been removed and had the time to hear of it from its leader.
+    async fn removed(&self, peer: NodeId) {
+        self.links.removed(peer).await;
+        tokio::time::sleep(REMOVAL_GRACE).await;
     }
 
     fn lock_current(&self) -> std::sync::MutexGuard<'_, BTreeMap<(NodeId, Lane), AbortHandle>> {

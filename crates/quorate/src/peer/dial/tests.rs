@@ -42,17 +42,17 @@ struct Bench {
     addresses: watch::Sender<Vec<String>>,
     leaving: watch::Sender<bool>,
     events: mpsc::UnboundedReceiver<Event>,
-    refused: mpsc::UnboundedReceiver<String>,
+    ends: mpsc::UnboundedReceiver<Fatal>,
     dialing: tokio::task::JoinHandle<()>,
     _dir: TempDir,
 }
 
 fn bench(address: String) -> Bench {
     let (events_to, events) = mpsc::unbounded_channel();
-    let (refused_to, refused) = mpsc::unbounded_channel();
+    let (ends_to, ends) = mpsc::unbounded_channel();
     let reports: Reports = Arc::new(move |report| match report {
         Report::Events(list) => list.into_iter().for_each(|event| _ = events_to.send(event)),
-        Report::Refused(why) => _ = refused_to.send(why),
+        Report::Failed(fatal) => _ = ends_to.send(fatal),
         _ => {}
     });
     let dir = TempDir::new();
@@ -92,7 +92,7 @@ fn bench(address: String) -> Bench {
         addresses,
         leaving,
         events,
-        refused,
+        ends,
         dialing: tokio::spawn(dialer.run_control()),
         _dir: dir,
     }
@@ -191,19 +191,22 @@ async fn an_old_release_is_spoken_to_as_it_speaks() {
 
 #[tokio::test]
 async fn a_refusal_for_good_ends_the_node_and_one_for_now_does_not() {
-    let (listener, address) = listen().await;
-    let mut bench = bench(address);
-    let (mut stream, _) = accept(&listener).await;
-    stream
-        .write_all(&Answer::from(&Refusal::NotRecorded).encode())
-        .await
-        .unwrap();
-    let (mut stream, _) = accept(&listener).await;
-    let removed = Refusal::Removed { id: NodeId(1) };
-    stream.write_all(&Answer::from(&removed).encode()).await.unwrap();
-    let why = bench.refused.recv().await.unwrap();
-    assert!(why.contains("was removed from this cluster"), "{why}");
-    bench.dialing.await.unwrap();
+    let id = NodeId(1);
+    let (known, shown) = (1, 2);
+    for end in [Refusal::Wiped { id, known, shown }, Refusal::Removed { id }] {
+        let (listener, address) = listen().await;
+        let mut bench = bench(address);
+        for refusal in [Refusal::NotRecorded, end] {
+            let (mut stream, _) = accept(&listener).await;
+            stream.write_all(&Answer::from(&refusal).encode()).await.unwrap();
+        }
+        match (end, bench.ends.recv().await.unwrap()) {
+            (Refusal::Removed { .. }, Fatal::Removed) => {}
+            (_, Fatal::Refused(why)) => assert!(why.contains("its data was lost"), "{why}"),
+            (_, other) => panic!("{other}"),
+        }
+        bench.dialing.await.unwrap();
+    }
 }
 
 #[tokio::test]
