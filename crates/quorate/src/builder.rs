@@ -11,6 +11,7 @@ use quorate_base::{Disk, NodeId, StateMachine};
 use crate::config::Config;
 use crate::error::StartError;
 use crate::handle::Handle;
+use crate::join::Joined;
 use crate::membership::Member;
 use crate::start::{Resources, Running, start_with};
 
@@ -44,6 +45,15 @@ impl Builder {
             config: Config::new(id, cluster, name, BTreeMap::<_, Member>::new(), data_dir),
             resources: Resources::default(),
         }
+    }
+
+    /// A member that was [added](crate::MemberChange::AddLearner) to a running cluster, with an empty directory. `joined` is what
+    /// [`join`](crate::join) has found out.
+    pub fn joining(joined: Joined, data_dir: impl Into<PathBuf>) -> Builder {
+        let mut builder = Builder::new(joined.id, joined.cluster, data_dir);
+        builder.config.members = joined.members;
+        builder.config.join = true;
+        builder
     }
 
     /// One of the members that the cluster is founded with, and where its peer listener is reached (`host:port`). Told of all of them, this

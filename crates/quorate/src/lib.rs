@@ -1,57 +1,64 @@
 //! Replicate a state machine with Raft.
 //!
-//! Implement [`StateMachine`], [`start`] a node on every machine, and [`propose`](Handle::propose) commands to any of them:
-//! each is applied on all nodes in the same order, and answered only when it will never be lost. This crate puts threads,
-//! sockets, a real disk and a real clock around `quorate-node`; every rule of the algorithm is below.
-//!
-//! Three threads (besides the caller's): the *driver* is a task on the caller's tokio runtime, which may be a current-thread
-//! one: it orders inputs, steps the node and applies. The *disk thread* writes the log, one sync for all that waits. The
-//! *flusher* runs the state machine's jobs.
+//! Write down what your service remembers as a [`State`], start a node on every machine with [`Builder`], and
+//! [`propose`](Handle::propose) commands to any of them: each is applied on all nodes in the same order, and answered only when it will
+//! never be lost. This crate puts threads, sockets, a real disk and a real clock around `quorate-node`; every rule of the
+//! algorithm is below. The guide is `docs/embedding.md`.
 //!
 //! ```
-//! use quorate::{Config, Index, LogId, NodeId, SnapshotReader, StateMachine};
+//! use quorate::{Builder, Checkpointed, LogId, NodeId, State};
 //!
-//! /// Counts the commands. Kept in memory only: after a restart the log is applied again from its beginning.
-//! struct Counter(LogId, u64);
+//! /// Counts the commands.
+//! #[derive(Default)]
+//! struct Counter(u64);
 //!
-//! impl StateMachine for Counter {
+//! impl State for Counter {
 //!     type Output = u64;
-//!     fn apply(&mut self, at: LogId, _command: &bytes::Bytes) -> u64 {
-//!         (self.0, self.1) = (at, self.1 + 1);
-//!         self.1
-//!     }
-//!     fn skip(&mut self, at: LogId) {
-//!         self.0 = at;
-//!     }
-//!     fn applied(&self) -> LogId {
+//!     fn apply(&mut self, _at: LogId, _command: &bytes::Bytes) -> u64 {
+//!         self.0 += 1;
 //!         self.0
 //!     }
-//!     fn durable(&self) -> Index {
-//!         Index::ZERO
+//!     fn save(&self) -> Vec<u8> {
+//!         self.0.to_le_bytes().to_vec()
 //!     }
-//!     // A machine that is never durable never lets the log shrink, so nobody is ever sent a snapshot.
-//!     fn snapshot(&self) -> std::io::Result<Box<dyn SnapshotReader>> {
-//!         Err(std::io::ErrorKind::Unsupported.into())
-//!     }
-//!     fn restore(&mut self, _at: LogId, _source: &mut dyn std::io::Read) -> std::io::Result<()> {
-//!         Err(std::io::ErrorKind::Unsupported.into())
+//!     fn load(&mut self, saved: &[u8]) -> std::io::Result<()> {
+//!         self.0 = u64::from_le_bytes(saved.try_into().map_err(std::io::Error::other)?);
+//!         Ok(())
 //!     }
 //! }
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = std::env::temp_dir().join(format!("quorate-doc-{}", std::process::id()));
-//! let members = [(NodeId(1), "127.0.0.1:7001".to_owned())].into();
-//! let config = Config::new(NodeId(1), 42, "one", members, &dir);
-//! let (node, running) = quorate::start(config, |_disk| Ok(Counter(LogId::ZERO, 0))).await?;
+//! let (node, running) = Builder::new(NodeId(1), 42, &dir)
+//!     .member(NodeId(1), "127.0.0.1:7001")
+//!     .start(|disk| Checkpointed::open(disk, Counter::default()))
+//!     .await?;
 //! assert_eq!(node.propose("count me".into()).await?, 1);
-//! assert_eq!(node.read(|counter| counter.1).await?, 1);
+//! assert_eq!(node.read(|counter| counter.0).await?, 1);
 //! node.shutdown().await;
 //! running.await?;
 //! # std::fs::remove_dir_all(dir)?;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! | what | where |
+//! | --- | --- |
+//! | a state in memory, made durable | [`State`], [`Checkpointed`] |
+//! | a state machine with storage of its own | [`StateMachine`], [`Disk`] |
+//! | starting a node | [`Builder`], or [`Config`] and [`start`]; [`join`] a running cluster |
+//! | proposing, reading, handing leadership over, stopping | [`Handle`] |
+//! | errors that tell "not done" from "unknown" | [`ProposeError`], [`ChangeError`] |
+//! | executing exactly once | [`Session`], [`Sessions`], [`SessionTable`] |
+//! | who belongs to the cluster | [`Handle::change_membership`], [`Membership`] |
+//! | who leads, and what is connected | [`Handle::subscribe`], [`Status`] |
+//! | how it fares | [`Handle::metrics`], [`Metrics`] |
+//! | why a node has ended | [`Running`], [`Fatal`] |
+//!
+//! Three threads (besides the caller's): the *driver* is a task on the caller's tokio runtime, which may be a current-thread
+//! one: it orders inputs, steps the node and applies. The *disk thread* writes the log, one sync for all that waits. The
+//! *flusher* runs the state machine's jobs.
 
 mod boots;
 mod builder;
@@ -97,3 +104,12 @@ pub use session::{
 };
 pub use start::{Owner, Resources, Running, owner, start, start_with};
 pub use status::{PeerStatus, Role, Space, Status};
+
+/// The code in the guides is compiled, and run where it can be.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/embedding.md")]
+struct EmbeddingGuide;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
