@@ -13,6 +13,7 @@ Examples:
   quorate get --prefix '' -o json                read everything
   quorate watch --prefix /jobs/                  follow changes
   quorate status --endpoints 127.0.0.1:2379,127.0.0.1:2479,127.0.0.1:2579
+  quorate member replace n2 --name n4 --peer-urls http://10.0.0.4:2380
   etcdctl --endpoints 127.0.0.1:2379 get greeting
 
 Exit codes:
@@ -20,7 +21,8 @@ Exit codes:
   1  refused or failed: the server said no, or the server could not start or go on
   2  wrong usage
   3  no endpoint could be reached, or no answer came in time (a write may have happened)
-  4  get: no such key";
+  4  get: no such key
+  5  serve: this member must not run again: it was removed from the cluster, or its data is not what the others know of it";
 
 /// A replicated key-value store on Raft that speaks the etcd v3 API.
 #[derive(Debug, Parser)]
@@ -59,9 +61,9 @@ pub enum Command {
         after_help = "Examples:\n  quorate watch greeting\n  quorate watch --prefix /jobs/ --rev 1 -o json"
     )]
     Watch(WatchArgs),
-    /// Show each endpoint's member, leader, term and indexes
+    /// Show each endpoint's member, role, term and indexes, and who is behind
     Status(ClientArgs),
-    /// Show the cluster's members
+    /// Show and change the cluster's members
     Member {
         /// What to do with members.
         #[command(subcommand)]
@@ -88,6 +90,33 @@ pub enum Command {
 pub enum MemberCommand {
     /// List the members
     List(ClientArgs),
+    /// Add a member, and print how to start it
+    #[command(after_help = "\
+Examples:
+  quorate member add n4 --peer-urls http://10.0.0.4:2380
+  quorate member add n4 --peer-urls http://10.0.0.4:2380 --learner
+
+A member that is added without --learner counts as a voter at once, and votes as soon as it has caught up. A learner stays one until
+'quorate member promote'.")]
+    Add(AddArgs),
+    /// Remove a member for good: it ends by itself, and its id is never used again
+    #[command(after_help = "Example:\n  quorate member remove n2")]
+    Remove(MemberArgs),
+    /// Make a learner that has caught up a voter
+    #[command(after_help = "Example:\n  quorate member promote n4")]
+    Promote(MemberArgs),
+    /// Change where the other members reach a member
+    #[command(after_help = "Example:\n  quorate member update n2 --peer-urls http://10.0.0.22:2380")]
+    Update(UpdateArgs),
+    /// Replace a member by a new one: adds it, waits until it has caught up, promotes it, removes the old one
+    #[command(after_help = "\
+Examples:
+  quorate member replace n2 --name n4 --peer-urls http://10.0.0.4:2380 --dry-run
+  quorate member replace n2 --name n4 --peer-urls http://10.0.0.4:2380
+
+Prints how to start the new member and waits for it. The cluster serves all the while and keeps a majority at every step. Ctrl-C stops the
+command and leaves the cluster as it stands; the same command goes on from there, however often it is run.")]
+    Replace(ReplaceArgs),
 }
 
 /// `quorate debug …`
@@ -125,6 +154,64 @@ pub struct ClientArgs {
     /// Longest time to wait for an answer
     #[arg(long, default_value = "5s", value_parser = duration)]
     pub command_timeout: Duration,
+}
+
+/// `quorate member add`
+#[derive(Debug, Args)]
+pub struct AddArgs {
+    /// The name that it will be started with
+    pub name: String,
+    /// Where the other members will reach it, with commas between
+    #[arg(long, required = true, value_delimiter = ',')]
+    pub peer_urls: Vec<String>,
+    /// Add it as a learner, which does not vote until it is promoted
+    #[arg(long)]
+    pub learner: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub client: ClientArgs,
+}
+
+/// `quorate member remove` and `promote`
+#[derive(Debug, Args)]
+pub struct MemberArgs {
+    /// The member's name or id
+    pub member: String,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub client: ClientArgs,
+}
+
+/// `quorate member update`
+#[derive(Debug, Args)]
+pub struct UpdateArgs {
+    /// The member's name or id
+    pub member: String,
+    /// Where the other members reach it from now on, with commas between
+    #[arg(long, required = true, value_delimiter = ',')]
+    pub peer_urls: Vec<String>,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub client: ClientArgs,
+}
+
+/// `quorate member replace`
+#[derive(Debug, Args)]
+pub struct ReplaceArgs {
+    /// The name or id of the member to be replaced
+    pub old: String,
+    /// The name of the new member
+    #[arg(long)]
+    pub name: String,
+    /// Where the other members will reach the new one, with commas between
+    #[arg(long, required = true, value_delimiter = ',')]
+    pub peer_urls: Vec<String>,
+    /// Say what would be done on the cluster as it is, and do nothing
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub client: ClientArgs,
 }
 
 /// A key, or several.

@@ -107,9 +107,17 @@ fn in_words(command: &Command) -> String {
             txn.failure.len()
         ),
         Command::Compact { revision, .. } => format!("compact before revision {revision}"),
-        Command::LeaseGrant { id, ttl } => format!("grant lease {id:x} for {ttl} s"),
-        Command::LeaseRevoke { id, term: None } => format!("revoke lease {id:x}"),
-        Command::LeaseRevoke { id, term: Some(term) } => format!("lease {id:x} expired in term {term}"),
+        Command::LeaseGrant { id, ttl, .. } => format!("grant lease {id:x} for {ttl} s"),
+        Command::LeaseRevoke { id, expiry: None } => format!("revoke lease {id:x}"),
+        Command::LeaseRevoke {
+            id,
+            expiry: Some(expiry),
+        } => {
+            let of = expiry
+                .grant
+                .map_or(String::new(), |grant| format!(" as granted by entry {grant}"));
+            format!("lease {id:x}{of} expired in term {}", expiry.term)
+        }
         Command::Alarm { action, member, kind } => format!("alarm {action:?} {kind:?} of member {member:x}"),
     }
 }

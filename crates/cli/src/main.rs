@@ -6,7 +6,6 @@ mod client;
 mod debug_log;
 mod demo;
 mod flags;
-mod ids;
 mod logging;
 mod output;
 mod serve;
@@ -60,9 +59,14 @@ fn run(command: Command) -> Result<(), Failure> {
         Command::Del(args) => block_on(client::keys::del(args)),
         Command::Watch(args) => block_on(client::watch::watch(args)),
         Command::Status(args) => block_on(client::members::status(args)),
-        Command::Member {
-            command: MemberCommand::List(args),
-        } => block_on(client::members::list(args)),
+        Command::Member { command } => match command {
+            MemberCommand::List(args) => block_on(client::members::list(args)),
+            MemberCommand::Add(args) => block_on(client::membership::add(args)),
+            MemberCommand::Remove(args) => block_on(client::membership::remove(args)),
+            MemberCommand::Promote(args) => block_on(client::membership::promote(args)),
+            MemberCommand::Update(args) => block_on(client::membership::update(args)),
+            MemberCommand::Replace(args) => block_on(client::replace::replace(args)),
+        },
         Command::Debug {
             command: DebugCommand::Log { dir },
         } => debug_log::run(&dir),

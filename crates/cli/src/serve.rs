@@ -2,14 +2,17 @@
 //! stands in `quorate-server`.
 
 use std::io::Read;
+use std::path::Path;
 
+use quorate::{Fatal, JoinError, Joined};
 use quorate_server::{API_VERSION, EndError, Member, ServerConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
 use crate::client::Failure;
 use crate::flags::{self, Ask, Values};
-use crate::settings::Settings;
+use crate::settings::{self, Settings};
+use crate::urls::Url;
 use crate::{logging, output};
 
 /// What `quorate version` and `--version` print.
@@ -43,26 +46,60 @@ pub fn run(args: Vec<String>) -> Result<(), Failure> {
             return Ok(());
         }
     }
-    let settings = Settings::new(&values).map_err(|error| Failure::usage(error.to_string()))?;
-    refuse_to_join(&settings)?;
+    let owner = quorate::owner(Path::new(values.get("data-dir")));
+    let owner = owner.map_err(|error| Failure::refused(error.to_string()))?;
+    let settings =
+        Settings::new(&values, owner.is_some()).map_err(|error| Failure::usage(error.to_string()))?;
     logging::start(&values).map_err(Failure::usage)?;
     for remark in &values.remarks {
         tracing::warn!("{remark}");
     }
     announce(&settings);
-    crate::block_on(serve(settings, values.is_true("exit-with-parent")))
+    crate::block_on(async {
+        let joined = match owner {
+            // As with etcd, a member that has been started before goes on whatever the flag says.
+            None if settings.joins => Some(join(&settings).await?),
+            _ => None,
+        };
+        serve(
+            server_config(settings, joined),
+            values.is_true("exit-with-parent"),
+        )
+        .await
+    })
 }
 
-/// As with etcd, a member that has been started before goes on whatever the flag says; only a new one would have to join.
-fn refuse_to_join(settings: &Settings) -> Result<(), Failure> {
-    if settings.joins && !settings.data_dir.join("identity").exists() {
-        return Err(Failure::usage(format!(
-            "--initial-cluster-state=existing: joining a running cluster is not supported yet, and there is no member's data in \
-             {}; the founders of a cluster start with 'new'",
-            settings.data_dir.display()
-        )));
-    }
-    Ok(())
+/// Asks the members that the flags name who this one is.
+async fn join(settings: &Settings) -> Result<Joined, Failure> {
+    let addresses =
+        |member: &settings::Member| -> Vec<String> { member.peer_urls.iter().map(Url::authority).collect() };
+    let own = settings
+        .members
+        .get(&settings.id)
+        .map(addresses)
+        .unwrap_or_default();
+    let others: Vec<String> = settings.members.values().flat_map(addresses).collect();
+    let joined = quorate::join(&others, &own).await.map_err(|error| {
+        let how = match error {
+            JoinError::NotMember { .. } => format!(
+                " (quorate member add {} --peer-urls {})",
+                settings.name,
+                own.iter()
+                    .map(|at| format!("http://{at}"))
+                    .collect::<Vec<_>>()
+                    .join(",")
+            ),
+            _ => String::new(),
+        };
+        Failure::refused(format!("cannot join the cluster: {error}{how}"))
+    })?;
+    tracing::info!(
+        member = format!("{:x}", joined.id.get()),
+        cluster = format!("{:x}", joined.cluster),
+        members = joined.members.len(),
+        "joining"
+    );
+    Ok(joined)
 }
 
 fn announce(settings: &Settings) {
@@ -70,9 +107,6 @@ fn announce(settings: &Settings) {
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         name = settings.name,
-        member = format!("{:x}", settings.id.get()),
-        cluster = format!("{:x}", settings.cluster_id),
-        members = settings.members.len(),
         data_dir = %settings.data_dir.display(),
         clients = join(settings.listen_clients.iter().map(ToString::to_string).collect()),
         peers = join(settings.listen_peers.iter().map(ToString::to_string).collect()),
@@ -80,7 +114,7 @@ fn announce(settings: &Settings) {
     );
 }
 
-async fn serve(settings: Settings, exit_with_parent: bool) -> Result<(), Failure> {
+async fn serve(config: ServerConfig, exit_with_parent: bool) -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::refused(format!("cannot handle signals: {error}"));
     let signals = Signals::new().map_err(failed)?;
     let parent = if exit_with_parent {
@@ -88,37 +122,50 @@ async fn serve(settings: Settings, exit_with_parent: bool) -> Result<(), Failure
     } else {
         None
     };
-    let served = quorate_server::serve(server_config(settings), told_to_end(signals, parent)).await;
+    let served = quorate_server::serve(config, told_to_end(signals, parent)).await;
     match served {
         Ok(()) => {
             tracing::info!("ended in order");
             Ok(())
         }
         Err(error @ EndError::Start(_)) => Err(Failure::refused(error.to_string())),
-        Err(error @ EndError::Fatal(_)) => {
+        Err(EndError::Fatal(error)) => {
             tracing::error!(%error, "cannot go on");
-            Err(Failure::refused(error.to_string()))
+            let message = error.to_string();
+            Err(match error {
+                Fatal::Removed | Fatal::Refused(_) => Failure::never_again(message),
+                _ => Failure::refused(message),
+            })
         }
     }
 }
 
-fn server_config(settings: Settings) -> ServerConfig {
-    let members = settings.members.into_iter().map(|(id, member)| {
-        let peer_urls = member.peer_urls.iter().map(ToString::to_string).collect();
-        (
-            id,
-            Member {
-                name: member.name,
-                peer_urls,
-            },
-        )
-    });
-    let mut config = ServerConfig::new(
-        settings.id,
-        settings.cluster_id,
-        members.collect(),
-        settings.data_dir,
-    );
+fn server_config(settings: Settings, joined: Option<Joined>) -> ServerConfig {
+    let founders = || {
+        let members = settings.members.iter().map(|(id, member)| {
+            let peer_urls = member.peer_urls.iter().map(ToString::to_string).collect();
+            let name = member.name.clone();
+            (*id, Member { name, peer_urls })
+        });
+        (settings.id, settings.cluster_id, members.collect())
+    };
+    let found = |joined: &Joined| {
+        let members = joined.members.iter().map(|(id, member)| {
+            let peer_urls = member.addresses.iter().map(|at| format!("http://{at}")).collect();
+            let name = member.name.clone();
+            (*id, Member { name, peer_urls })
+        });
+        (joined.id, joined.cluster, members.collect())
+    };
+    let (id, cluster, members) = joined.as_ref().map_or_else(founders, found);
+    let mut config = ServerConfig::new(id, cluster, members, settings.data_dir);
+    config.name = settings.name;
+    config.join = joined.is_some();
+    config.token = Some(settings.token);
+    config.priority = settings.priority;
+    config.lease_reads = settings.lease_reads;
+    config.strict_reconfig_check = settings.strict_reconfig_check;
+    config.max_learners = settings.max_learners;
     config.listen_peers = settings.listen_peers;
     config.listen_clients = settings.listen_clients;
     config.advertise_clients = settings

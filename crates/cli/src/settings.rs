@@ -8,10 +8,11 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use quorate::Priority;
 use quorate_base::NodeId;
+use quorate_server::ids;
 
 use crate::flags::Values;
-use crate::ids;
 use crate::urls::{Url, UrlError};
 
 /// One member as `--initial-cluster` describes it.
@@ -28,14 +29,16 @@ pub struct Member {
 pub struct Settings {
     /// This member's name.
     pub name: String,
-    /// This member's id.
+    /// This member's id, if it founds the cluster.
     pub id: NodeId,
-    /// The cluster's id.
+    /// The cluster's id, if this member founds it.
     pub cluster_id: u64,
-    /// All members, this one included.
+    /// All members that the flags name, this one included.
     pub members: BTreeMap<NodeId, Member>,
-    /// `--initial-cluster-state=existing`: the member is not among the founders, or has a data directory already.
+    /// `--initial-cluster-state=existing`: without a data directory the member joins a running cluster.
     pub joins: bool,
+    /// `--initial-cluster-token`
+    pub token: String,
     /// Where log and store live.
     pub data_dir: PathBuf,
     /// Addresses to bind for peers.
@@ -48,6 +51,14 @@ pub struct Settings {
     pub heartbeat: Duration,
     /// Shortest silence after which a follower campaigns.
     pub election: Duration,
+    /// How gladly it leads.
+    pub priority: Priority,
+    /// Whether reads rely on clocks.
+    pub lease_reads: bool,
+    /// Whether changes that cost the quorum are refused.
+    pub strict_reconfig_check: bool,
+    /// How many learners may be added.
+    pub max_learners: usize,
     /// Largest request, in bytes.
     pub max_request_bytes: usize,
     /// Between two notifications of progress to an idle watcher.
@@ -80,8 +91,9 @@ fn wrong<T>(text: impl Into<String>) -> Result<T> {
 }
 
 impl Settings {
-    /// Makes sense of the flags.
-    pub fn new(values: &Values) -> Result<Settings> {
+    /// Makes sense of the flags of a member that has a data directory (`restarts`) or is to get one. The directory decides who the member is,
+    /// so then the members that the flags name, written down for an earlier membership, need not fit.
+    pub fn new(values: &Values, restarts: bool) -> Result<Settings> {
         let name = values.get("name").to_owned();
         let listen_peer_urls = urls(values, "listen-peer-urls")?;
         let listen_client_urls = urls(values, "listen-client-urls")?;
@@ -92,7 +104,8 @@ impl Settings {
             })?),
             _ => None,
         };
-        let (own, cluster) = own_peer_urls(values, &name, cluster, &listen_peer_urls)?;
+        let cluster = cluster.filter(|cluster| !restarts || cluster.contains_key(&name));
+        let (own, cluster) = own_peer_urls(values, &name, cluster, &listen_peer_urls, restarts)?;
         let token = values.get("initial-cluster-token");
         let members = with_ids(cluster, token)?;
         let id = ids::member_id(&texts(&own), token);
@@ -111,6 +124,11 @@ impl Settings {
             cluster_id: ids::cluster_id(members.keys().copied()),
             members,
             joins,
+            token: token.to_owned(),
+            priority: priority(values)?,
+            lease_reads: values.is_true("lease-reads"),
+            strict_reconfig_check: values.is_true("strict-reconfig-check"),
+            max_learners: usize::try_from(values.number("max-learners")).unwrap_or(usize::MAX),
             data_dir: data_dir(values)?,
             listen_peers: addresses(values, "listen-peer-urls", &listen_peer_urls)?,
             listen_clients: addresses(values, "listen-client-urls", &listen_client_urls)?,
@@ -135,10 +153,15 @@ fn own_peer_urls(
     name: &str,
     cluster: Option<ByName>,
     listen: &[Url],
+    restarts: bool,
 ) -> Result<(Vec<Url>, ByName)> {
     let flag = "initial-advertise-peer-urls";
     let Some(cluster) = cluster else {
-        let own = advertised(values, flag, listen)?;
+        let own = match restarts {
+            // What the others connect to is in the log; a wildcard address does not matter any more.
+            true if !values.is_set(flag) => listen.to_vec(),
+            _ => advertised(values, flag, listen)?,
+        };
         return Ok((own.clone(), BTreeMap::from([(name.to_owned(), own)])));
     };
     let Some(listed) = cluster.get(name) else {
@@ -148,7 +171,7 @@ fn own_peer_urls(
             names.join(", ")
         ));
     };
-    if values.is_set(flag) {
+    if values.is_set(flag) && !restarts {
         let mut given = urls(values, flag)?;
         let mut sorted = listed.clone();
         given.sort();
@@ -263,6 +286,17 @@ fn timing(values: &Values) -> Result<(Duration, Duration)> {
     Ok((Duration::from_millis(heartbeat), Duration::from_millis(election)))
 }
 
+fn priority(values: &Values) -> Result<Priority> {
+    match values.get("election-priority") {
+        "low" => Ok(Priority::Low),
+        "normal" => Ok(Priority::Normal),
+        "high" => Ok(Priority::High),
+        other => wrong(format!(
+            "--election-priority: {other:?} is none of low, normal and high"
+        )),
+    }
+}
+
 /// Under either name; the newer one counts if both are set.
 fn progress_interval(values: &Values) -> Duration {
     let names = [
@@ -291,8 +325,11 @@ mod tests {
     use super::*;
 
     fn settings(args: &[&str]) -> Result<Settings> {
-        let values = Values::parse(args.iter().map(|s| (*s).to_owned()), []).expect("flags parse");
-        Settings::new(&values)
+        Settings::new(&values(args), false)
+    }
+
+    fn values(args: &[&str]) -> Values {
+        Values::parse(args.iter().map(|s| (*s).to_owned()), []).expect("flags parse")
     }
 
     fn refusal(args: &[&str]) -> String {
@@ -349,6 +386,26 @@ mod tests {
     }
 
     #[test]
+    fn flags_that_are_out_of_date_do_not_keep_a_member_from_its_data() {
+        let stale = [
+            "--name=n4",
+            "--initial-cluster=n1=http://127.0.0.1:1,n2=http://127.0.0.1:2",
+            "--listen-peer-urls=http://0.0.0.0:4",
+        ];
+        assert!(refusal(&stale).contains("but not this member"));
+        assert_eq!(Settings::new(&values(&stale), true).unwrap().name, "n4");
+        let moved = [
+            "--name=n1",
+            "--initial-cluster=n1=http://127.0.0.1:1",
+            "--initial-advertise-peer-urls=http://127.0.0.1:9",
+        ];
+        assert!(refusal(&moved).contains("must be the same"));
+        assert!(Settings::new(&values(&moved), true).is_ok());
+        let senseless = values(&["--initial-cluster=what"]);
+        assert!(Settings::new(&senseless, true).is_err(), "but they must be flags");
+    }
+
+    #[test]
     fn what_does_not_fit_is_named() {
         assert_eq!(
             refusal(&["--name=n9", "--initial-cluster=n1=http://127.0.0.1:1"]),
@@ -374,6 +431,7 @@ mod tests {
         assert!(refusal(&["--listen-peer-urls=http://example.org:1"]).contains("IP address"));
         assert!(settings(&["--initial-cluster-state=existing"]).unwrap().joins);
         assert!(refusal(&["--initial-cluster-state=old"]).contains("neither 'new' nor 'existing'"));
+        assert!(refusal(&["--election-priority=highest"]).contains("none of low, normal and high"));
         assert!(refusal(&["--election-timeout=499"]).contains("at least 5 times"));
         assert!(refusal(&["--election-timeout=50001"]).contains("at most 50000"));
         assert!(refusal(&["--heartbeat-interval=0"]).contains("at least 1"));

@@ -14,6 +14,7 @@ use tonic::{Code, Status};
 use crate::context::Context;
 use crate::errors;
 use crate::leases::{self, Refusal, Remaining};
+use crate::members;
 
 /// A question to another member.
 #[derive(Clone, Debug, PartialEq)]
@@ -208,10 +209,7 @@ pub(crate) async fn serve(ctx: Arc<Context>, mut asked: mpsc::Receiver<Ask>) {
                 Question::TimeToLive { id, keys } => {
                     write_answer(leases::remaining_here(&ctx, id, keys).await)
                 }
-                Question::Introduce(member) => {
-                    ctx.directory.learn(ask.from, member);
-                    write_answer(Ok(ctx.directory.own()))
-                }
+                Question::Introduce(member) => write_answer(Ok(members::introduced(&ctx, ask.from, member))),
             };
             // The asker may have given up.
             let _ = ask.reply.send(answer);

@@ -16,12 +16,12 @@ pub const CLUSTER_VERSION: &str = "3.6.0";
 /// What a gRPC message may be longer than a request: its framing and headers.
 pub(crate) const MESSAGE_OVERHEAD: usize = 512 << 10;
 
-/// A member as the cluster was founded with it.
+/// A member as the cluster was founded with it, or as it was found when this member joined.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     /// Its name.
     pub name: String,
-    /// Where its peers reach it, as URLs. The first is the one connected to.
+    /// Where its peers reach it, as URLs, in order of preference.
     pub peer_urls: Vec<String>,
 }
 
@@ -32,8 +32,16 @@ pub struct ServerConfig {
     pub id: NodeId,
     /// The cluster.
     pub cluster: u64,
-    /// All members, this one included.
+    /// This member's name.
+    pub name: String,
+    /// All members that the cluster is founded with, this one included; or those that [`quorate::join`] has found. Of no
+    /// account once there is a data directory: it says who this member is, and the log who the others are.
     pub members: BTreeMap<NodeId, Member>,
+    /// Whether a fresh data directory joins a running cluster, as a member that was added before, instead of founding one.
+    pub join: bool,
+    /// Tells clusters with the same members apart. With one, a data directory is this member's if name and token are those it was
+    /// founded with; without, if the ids are.
+    pub token: Option<String>,
     /// Where everything is kept.
     pub data_dir: PathBuf,
     /// Where to listen for peers. May be empty for a cluster of one.
@@ -46,6 +54,14 @@ pub struct ServerConfig {
     pub heartbeat: Duration,
     /// How long without a leader until a follower campaigns.
     pub election: Duration,
+    /// How gladly this member leads.
+    pub priority: quorate::Priority,
+    /// Whether linearizable reads rely on the members' clocks running about equally fast, see [`quorate::Config::leases`].
+    pub lease_reads: bool,
+    /// Whether membership changes that would cost the cluster its quorum are refused.
+    pub strict_reconfig_check: bool,
+    /// How many learners may be added that stay learners.
+    pub max_learners: usize,
     /// The longest request in bytes.
     pub max_request_bytes: usize,
     /// How often a watcher that asked for it is told the revision while nothing happens.
@@ -63,21 +79,25 @@ impl ServerConfig {
         ServerConfig {
             id,
             cluster,
+            name: members
+                .get(&id)
+                .map_or_else(String::new, |member| member.name.clone()),
             members,
+            join: false,
+            token: None,
             data_dir: data_dir.into(),
             listen_peers: Vec::new(),
             listen_clients: Vec::new(),
             advertise_clients: Vec::new(),
             heartbeat: Duration::from_millis(100),
             election: Duration::from_secs(1),
+            priority: quorate::Priority::Normal,
+            lease_reads: false,
+            strict_reconfig_check: true,
+            max_learners: 1,
             max_request_bytes: 1_572_864,
             progress_interval: Duration::from_secs(600),
         }
-    }
-
-    /// This member's name.
-    pub(crate) fn name(&self) -> &str {
-        self.members.get(&self.id).map_or("", |member| &member.name)
     }
 
     /// How long a request may take: etcd's rule.
@@ -93,12 +113,21 @@ impl ServerConfig {
 
     /// The node's part of this.
     pub(crate) fn node(&self) -> quorate::Config {
-        let members = self
-            .members
-            .iter()
-            .map(|(id, member)| (*id, member.peer_address()))
-            .collect();
-        let mut node = quorate::Config::new(self.id, self.cluster, self.name(), members, &self.data_dir);
+        let members = self.members.iter().map(|(id, member)| {
+            let addresses = member.peer_urls.iter().map(|url| peer_address(url)).collect();
+            let member = quorate::Member {
+                name: member.name.clone(),
+                addresses,
+                ..quorate::Member::default()
+            };
+            (*id, member)
+        });
+        let members: BTreeMap<NodeId, quorate::Member> = members.collect();
+        let mut node = quorate::Config::new(self.id, self.cluster, &self.name, members, &self.data_dir);
+        node.join = self.join;
+        node.token = self.token.clone();
+        node.priority = self.priority;
+        node.leases = self.lease_reads;
         node.listen_peers = self.listen_peers.clone();
         node.heartbeat = self.heartbeat;
         node.election = self.election;
@@ -108,13 +137,10 @@ impl ServerConfig {
     }
 }
 
-impl Member {
-    /// `host:port` of the first peer URL.
-    fn peer_address(&self) -> String {
-        let url = self.peer_urls.first().map_or("", String::as_str);
-        let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-        rest.split('/').next().unwrap_or_default().to_owned()
-    }
+/// `host:port` of a peer URL.
+fn peer_address(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or_default().to_owned()
 }
 
 #[cfg(test)]
@@ -128,11 +154,7 @@ mod tests {
             ("http://[::1]:2380/", "[::1]:2380"),
             ("n1.example:2380", "n1.example:2380"),
         ] {
-            let member = Member {
-                name: String::new(),
-                peer_urls: vec![url.into()],
-            };
-            assert_eq!(member.peer_address(), address);
+            assert_eq!(peer_address(url), address);
         }
     }
 

@@ -5,20 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
-use quorate::{Handle, Status as NodeStatus};
+use quorate::{Handle, Membership, Status as NodeStatus};
 use quorate_base::NodeId;
 use quorate_kv::{Applied, Command, Kv};
-use quorate_proto::etcdserverpb::ResponseHeader;
+use quorate_proto::etcdserverpb::{self as pb, ResponseHeader};
 use tokio::sync::watch;
 use tonic::metadata::MetadataMap;
 use tonic::{Request, Response, Status};
 
+use crate::changes;
 use crate::config::ServerConfig;
 use crate::errors;
 use crate::hub::HubClient;
 use crate::leases::Leases;
 use crate::machine::{KvMachine, News};
-use crate::members::Directory;
+use crate::members::{self, Directory};
 
 /// Election timeouts without a leader after which a stream that insists on one is cancelled: etcd's number.
 pub(crate) const LEADERLESS: u32 = 3;
@@ -60,6 +61,29 @@ impl Context {
         self.status.borrow().leader
     }
 
+    /// Who belongs to the cluster, as known here.
+    pub fn membership(&self) -> Arc<Membership> {
+        self.status.borrow().membership.clone()
+    }
+
+    /// All members as clients are told.
+    pub fn members(&self) -> Vec<pb::Member> {
+        self.directory.list(&self.membership())
+    }
+
+    /// Whether clients see this member as a learner.
+    pub fn is_learner(&self) -> bool {
+        members::is_learner(&self.status.borrow().membership, self.config.id)
+    }
+
+    /// Refuses what etcd's learners do not serve.
+    pub fn check_learner(&self) -> Result<(), Status> {
+        match self.is_learner() {
+            true => Err(changes::not_for_learners()),
+            false => Ok(()),
+        }
+    }
+
     /// Refuses a request that insists on a leader when none is known.
     pub fn check_leader(&self, metadata: &MetadataMap) -> Result<(), Status> {
         if requires_leader(metadata) && self.leader().is_none() {
@@ -68,8 +92,14 @@ impl Context {
         Ok(())
     }
 
-    /// Unwraps a request after the leader check, once this member serves data.
+    /// Unwraps a request that learners do not serve after the leader check, once this member serves data.
     pub async fn admit<T>(&self, request: Request<T>) -> Result<T, Status> {
+        self.check_learner()?;
+        self.admit_even_here(request).await
+    }
+
+    /// The same for one that learners serve.
+    pub async fn admit_even_here<T>(&self, request: Request<T>) -> Result<T, Status> {
         self.check_leader(request.metadata())?;
         self.ready().await?;
         Ok(request.into_inner())

@@ -58,24 +58,30 @@ pub(crate) fn of_kv(error: &Error) -> Status {
 /// From a proposal.
 pub(crate) fn of_propose(error: ProposeError) -> Status {
     match error {
-        ProposeError::NotDone(reason) => of_reason(reason),
-        ProposeError::Unknown(reason) => match reason {
-            Reason::NoLeader | Reason::LeaderChanged => {
-                Status::unavailable("etcdserver: request timed out, possibly due to previous leader failure")
-            }
-            Reason::LinkDown => connection_lost(),
-            // The other reasons say why the wait ended, which tells nothing of the command's fate.
-            _ => timed_out(),
-        },
+        ProposeError::NotDone(reason) => not_done(reason),
+        ProposeError::Unknown(reason) => of_unknown(reason),
+    }
+}
+
+/// From a request that may or may not have been carried out.
+pub(crate) fn of_unknown(reason: Reason) -> Status {
+    match reason {
+        Reason::NoLeader | Reason::LeaderChanged => {
+            Status::unavailable("etcdserver: request timed out, possibly due to previous leader failure")
+        }
+        Reason::LinkDown => connection_lost(),
+        // The other reasons say why the wait ended, which tells nothing of the request's fate.
+        _ => timed_out(),
     }
 }
 
 /// From a read.
 pub(crate) fn of_read(error: ReadError) -> Status {
-    of_reason(error.0)
+    not_done(error.0)
 }
 
-fn of_reason(reason: Reason) -> Status {
+/// From a request that certainly has no effect.
+pub(crate) fn not_done(reason: Reason) -> Status {
     match reason {
         Reason::NoLeader => no_leader(),
         Reason::LeaderChanged => Status::unavailable("etcdserver: leader changed"),

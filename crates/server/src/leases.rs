@@ -83,8 +83,8 @@ impl Leases {
     }
 
     /// The proposal to revoke an expired lease was not answered. Only what certainly has no effect is tried again: proposed by the
-    /// leader itself, the others are committed in the term they carry, or are void. A second one could end a lease that was granted
-    /// under the same id after the first.
+    /// leader itself, the others are committed in the term they carry, or are void. Below feature level 2 a second one could end a
+    /// lease that was granted under the same id after the first.
     fn failed(&self, expired: Expired, error: ProposeError, now: u64) {
         match error {
             ProposeError::NotDone(_) => self.lessor().report_again(expired, now),
@@ -145,7 +145,8 @@ async fn take_office(ctx: &Context, term: Term) -> bool {
 }
 
 /// Proposes the end of expired leases. Each proposal carries the term in which the expiry was seen and is void in any other, so
-/// nothing bad comes of one that is late or goes through another leader.
+/// nothing bad comes of one that goes through another leader. It names the grant and is void for any other, so nothing bad
+/// comes of one that is late, after a client revoked the lease and took the id anew; below feature level 2 that is not so.
 fn revoke_expired(ctx: &Arc<Context>, term: Term) {
     let now = ctx.leases.now();
     let expired = ctx.leases.lessor().expired(now, PER_TICK);
@@ -153,8 +154,8 @@ fn revoke_expired(ctx: &Arc<Context>, term: Term) {
         let ctx = ctx.clone();
         tokio::spawn(async move {
             let id = expired.id;
-            let command = Command::LeaseRevoke { id, term: Some(term) };
-            // The state machine's answer tells nothing new: it revoked the lease, found it gone or the term over.
+            let command = Command::expiry(ctx.news.level(), term, expired);
+            // The state machine's answer tells nothing new: it revoked the lease, found it gone or granted anew, or the term over.
             if let Err(error) = ctx.handle.propose(command.encode()).await {
                 tracing::debug!(id, %error, "an expired lease is perhaps still to be revoked");
                 ctx.leases.failed(expired, error, ctx.leases.now());
@@ -302,11 +303,19 @@ fn read_refusal(error: quorate::ReadError) -> Refusal {
 mod tests {
     use super::*;
     use quorate::Reason;
+    use quorate_base::Index;
 
     #[test]
     fn only_a_revocation_that_certainly_was_not_done_is_proposed_again() {
         let leases = Leases::default();
-        leases.promote(Term(3), vec![Lease { id: 7, ttl: 5 }]);
+        leases.promote(
+            Term(3),
+            vec![Lease {
+                id: 7,
+                ttl: 5,
+                grant: Index(9),
+            }],
+        );
         let end = u64::MAX;
         let reported = leases.lessor().expired(end, PER_TICK);
         assert_eq!(reported.len(), 1);

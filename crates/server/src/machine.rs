@@ -4,11 +4,11 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 
 use bytes::Bytes;
 use quorate_base::{Disk, Index, Job, LogId, SnapshotReader, StateMachine};
-use quorate_kv::{AlarmKind, Applied, Command, Error, EventBatch, Kv, Lease, Options, Response};
+use quorate_kv::{AlarmKind, Applied, Command, Error, EventBatch, Kv, Options, Response};
 use tokio::sync::{Notify, mpsc};
 
 use crate::leases::Leases;
@@ -20,6 +20,8 @@ pub(crate) struct News {
     revision: AtomicI64,
     /// The store found the disk full.
     space_low: AtomicBool,
+    /// The cluster's feature level as of what this member has applied.
+    level: AtomicU32,
     /// Some background work of the store has ended.
     pub worked: Notify,
 }
@@ -33,6 +35,12 @@ impl News {
     /// Whether the store found the disk full.
     pub fn space_low(&self) -> bool {
         self.space_low.load(Relaxed)
+    }
+
+    /// The cluster's feature level as of what this member has applied: what is proposed here must be understood by all members of at
+    /// least this level. Zero until the node has told it.
+    pub fn level(&self) -> u32 {
+        self.level.load(Relaxed)
     }
 }
 
@@ -83,7 +91,11 @@ impl KvMachine {
     /// Tells the lessor. Its deadlines follow this node's clock, which never touches the replicated state.
     fn tell_leases(&self, command: &Bytes, applied: &Applied) {
         match applied.response {
-            Response::LeaseGrant { id, ttl } => self.leases.granted(Lease { id, ttl }),
+            Response::LeaseGrant { id, .. } => {
+                let written = self.kv.lease(id).ok().flatten();
+                self.leases
+                    .granted(written.expect("what was just granted stands in memory"));
+            }
             Response::LeaseRevoke { void: false } => {
                 if let Ok(Command::LeaseRevoke { id, .. }) = Command::decode(command) {
                     self.leases.revoked(id);
@@ -107,6 +119,11 @@ impl StateMachine for KvMachine {
 
     fn skip(&mut self, at: LogId) {
         self.kv.skip(at);
+    }
+
+    /// Only for proposers: how an entry applies is in its form, see [`quorate_kv::level`].
+    fn level(&mut self, level: u32) {
+        self.news.level.store(level, Relaxed);
     }
 
     fn batch_applied(&mut self) {

@@ -91,12 +91,16 @@ pub async fn start(config: ServerConfig) -> Result<Server, ServeError> {
     let (events, events_out) = mpsc::unbounded_channel();
     let machine = (news.clone(), leases.clone(), events);
     let mut at_open = None;
+    let mut config = config;
     let (handle, running) = quorate::start(config.node(), |disk| {
         let machine = KvMachine::open(disk, machine.0, machine.1, machine.2)?;
         at_open = Some((machine.kv().revision(), machine.kv().compacted_revision()));
         Ok(machine)
     })
     .await?;
+    // The data directory knows better than flags that may have been written before this member's cluster changed.
+    let owner = handle.status();
+    (config.id, config.cluster) = (owner.id, owner.cluster);
     let (revision, compacted) = at_open.ok_or(ServeError::Ended)?;
     let options = HubOptions {
         fragment_bytes: config.max_request_bytes,
@@ -129,7 +133,7 @@ pub async fn start(config: ServerConfig) -> Result<Server, ServeError> {
     let (caught_up, ready) = watch::channel(false);
     let ctx = Arc::new(Context {
         ready,
-        directory: Directory::new(&config, client_urls),
+        directory: Directory::new(config.id, &config.name, client_urls),
         status: handle.subscribe(),
         handle: handle.clone(),
         config,
@@ -145,6 +149,7 @@ pub async fn start(config: ServerConfig) -> Result<Server, ServeError> {
     tokio::spawn(asks::serve(ctx.clone(), handle.serve_asks()));
     tokio::spawn(leases::run(ctx.clone()));
     tokio::spawn(members::introduce(ctx.clone()));
+    tokio::spawn(members::publish(ctx.clone()));
     tokio::spawn(space::watch(ctx.clone()));
     tokio::spawn(ready::watch(ctx.clone(), caught_up));
     for listener in listeners {

@@ -2,7 +2,7 @@
 
 use quorate_proto::etcdserverpb::cluster_client::ClusterClient;
 use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use quorate_proto::etcdserverpb::{MemberListRequest, StatusRequest, StatusResponse};
+use quorate_proto::etcdserverpb::{MemberListRequest, MemberListResponse, StatusRequest, StatusResponse};
 use quorate_proto::json;
 
 use super::{Call, Cluster, Failure, Fault};
@@ -21,25 +21,32 @@ pub async fn status_at(cluster: &Cluster, endpoint: &str) -> Result<StatusRespon
 /// `quorate status`: every endpoint is asked; one that does not answer is shown, and fails the command.
 pub async fn status(args: ClientArgs) -> Result<(), Failure> {
     let cluster = Cluster::new(&args)?;
-    let mut rows = Vec::new();
-    let mut texts = Vec::new();
+    let mut answers = Vec::new();
     let mut failed = Vec::new();
     for endpoint in cluster.endpoints() {
         match status_at(&cluster, endpoint).await {
-            Ok(status) => {
-                texts.push(as_json(endpoint, &status));
-                rows.push(row(endpoint, &status));
-            }
+            Ok(status) => answers.push((endpoint, status)),
             Err(fault) => failed.push(format!("{endpoint}: {}", fault.text())),
         }
     }
     match args.output {
-        Output::Json => output::print(format!("[{}]\n", texts.join(",")).as_bytes()),
-        Output::Table if rows.is_empty() => {}
+        Output::Json => {
+            let texts: Vec<String> = answers.iter().map(|(at, status)| as_json(at, status)).collect();
+            output::print(format!("[{}]\n", texts.join(",")).as_bytes());
+        }
+        Output::Table if answers.is_empty() => {}
         Output::Table => {
             let headings = [
-                "ENDPOINT", "MEMBER", "VERSION", "STORE", "ROLE", "TERM", "COMMIT", "APPLIED", "ERRORS",
+                "ENDPOINT", "MEMBER", "VERSION", "STORE", "ROLE", "TERM", "COMMIT", "APPLIED", "BEHIND",
+                "ERRORS",
             ];
+            // Measured against the furthest of those that were asked.
+            let furthest = answers.iter().map(|(_, status)| status.raft_index).max();
+            let furthest = furthest.unwrap_or_default();
+            let rows: Vec<Vec<String>> = answers
+                .iter()
+                .map(|(at, status)| row(at, status, furthest))
+                .collect();
             output::print(output::table(&headings, &rows, output::styled()).as_bytes());
         }
     }
@@ -59,13 +66,23 @@ fn as_json(endpoint: &str, status: &StatusResponse) -> String {
     )
 }
 
-fn row(endpoint: &str, status: &StatusResponse) -> Vec<String> {
+/// A member's role in a word or two.
+pub fn role(status: &StatusResponse) -> &'static str {
     let member = status.header.as_ref().map_or(0, |header| header.member_id);
-    let role = match status.leader {
+    match status.leader {
         0 => "no leader",
         leader if leader == member => "leader",
         _ if status.is_learner => "learner",
         _ => "follower",
+    }
+}
+
+fn row(endpoint: &str, status: &StatusResponse, furthest: u64) -> Vec<String> {
+    let member = status.header.as_ref().map_or(0, |header| header.member_id);
+    let role = role(status);
+    let behind = match furthest.saturating_sub(status.raft_applied_index) {
+        0 => "-".to_owned(),
+        entries => entries.to_string(),
     };
     let errors = if status.errors.is_empty() {
         "-".to_owned()
@@ -81,13 +98,13 @@ fn row(endpoint: &str, status: &StatusResponse) -> Vec<String> {
         status.raft_term.to_string(),
         status.raft_index.to_string(),
         status.raft_applied_index.to_string(),
+        behind,
         errors,
     ]
 }
 
-/// `quorate member list`
-pub async fn list(args: ClientArgs) -> Result<(), Failure> {
-    let cluster = Cluster::new(&args)?;
+/// The members as a majority knows them.
+pub async fn listed(cluster: &Cluster) -> Result<MemberListResponse, Failure> {
     let call = |channel| async move {
         let request = MemberListRequest { linearizable: true };
         ClusterClient::new(channel)
@@ -95,7 +112,13 @@ pub async fn list(args: ClientArgs) -> Result<(), Failure> {
             .await
             .map(tonic::Response::into_inner)
     };
-    let answer = cluster.call(Call::Read, call).await?;
+    cluster.call(Call::Read, call).await
+}
+
+/// `quorate member list`
+pub async fn list(args: ClientArgs) -> Result<(), Failure> {
+    let cluster = Cluster::new(&args)?;
+    let answer = listed(&cluster).await?;
     match args.output {
         Output::Json => {
             let mut text = json::encode(&answer);

@@ -3,6 +3,9 @@
 
 pub mod keys;
 pub mod members;
+pub mod membership;
+mod progress;
+pub mod replace;
 pub mod watch;
 
 use std::future::Future;
@@ -43,6 +46,14 @@ impl Failure {
     pub fn unreachable(message: impl Into<String>) -> Failure {
         Failure {
             code: 3,
+            message: message.into(),
+        }
+    }
+
+    /// Exit code 5: this member is not to be started again.
+    pub fn never_again(message: impl Into<String>) -> Failure {
+        Failure {
+            code: 5,
             message: message.into(),
         }
     }
@@ -102,6 +113,15 @@ impl Cluster {
     /// The endpoints' URLs.
     pub fn endpoints(&self) -> &[String] {
         &self.endpoints
+    }
+
+    /// Adds endpoints that the cluster has told of, behind those that were given.
+    pub fn learn<'a>(&mut self, urls: impl IntoIterator<Item = &'a String>) {
+        for url in urls.into_iter().filter_map(|url| endpoint_url(url).ok()) {
+            if !self.endpoints.contains(&url) {
+                self.endpoints.push(url);
+            }
+        }
     }
 
     /// Connects to one endpoint.
@@ -176,6 +196,10 @@ impl Fault {
         match (self, kind) {
             (Fault::NotSent(_), _) | (Fault::NoAnswer, Call::Read) => true,
             (Fault::NoAnswer, Call::Write) => false,
+            // A learner serves hardly anything, and has done nothing.
+            (Fault::Status(status), _) if status.message() == "etcdserver: rpc not supported for learner" => {
+                true
+            }
             (Fault::Status(status), Call::Read) => status.code() == Code::Unavailable,
             // The one answer to a write that says both "not done" and "not here".
             (Fault::Status(status), Call::Write) => {

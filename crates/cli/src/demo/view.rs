@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::node::{Node, Plan};
 use crate::args::DemoArgs;
+use crate::client::members::role;
 use crate::output;
 
 /// A moving commit index alone is no news more often than this.
@@ -138,15 +139,6 @@ impl View {
             output::print(format!("{}\n", whole.trim_end_matches("; ")).as_bytes());
             self.last_line = Some((roles, whole, now));
         }
-    }
-}
-
-fn role(status: &StatusResponse) -> &'static str {
-    let member = status.header.as_ref().map_or(0, |header| header.member_id);
-    match status.leader {
-        0 => "no leader",
-        leader if leader == member => "leader",
-        _ => "follower",
     }
 }
 

@@ -274,8 +274,12 @@ pub fn help() -> String {
            quorate serve\n      a single node on 127.0.0.1:2379, data in ./quorate.data\n  \
            quorate serve --name n1 --data-dir n1.data --listen-client-urls http://127.0.0.1:2379 \\\n      \
              --listen-peer-urls http://127.0.0.1:2380 \\\n      \
-             --initial-cluster n1=http://127.0.0.1:2380,n2=http://127.0.0.1:2480,n3=http://127.0.0.1:2580\n\n\
-         SIGTERM or SIGINT: hands leadership over, flushes, exits 0.\n\nFlags:\n",
+             --initial-cluster n1=http://127.0.0.1:2380,n2=http://127.0.0.1:2480,n3=http://127.0.0.1:2580\n  \
+           quorate serve --name n4 --data-dir n4.data --initial-cluster-state existing \\\n      \
+             --initial-cluster n1=http://127.0.0.1:2380,n4=http://127.0.0.1:2680 ...\n      \
+             joins a running cluster, after quorate member add n4 --peer-urls http://127.0.0.1:2680\n\n\
+         SIGTERM or SIGINT: hands leadership over, flushes, exits 0. Exits 5 when this member must not run again: it was removed \
+         from the cluster, or its data is not what the others know of it (the message says what to do).\n\nFlags:\n",
     );
     let (acting, other): (Vec<&Flag>, Vec<&Flag>) = TABLE.iter().partition(|flag| flag.stand == Stand::Acts);
     for flag in acting {
@@ -438,7 +442,7 @@ mod tests {
             names.push(name);
         }
         for flag in TABLE {
-            let ours = flag.name == "exit-with-parent";
+            let ours = ["exit-with-parent", "election-priority", "lease-reads"].contains(&flag.name);
             assert!(
                 ours || names.contains(&flag.name),
                 "--{} is not a flag of etcd",

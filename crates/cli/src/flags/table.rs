@@ -78,8 +78,10 @@ pub const TABLE: &[Flag] = &[
     // Clustering.
     acts("initial-advertise-peer-urls", List, "http://localhost:2380", "This member's peer URLs as the others reach them. Unset: what --initial-cluster says of --name, else the listening URLs."),
     acts("initial-cluster", Text, "default=http://localhost:2380", "All members of a new cluster: name=peer-URL, with commas between. Unset: this member alone."),
-    acts("initial-cluster-state", Text, "new", "'new', or 'existing' for a member that has its data directory already (joining a running cluster is not supported yet)."),
+    acts("initial-cluster-state", Text, "new", "'new' founds a cluster; 'existing' joins a running one, as a member that was added before (quorate member add). Of no account once there is a data directory."),
     acts("initial-cluster-token", Text, "etcd-cluster", "Tells clusters with the same members apart: part of the cluster's and the members' ids."),
+    acts("strict-reconfig-check", Bool, "true", "Refuse membership changes asked of this member that would cost the cluster its quorum."),
+    acts("max-learners", Uint, "1", "How many learners may be added that stay learners until promoted on request."),
     acts("advertise-client-urls", List, "http://localhost:2379", "Client URLs told to clients by the member list. Unset: the listening URLs."),
     // Logging.
     acts("log-level", Text, "info", "debug, info, warn, error (panic and fatal mean error)."),
@@ -118,7 +120,6 @@ pub const TABLE: &[Flag] = &[
     no_effect("bcrypt-cost", Uint, "10", "there is no authentication yet"),
     no_effect("auth-token-ttl", Uint, "300", "there is no authentication yet"),
     no_effect("self-signed-cert-validity", Uint, "1", "no certificates are made"),
-    no_effect("max-learners", Int, "1", "membership is static"),
     no_effect("compact-hash-check-time", Duration, "1m0s", "only the interval of a check that --feature-gates would switch on"),
     no_effect("experimental-compact-hash-check-time", Duration, "1m0s", "only the interval of a check that --feature-gates would switch on"),
     no_effect("log-rotation-config-json", Text, "{\"maxsize\": 100, \"maxage\": 0, \"maxbackups\": 0, \"localtime\": false, \"compress\": false}", "only read together with --enable-log-rotation"),
@@ -142,10 +143,9 @@ pub const TABLE: &[Flag] = &[
     no_effect("cipher-suites", List, "", "only read with TLS, which is refused"),
     // What is always so and cannot be switched off.
     fixed("pre-vote", Bool, "true", "pre-vote is always on"),
-    fixed("strict-reconfig-check", Bool, "true", "a change that would lose the quorum is always refused"),
     fixed("enable-grpc-gateway", Bool, "true", "the JSON gateway is always there"),
     fixed("unsafe-no-fsync", Bool, "false", "nothing is acknowledged before it is on disk"),
-    fixed("force-new-cluster", Bool, "false", "rewriting the membership of a data directory is not supported yet"),
+    fixed("force-new-cluster", Bool, "false", "use 'quorate recover', which says what may be lost and asks first"),
     // Not supported yet: TLS.
     fixed("cert-file", Text, "", "TLS is not supported yet"),
     fixed("key-file", Text, "", "TLS is not supported yet"),
@@ -226,5 +226,7 @@ pub const TABLE: &[Flag] = &[
     no_effect("v", Ignored, "", "a flag of old etcd versions"),
     no_effect("vv", Ignored, "", "a flag of old etcd versions"),
     // Ours alone.
+    acts("election-priority", Text, "normal", "low, normal or high: how gladly this member leads. Leadership moves to a member with the highest priority that has caught up; it never decides a vote."),
+    acts("lease-reads", Bool, "false", "Serve linearizable reads without asking a majority, on the strength of the members' clocks. The same on all members, with the same election timeout. Sound only while the rates of their clocks differ by less than an eighth: a deposed leader with a slower clock may answer stale reads."),
     acts("exit-with-parent", Bool, "false", "End (as on SIGTERM) when standard input is closed: for programs that start servers."),
 ];

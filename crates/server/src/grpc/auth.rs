@@ -15,6 +15,7 @@ macro_rules! not_there {
                 &self,
                 _: Request<pb::AuthStatusRequest>,
             ) -> Result<Response<pb::AuthStatusResponse>, Status> {
+                self.ctx.check_learner()?;
                 Ok(Response::new(pb::AuthStatusResponse {
                     header: self.ctx.header(),
                     enabled: false,
@@ -27,6 +28,7 @@ macro_rules! not_there {
                 &self,
                 _: Request<pb::AuthenticateRequest>,
             ) -> Result<Response<pb::AuthenticateResponse>, Status> {
+                self.ctx.check_learner()?;
                 Err(Status::failed_precondition("etcdserver: authentication is not enabled"))
             }
 

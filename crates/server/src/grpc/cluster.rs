@@ -1,10 +1,13 @@
-//! The Cluster service. The membership is static so far: it can be listed, not changed.
+//! The Cluster service: who belongs to the cluster, and changing that. What a change means and when it is refused stands in
+//! [`crate::changes`].
 
+use quorate::Membership;
+use quorate_base::NodeId;
 use quorate_proto::etcdserverpb as pb;
 use tonic::{Request, Response, Status};
 
 use super::Api;
-use crate::errors;
+use crate::{changes, errors};
 
 #[tonic::async_trait]
 impl pb::cluster_server::Cluster for Api {
@@ -16,38 +19,70 @@ impl pb::cluster_server::Cluster for Api {
         if ctx.admit(request).await?.linearizable {
             ctx.handle.read(|_| ()).await.map_err(errors::of_read)?;
         }
-        // etcd leaves the revision out of this header.
+        // etcd leaves the revision out of this header and of the following ones.
         Ok(Response::new(pb::MemberListResponse {
             header: ctx.header_at(0),
-            members: ctx.directory.list(),
+            members: ctx.members(),
         }))
     }
 
     async fn member_add(
         &self,
-        _: Request<pb::MemberAddRequest>,
+        request: Request<pb::MemberAddRequest>,
     ) -> Result<Response<pb::MemberAddResponse>, Status> {
-        Err(errors::unimplemented("adding members"))
+        let pb::MemberAddRequest {
+            peer_ur_ls,
+            is_learner,
+        } = self.ctx.admit(request).await?;
+        let (id, membership) = changes::add(&self.ctx, peer_ur_ls, is_learner).await?;
+        let members = self.listed(&membership);
+        Ok(Response::new(pb::MemberAddResponse {
+            header: self.ctx.header_at(0),
+            member: members.iter().find(|member| member.id == id.0).cloned(),
+            members,
+        }))
     }
 
     async fn member_remove(
         &self,
-        _: Request<pb::MemberRemoveRequest>,
+        request: Request<pb::MemberRemoveRequest>,
     ) -> Result<Response<pb::MemberRemoveResponse>, Status> {
-        Err(errors::unimplemented("removing members"))
+        let id = NodeId(self.ctx.admit(request).await?.id);
+        let membership = changes::remove(&self.ctx, id).await?;
+        Ok(Response::new(pb::MemberRemoveResponse {
+            header: self.ctx.header_at(0),
+            members: self.listed(&membership),
+        }))
     }
 
     async fn member_update(
         &self,
-        _: Request<pb::MemberUpdateRequest>,
+        request: Request<pb::MemberUpdateRequest>,
     ) -> Result<Response<pb::MemberUpdateResponse>, Status> {
-        Err(errors::unimplemented("changing members' peer URLs"))
+        let pb::MemberUpdateRequest { id, peer_ur_ls } = self.ctx.admit(request).await?;
+        let membership = changes::update(&self.ctx, NodeId(id), peer_ur_ls).await?;
+        Ok(Response::new(pb::MemberUpdateResponse {
+            header: self.ctx.header_at(0),
+            members: self.listed(&membership),
+        }))
     }
 
     async fn member_promote(
         &self,
-        _: Request<pb::MemberPromoteRequest>,
+        request: Request<pb::MemberPromoteRequest>,
     ) -> Result<Response<pb::MemberPromoteResponse>, Status> {
-        Err(errors::unimplemented("promoting learners"))
+        let id = NodeId(self.ctx.admit(request).await?.id);
+        let membership = changes::promote(&self.ctx, id).await?;
+        Ok(Response::new(pb::MemberPromoteResponse {
+            header: self.ctx.header_at(0),
+            members: self.listed(&membership),
+        }))
+    }
+}
+
+impl Api {
+    /// The members of a membership that a change has made.
+    fn listed(&self, membership: &Membership) -> Vec<pb::Member> {
+        self.ctx.directory.list(membership)
     }
 }

@@ -13,8 +13,12 @@ use crate::{convert, errors};
 impl pb::kv_server::Kv for Api {
     async fn range(&self, request: Request<pb::RangeRequest>) -> Result<Response<pb::RangeResponse>, Status> {
         let ctx = &self.ctx;
-        let request = ctx.admit(request).await?;
-        let serializable = request.serializable;
+        let serializable = request.get_ref().serializable;
+        // A learner serves what may be stale, and nothing else.
+        let request = match serializable {
+            true => ctx.admit_even_here(request).await?,
+            false => ctx.admit(request).await?,
+        };
         let range = convert::range(request)?;
         range.check().map_err(|e| errors::of_kv(&e))?;
         let quick = ctx.look(serializable, move |kv| match kv.quick_range(&range) {
@@ -67,7 +71,7 @@ impl pb::kv_server::Kv for Api {
         let request = ctx.admit(request).await?;
         let serializable = convert::is_serializable(&request);
         let txn = convert::txn(request)?;
-        txn.check().map_err(|e| errors::of_kv(&e))?;
+        txn.check_at(ctx.news.level()).map_err(|e| errors::of_kv(&e))?;
         if txn.is_read_only() {
             // Nothing to replicate: a read like any other.
             let answer = if txn.reads_ranges() {

@@ -30,7 +30,8 @@ impl pb::lease_server::Lease for Api {
         ctx.check_space()?;
         loop {
             let id = if wanted == 0 { random_id() } else { wanted };
-            let applied = match ctx.propose(&Command::LeaseGrant { id, ttl }).await {
+            let command = Command::grant(ctx.news.level(), id, ttl);
+            let applied = match ctx.propose(&command).await {
                 // Our own choice was taken: choose again.
                 Err(status) if wanted == 0 && status.message() == Error::LeaseExists.to_string() => continue,
                 other => other?,
@@ -53,7 +54,7 @@ impl pb::lease_server::Lease for Api {
     ) -> Result<Response<pb::LeaseRevokeResponse>, Status> {
         let ctx = &self.ctx;
         let id = ctx.admit(request).await?.id;
-        let applied = ctx.propose(&Command::LeaseRevoke { id, term: None }).await?;
+        let applied = ctx.propose(&Command::LeaseRevoke { id, expiry: None }).await?;
         Ok(Response::new(pb::LeaseRevokeResponse {
             header: ctx.header_at(applied.revision),
         }))
@@ -130,7 +131,11 @@ impl Api {
         let (out, answers) = mpsc::channel(16);
         tokio::spawn(async move {
             let all = async {
-                if let Err(status) = ctx.ready().await {
+                let refused = match ctx.check_learner() {
+                    Ok(()) => ctx.ready().await,
+                    Err(status) => Err(status),
+                };
+                if let Err(status) = refused {
                     // To a client that has hung up there is nothing to say.
                     let _ = out.send(Err(status)).await;
                     return;

@@ -75,7 +75,7 @@ impl pb::maintenance_server::Maintenance for Api {
             raft_applied_index: now.applied.0,
             errors: complaints,
             db_size_in_use: i64::try_from(size.in_use).unwrap_or(i64::MAX),
-            is_learner: false,
+            is_learner: ctx.is_learner(),
             storage_version: CLUSTER_VERSION.to_owned(),
             // No quota: the store is limited by the disk alone.
             db_size_quota: 0,
@@ -88,11 +88,13 @@ impl pb::maintenance_server::Maintenance for Api {
         &self,
         _: Request<pb::DefragmentRequest>,
     ) -> Result<Response<pb::DefragmentResponse>, Status> {
+        self.ctx.check_learner()?;
         Ok(Response::new(pb::DefragmentResponse { header: None }))
     }
 
     async fn hash(&self, _: Request<pb::HashRequest>) -> Result<Response<pb::HashResponse>, Status> {
         let ctx = &self.ctx;
+        ctx.check_learner()?;
         let picture = ctx.look(true, Kv::picture).await?;
         let hash = elsewhere(move || picture.hash()).await?;
         Ok(Response::new(pb::HashResponse {
@@ -106,6 +108,7 @@ impl pb::maintenance_server::Maintenance for Api {
         request: Request<pb::HashKvRequest>,
     ) -> Result<Response<pb::HashKvResponse>, Status> {
         let ctx = &self.ctx;
+        ctx.check_learner()?;
         let revision = request.into_inner().revision;
         let picture = ctx.look(true, Kv::picture).await?;
         let hash = elsewhere(move || picture.hash_kv(revision)).await?;
@@ -130,11 +133,11 @@ impl pb::maintenance_server::Maintenance for Api {
     ) -> Result<Response<pb::MoveLeaderResponse>, Status> {
         let ctx = &self.ctx;
         let target = NodeId(ctx.admit(request).await?.target_id);
-        let leads = ctx.leader() == Some(ctx.config.id);
-        if !leads {
+        let now = ctx.handle.status();
+        if !now.is_leader() {
             return Err(Status::failed_precondition("etcdserver: not leader"));
         }
-        if !ctx.config.members.contains_key(&target) {
+        if !now.membership.voters.contains(&target) {
             return Err(Status::failed_precondition("etcdserver: bad leader transferee"));
         }
         ctx.handle

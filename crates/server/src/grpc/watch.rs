@@ -31,6 +31,7 @@ impl Api {
     where
         R: Stream<Item = Result<pb::WatchRequest, Status>> + Send + Unpin + 'static,
     {
+        self.ctx.check_learner()?;
         self.ctx.ready().await?;
         let (orders, answers) = self.ctx.hub.open().await?;
         tokio::spawn(pass_on(requests, orders.clone()));

@@ -79,7 +79,7 @@ fn etcd_server(page: &mut Page, ctx: &Context, status: &Status) {
     page.gauge(
         "etcd_server_is_learner",
         "Whether this member is a learner: 1 or 0.",
-        0,
+        u8::from(ctx.is_learner()),
     );
     page.counter(
         "etcd_server_leader_changes_seen_total",

@@ -114,7 +114,10 @@ async fn run(ctx: &Context, check: &str) -> Result<(), String> {
         }
         "serializable_read" => read(ctx, true).await,
         "linearizable_read" => read(ctx, false).await,
-        // "non_learner": every member votes, as long as the membership is static.
+        "non_learner" => match ctx.is_learner() {
+            true => Err("not supported for learner".to_owned()),
+            false => Ok(()),
+        },
         _ => Ok(()),
     }
 }

@@ -1,0 +1,515 @@
+//! `member replace`: a new member instead of an old one, without a moment in which the cluster could not afford a failure that it can afford
+//! now. This file is the order of steps and what is said about them; single calls are in [`super::membership`].
+//!
+//! Each step is chosen by looking at the cluster, not by remembering what was done. So the command may be stopped anywhere, and goes
+//! on when it is run again:
+//!
+//! | old | new | next |
+//! | --- | --- | --- |
+//! | listed | absent | add it as a learner |
+//! | | learner | wait until it has caught up; promote it |
+//! | listed | voter | wait until it has caught up; remove the old one |
+//! | absent | voter | done |
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use quorate_proto::etcdserverpb::{Member, StatusResponse};
+use serde_json::json;
+
+use super::membership::{self, describe};
+use super::progress::{Done, Progress};
+use super::{Cluster, Failure, members};
+use crate::args::{Output, ReplaceArgs};
+use crate::output;
+use crate::urls::Url;
+
+/// Between two looks at the cluster.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// A member whose store lacks no more entries than this has caught up, as far as can be seen from outside; the leader judges for itself.
+const CAUGHT_UP: u64 = 1000;
+
+/// `quorate member replace`
+pub async fn replace(args: ReplaceArgs) -> Result<(), Failure> {
+    let mut job = Job {
+        cluster: Cluster::new(&args.client)?,
+        urls: membership::peer_urls(&args.peer_urls)?,
+        form: args.client.output,
+        progress: Progress::new(),
+        told_how_to_start: false,
+        args,
+    };
+    if job.args.dry_run {
+        return job.explain().await;
+    }
+    tokio::select! {
+        result = job.carry_out() => result,
+        _ = tokio::signal::ctrl_c() => {
+            job.progress.pause();
+            Err(Failure::refused("stopped; the cluster stays as it is now, and the same command goes on from there"))
+        }
+    }
+}
+
+struct Job {
+    args: ReplaceArgs,
+    cluster: Cluster,
+    urls: Vec<String>,
+    form: Output,
+    progress: Progress,
+    told_how_to_start: bool,
+}
+
+/// The cluster at one look.
+struct Seen {
+    cluster: u64,
+    members: Vec<Member>,
+    old: Option<Member>,
+    new: Option<Member>,
+    /// Who answers, with what.
+    answers: BTreeMap<u64, StatusResponse>,
+}
+
+/// What is to be done next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Add,
+    Promote,
+    Remove,
+    Nothing,
+}
+
+impl Job {
+    async fn carry_out(&mut self) -> Result<(), Failure> {
+        loop {
+            let seen = match self.look().await {
+                Ok(seen) => seen,
+                // Nothing is lost by waiting: a leader may be about to be elected.
+                Err(failure) if failure.code == 3 => {
+                    self.progress
+                        .show("no answer from the cluster, asking again", None);
+                    tokio::time::sleep(LOOK_EVERY).await;
+                    continue;
+                }
+                Err(failure) => return Err(failure),
+            };
+            seen.check_quorum()?;
+            let step = seen.step();
+            let done = match step {
+                Step::Add => self.add().await,
+                Step::Promote | Step::Remove if !self.has_caught_up(&seen) => Ok(()),
+                Step::Promote => self.promote(&seen).await,
+                Step::Remove => self.remove(&seen).await,
+                Step::Nothing => {
+                    self.finish(&seen);
+                    return Ok(());
+                }
+            };
+            match done {
+                Ok(()) => {}
+                // Whether it was done is seen at the next look.
+                Err(failure) if failure.code == 3 => {
+                    self.progress
+                        .show(&format!("{}, looking again", failure.message), None);
+                }
+                Err(failure) => return Err(failure),
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// Looks at the cluster, and checks that what is asked makes sense on it.
+    async fn look(&mut self) -> Result<Seen, Failure> {
+        let listed = members::listed(&self.cluster).await?;
+        let members = listed.members;
+        self.cluster
+            .learn(members.iter().flat_map(|member| &member.client_ur_ls));
+        let mut answers = BTreeMap::new();
+        for endpoint in self.cluster.endpoints() {
+            if let Ok(status) = members::status_at(&self.cluster, endpoint).await {
+                let member = status.header.as_ref().map_or(0, |header| header.member_id);
+                answers.insert(member, status);
+            }
+        }
+        let new = members
+            .iter()
+            .find(|member| member.peer_ur_ls.iter().any(|url| self.urls.contains(url)));
+        let seen = Seen {
+            cluster: membership::cluster_id(&listed.header),
+            old: membership::pick(&members, &self.args.old)?.cloned(),
+            new: new.cloned(),
+            members,
+            answers,
+        };
+        self.check(&seen)?;
+        Ok(seen)
+    }
+
+    fn check(&self, seen: &Seen) -> Result<(), Failure> {
+        let name = &self.args.name;
+        if let (Some(old), Some(new)) = (&seen.old, &seen.new)
+            && old.id == new.id
+        {
+            return Err(Failure::refused(format!(
+                "{} is reached at {} itself: the new member needs peer URLs of its own. To give a member an empty disk at its old \
+                 address, remove it first and then add it again",
+                describe(old),
+                self.urls.join(",")
+            )));
+        }
+        if let Some(new) = &seen.new
+            && !new.name.is_empty()
+            && new.name != *name
+        {
+            return Err(Failure::refused(format!(
+                "the peer URLs {} belong to {}",
+                self.urls.join(","),
+                describe(new)
+            )));
+        }
+        let namesake = seen.members.iter().find(|member| member.name == *name);
+        if let Some(other) = namesake.filter(|other| seen.new.as_ref().is_none_or(|new| new.id != other.id)) {
+            return Err(Failure::refused(format!(
+                "there is a member {} already, reached at {}",
+                describe(other),
+                other.peer_ur_ls.join(",")
+            )));
+        }
+        if seen.old.is_none() && seen.new.is_none() {
+            return Err(membership::no_such_member(&seen.members, &self.args.old));
+        }
+        Ok(())
+    }
+
+    async fn add(&mut self) -> Result<(), Failure> {
+        let answer = membership::call_add(&self.cluster, &self.urls, true).await?;
+        let id = answer.member.as_ref().map_or(0, |member| member.id);
+        let name = &self.args.name;
+        self.say("added", id, &format!("Added {name} ({id:x}) as a learner."));
+        Ok(())
+    }
+
+    /// Whether the new member has caught up; shows how far it is.
+    fn has_caught_up(&mut self, seen: &Seen) -> bool {
+        let name = self.args.name.clone();
+        let Some(new) = &seen.new else { return false };
+        let Some(status) = seen.answers.get(&new.id) else {
+            if new.name.is_empty() {
+                if !std::mem::replace(&mut self.told_how_to_start, true) {
+                    let how = how_to_start(&name, new, &seen.members);
+                    self.say(
+                        "waiting",
+                        new.id,
+                        &format!("Start {name} now, with an empty data directory:\n{how}"),
+                    );
+                }
+                self.progress
+                    .show(&format!("waiting for {name} to be started"), None);
+            } else {
+                let at = new.client_ur_ls.join(",");
+                self.progress
+                    .show(&format!("waiting for {name} to answer at {at}"), None);
+            }
+            return false;
+        };
+        let all = seen.furthest();
+        let done = status.raft_applied_index;
+        self.progress
+            .show(&format!("{name} catches up"), Some(Done { done, all }));
+        status.leader != 0 && done + CAUGHT_UP >= all
+    }
+
+    async fn promote(&mut self, seen: &Seen) -> Result<(), Failure> {
+        let id = seen.new.as_ref().map_or(0, |new| new.id);
+        match membership::call_promote(&self.cluster, id).await {
+            Ok(_) => {
+                let name = &self.args.name;
+                self.say("promoted", id, &format!("Promoted {name} ({id:x}): it votes."));
+                Ok(())
+            }
+            // The leader's measure is stricter than ours.
+            Err(failure) if failure.message.contains("in sync with leader") => Ok(()),
+            Err(failure) => Err(failure),
+        }
+    }
+
+    async fn remove(&mut self, seen: &Seen) -> Result<(), Failure> {
+        let Some(old) = &seen.old else { return Ok(()) };
+        membership::call_remove(&self.cluster, old.id).await?;
+        self.say("removed", old.id, &format!("Removed {}.", describe(old)));
+        Ok(())
+    }
+
+    fn finish(&mut self, seen: &Seen) {
+        let Some(new) = &seen.new else { return };
+        let (old, new_is) = (&self.args.old, describe(new));
+        let text = format!(
+            "Done: {new_is} is in the place of {old}, whose process ends by itself and whose data is of no more use."
+        );
+        self.say("done", new.id, &text);
+    }
+
+    fn say(&mut self, event: &str, member: u64, text: &str) {
+        self.progress.pause();
+        match self.form {
+            Output::Table => output::print(format!("{text}\n").as_bytes()),
+            Output::Json => {
+                let line = json!({ "event": event, "member": format!("{member:x}"), "text": text });
+                output::print(format!("{line}\n").as_bytes());
+            }
+        }
+    }
+
+    /// `--dry-run`: says what would be done on the cluster as it is.
+    async fn explain(&mut self) -> Result<(), Failure> {
+        let seen = self.look().await?;
+        let steps = self.plan(&seen);
+        match self.form {
+            Output::Json => {
+                let voters: Vec<String> = seen.voters().map(|member| format!("{:x}", member.id)).collect();
+                let plan =
+                    json!({ "cluster": format!("{:x}", seen.cluster), "voters": voters, "steps": steps });
+                output::print(format!("{plan}\n").as_bytes());
+            }
+            Output::Table => {
+                let mut text = format!("Cluster {:x} as it is:\n", seen.cluster);
+                let rows: Vec<Vec<String>> = seen.members.iter().map(|member| seen.row(member)).collect();
+                text += &output::table(&["MEMBER", "NAME", "VOTES", "NOW"], &rows, output::styled());
+                text += "\nWould be done:\n";
+                for (at, step) in steps.iter().enumerate() {
+                    text += &format!("  {}. {step}\n", at + 1);
+                }
+                text += if steps.is_empty() { "  nothing\n" } else { "" };
+                text += "Nothing has been done.\n";
+                output::print(text.as_bytes());
+            }
+        }
+        seen.check_quorum()
+    }
+
+    fn plan(&self, seen: &Seen) -> Vec<String> {
+        let name = &self.args.name;
+        let mut steps = Vec::new();
+        let (voters, answering) = (seen.voters().count(), seen.answering());
+        let votes = seen.new.as_ref().is_some_and(|new| !new.is_learner);
+        if seen.new.is_none() {
+            steps.push(format!(
+                "add {name}, reached at {}, as a learner",
+                self.urls.join(",")
+            ));
+        }
+        let started = seen.new.as_ref().is_some_and(|new| !new.name.is_empty());
+        if !votes || !started {
+            let start = if started { "" } else { "is started and " };
+            steps.push(format!("wait until {name} {start}has caught up"));
+        }
+        let (mut voters, mut answering) = (voters, answering);
+        if !votes {
+            (voters, answering) = (voters + 1, answering + 1);
+            steps.push(format!("promote {name}; then {}", majority(voters, answering)));
+        }
+        if let Some(old) = &seen.old {
+            if !old.is_learner {
+                voters -= 1;
+                answering -= usize::from(seen.answers.contains_key(&old.id));
+            }
+            steps.push(format!(
+                "remove {}; then {}",
+                describe(old),
+                majority(voters, answering)
+            ));
+        }
+        steps
+    }
+}
+
+fn majority(voters: usize, answering: usize) -> String {
+    format!(
+        "{voters} voters, of whom {} are needed and {answering} answer",
+        voters / 2 + 1
+    )
+}
+
+impl Seen {
+    fn step(&self) -> Step {
+        match (&self.old, &self.new) {
+            (_, None) => Step::Add,
+            (_, Some(new)) if new.is_learner => Step::Promote,
+            (Some(_), Some(_)) => Step::Remove,
+            (None, Some(_)) => Step::Nothing,
+        }
+    }
+
+    fn voters(&self) -> impl Iterator<Item = &Member> {
+        self.members.iter().filter(|member| !member.is_learner)
+    }
+
+    /// Voters that answer.
+    fn answering(&self) -> usize {
+        self.voters()
+            .filter(|member| self.answers.contains_key(&member.id))
+            .count()
+    }
+
+    /// The last committed entry that anybody knows.
+    fn furthest(&self) -> u64 {
+        let all = self.answers.values().map(|status| status.raft_index);
+        all.max().unwrap_or_default()
+    }
+
+    /// Refuses to go on when the next step, or the end of it all, would leave too few voters that answer.
+    fn check_quorum(&self) -> Result<(), Failure> {
+        let votes = |member: &Option<Member>| member.as_ref().is_some_and(|member| !member.is_learner);
+        let old_votes = votes(&self.old);
+        let old_answers = self
+            .old
+            .as_ref()
+            .is_some_and(|old| self.answers.contains_key(&old.id));
+        let (mut voters, mut answering) = (self.voters().count(), self.answering());
+        let mut stages = vec![(voters, answering)];
+        if !votes(&self.new) {
+            // Nothing is promoted before it has caught up, so it answers then.
+            (voters, answering) = (voters + 1, answering + 1);
+            stages.push((voters, answering));
+        }
+        if old_votes {
+            stages.push((voters - 1, answering - usize::from(old_answers)));
+        }
+        match stages
+            .into_iter()
+            .find(|(voters, answering)| *answering <= voters / 2)
+        {
+            None => Ok(()),
+            Some((voters, answering)) => {
+                let silent = self
+                    .voters()
+                    .filter(|member| !self.answers.contains_key(&member.id));
+                let silent: Vec<String> = silent
+                    .map(|member| format!("{} at {}", describe(member), member.client_ur_ls.join(",")))
+                    .collect();
+                Err(Failure::refused(format!(
+                    "not done, since there would be {}. No answer from {}. Bring them back first; if a majority is lost for good, see \
+                     'quorate recover --help'",
+                    majority(voters, answering),
+                    silent.join("; ")
+                )))
+            }
+        }
+    }
+
+    fn row(&self, member: &Member) -> Vec<String> {
+        let now = match self.answers.get(&member.id) {
+            Some(status) => {
+                let behind = self.furthest().saturating_sub(status.raft_applied_index);
+                match behind {
+                    0 => members::role(status).to_owned(),
+                    _ => format!("{}, {behind} entries behind", members::role(status)),
+                }
+            }
+            None if member.name.is_empty() => "not started".to_owned(),
+            None => "no answer".to_owned(),
+        };
+        vec![
+            format!("{:x}", member.id),
+            if member.name.is_empty() {
+                "-".to_owned()
+            } else {
+                member.name.clone()
+            },
+            if member.is_learner { "no" } else { "yes" }.to_owned(),
+            now,
+        ]
+    }
+}
+
+/// A command line for the new member; ports and paths are suggestions.
+fn how_to_start(name: &str, new: &Member, members: &[Member]) -> String {
+    let host = new.peer_ur_ls.iter().find_map(|url| Url::parse(url).ok());
+    let client = host.map_or_else(
+        || "http://HOST:2379".to_owned(),
+        |url| Url { port: 2379, ..url }.to_string(),
+    );
+    let urls = new.peer_ur_ls.join(",");
+    format!(
+        "  quorate serve --name {name} --data-dir {name}.data \\\n    \
+           --listen-peer-urls {urls} --listen-client-urls {client} \\\n    \
+           --initial-cluster-state existing \\\n    \
+           --initial-cluster {}",
+        membership::initial_cluster(name, new.id, members)
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(id: u64, is_learner: bool) -> Member {
+        Member {
+            id,
+            name: format!("n{id}"),
+            is_learner,
+            ..Member::default()
+        }
+    }
+
+    /// A cluster in which 1 is to be replaced by 9.
+    fn seen(voters: &[u64], learners: &[u64], silent: &[u64]) -> Seen {
+        let voters = voters.iter().map(|id| member(*id, false));
+        let members: Vec<Member> = voters
+            .chain(learners.iter().map(|id| member(*id, true)))
+            .collect();
+        let answering = members.iter().filter(|member| !silent.contains(&member.id));
+        let answers = answering
+            .map(|member| (member.id, StatusResponse::default()))
+            .collect();
+        let find = |id| members.iter().find(|member| member.id == id).cloned();
+        Seen {
+            cluster: 7,
+            old: find(1),
+            new: find(9),
+            members,
+            answers,
+        }
+    }
+
+    #[test]
+    fn the_cluster_says_what_comes_next() {
+        assert_eq!(seen(&[1, 2, 3], &[], &[]).step(), Step::Add);
+        assert_eq!(seen(&[1, 2, 3], &[9], &[]).step(), Step::Promote);
+        assert_eq!(seen(&[1, 2, 3, 9], &[], &[]).step(), Step::Remove);
+        assert_eq!(seen(&[2, 3, 9], &[], &[]).step(), Step::Nothing);
+        assert_eq!(
+            seen(&[2, 3], &[9], &[]).step(),
+            Step::Promote,
+            "somebody else removed the old one"
+        );
+    }
+
+    #[test]
+    fn a_majority_is_kept_at_every_step() {
+        for (voters, learners, silent, fine) in [
+            (&[1, 2, 3][..], &[][..], &[][..], true),
+            (&[1, 2, 3], &[], &[1], true),
+            (&[1, 2, 3], &[9], &[1, 9], true),
+            (&[1], &[], &[], true),
+            (&[1, 2, 3], &[], &[1, 2], false),
+            (&[1, 2, 3, 9], &[], &[2, 9], false),
+            (&[1, 2, 3, 9], &[], &[1], true),
+            (&[1, 2, 9], &[], &[9], false),
+            (&[1, 2, 3, 4, 5], &[], &[1, 2], true),
+        ] {
+            let checked = seen(voters, learners, silent).check_quorum();
+            assert_eq!(
+                checked.is_ok(),
+                fine,
+                "{voters:?} {learners:?} without {silent:?}: {checked:?}"
+            );
+        }
+        let said = seen(&[1, 2, 3], &[], &[2, 3]).check_quorum().unwrap_err().message;
+        assert!(
+            said.contains("n2 (2)") && said.contains("n3 (3)") && said.contains("quorate recover"),
+            "{said}"
+        );
+    }
+}
