@@ -128,6 +128,14 @@ async fn each_mismatch_is_refused_with_its_reason() {
         (guest().without_papers(), Verdict::Retry, "identity"),
         (
             Hello {
+                features: 1,
+                ..guest().without_papers()
+            },
+            Verdict::Retry,
+            "features of level",
+        ),
+        (
+            Hello {
                 papers: papers(|papers| papers.leases = Some(500)),
                 ..guest()
             },

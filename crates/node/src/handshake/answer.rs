@@ -85,7 +85,7 @@ impl Answer {
                 let cut = (0..=why.len().min(MAX_LEN.0))
                     .rev()
                     .find(|at| why.is_char_boundary(*at));
-                (tag, why[..cut.unwrap_or(0)].as_bytes().to_vec())
+                (tag, why.as_bytes()[..cut.unwrap_or(0)].to_vec())
             }
             Answer::Welcome(welcome) => {
                 let mut body = Vec::new();

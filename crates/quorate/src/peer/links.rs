@@ -189,6 +189,7 @@ impl Links {
     }
 
     /// Queues a message, or gives it back.
+    #[expect(clippy::result_large_err, reason = "what does not fit is given back, and rarely")]
     pub(crate) fn send(&self, to: NodeId, message: PeerMessage) -> Result<(), PeerMessage> {
         let lane = match message {
             // The beginning travels before the pieces, on the same connection.

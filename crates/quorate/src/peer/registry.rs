@@ -21,8 +21,6 @@ const LOOKS: (Duration, u32) = (Duration::from_secs(1), 10);
 /// See the module.
 pub(crate) struct Registry {
     disk: Arc<dyn Disk>,
-    /// Held by whoever writes, so that no other process does before it is done.
-    lock: Option<Arc<DirLock>>,
     state: Mutex<State>,
     /// One save at a time.
     saving: tokio::sync::Mutex<()>,
@@ -30,6 +28,8 @@ pub(crate) struct Registry {
 
 struct State {
     roster: Roster,
+    /// Held by whoever writes, so that no other process does before it is done.
+    lock: Option<Arc<DirLock>>,
     /// Counts changes.
     version: u64,
     /// The last change of a term or of a data directory's identity.
@@ -47,9 +47,9 @@ impl Registry {
     pub(crate) fn new(roster: Roster, disk: Arc<dyn Disk>, lock: Option<Arc<DirLock>>) -> Registry {
         Registry {
             disk,
-            lock,
             state: Mutex::new(State {
                 roster,
+                lock,
                 version: 0,
                 telling: 0,
                 urgent: 0,
@@ -101,7 +101,7 @@ impl Registry {
             return Ok(());
         }
         let _one = self.saving.lock().await;
-        let (roster, version) = {
+        let (roster, version, lock) = {
             let state = self.state();
             if state.saved >= wait_for {
                 return Ok(());
@@ -109,9 +109,9 @@ impl Registry {
             if state.closed {
                 return Err(io::Error::other("the node has stopped"));
             }
-            (state.roster.clone(), state.version)
+            (state.roster.clone(), state.version, state.lock.clone())
         };
-        let (disk, lock) = (self.disk.clone(), self.lock.clone());
+        let disk = self.disk.clone();
         let result = tokio::task::spawn_blocking(move || {
             let result = roster.save(&*disk);
             drop(lock);
@@ -145,7 +145,7 @@ impl Registry {
             look = look.wrapping_add(1);
             let wanted = {
                 let state = self.state();
-                if look % LOOKS.1 == 0 {
+                if look.is_multiple_of(LOOKS.1) {
                     state.version
                 } else {
                     state.telling
@@ -164,7 +164,8 @@ impl Registry {
             tracing::warn!(%error, "cannot save what is known of the peers");
         }
         let _one = self.saving.lock().await;
-        self.state().closed = true;
+        let mut state = self.state();
+        (state.closed, state.lock) = (true, None);
     }
 }
 
