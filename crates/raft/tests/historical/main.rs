@@ -7,6 +7,7 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod leadership;
 mod membership;
 mod reads;
 mod replication;
@@ -15,7 +16,10 @@ mod votes;
 
 use common::{Cluster, What, at, i, n, noop};
 use quorate_base::Term;
-use quorate_raft::{Body, Change, Config, EntryShape, Input, Limits, Promote, RoleKind, SnapMeta, Timer};
+use quorate_raft::{
+    Body, Change, ChangeEnd, ChangeRefused, Config, EntryShape, Input, Limits, Promote, RoleKind, SnapMeta,
+    Timer,
+};
 
 /// A request for a vote from one whose log ends in `last`.
 pub fn vote(last: quorate_base::LogId) -> Body {

@@ -232,3 +232,137 @@ fn one_counter_serves_both_majorities_of_a_joint_configuration() {
     assert_eq!(c.raft(n(3)).config().voters, [3, 4, 5].map(n).into());
     assert_eq!(c.raft(n(3)).commit(), i(before.0 + 3));
 }
+
+/// n2 of three with learners 4 and 5, elected while its own first entry has reached nobody.
+fn just_elected() -> Cluster {
+    let config = Config {
+        learners: [4, 5].map(|id| (n(id), Promote::Never)).into(),
+        ..Config::of([1, 2, 3].map(n))
+    };
+    let mut c = Cluster::of(config, Limits::default());
+    c.elect(n(1));
+    c.crash(n(1), 0);
+    c.fire(n(3), Timer::Fresh);
+    c.fire(n(2), Timer::Fresh);
+    c.fire(n(2), Timer::Election);
+    c.run_until(|c| c.raft(n(2)).role() == RoleKind::Leader);
+    c
+}
+
+fn ended(c: &Cluster, at: u64, token: u64) -> Option<ChangeEnd> {
+    c.nodes[&n(at)].changed.get(&token).copied()
+}
+
+/// Ongaro's correction of 2015: with single-server changes two leaders could have got disjoint majorities.
+#[test]
+fn a_change_is_accepted_before_the_leaders_own_entry_is_committed() {
+    let mut c = just_elected();
+    let early = c.change(n(2), &[Change::Promote(n(4))], true);
+    c.drain(n(2));
+    let refused = ChangeEnd::Refused(ChangeRefused::Pending);
+    assert_eq!(ended(&c, 2, early), Some(refused));
+    c.run();
+    let later = c.change(n(2), &[Change::Promote(n(4))], true);
+    c.run();
+    assert!(matches!(ended(&c, 2, later), Some(ChangeEnd::Done(_))));
+}
+
+/// etcd #7280, #11284: a node with a configuration that it has not applied yet counts by it all the same, as candidate and as leader.
+#[test]
+fn a_candidate_counts_by_the_configuration_that_it_has_applied() {
+    let mut c = Cluster::new(3);
+    c.elect(n(1));
+    c.change(n(1), &[Change::Remove(n(3))], false);
+    c.settle(n(1));
+    c.run_to(&[2]);
+    c.network.clear();
+    c.isolate(n(1));
+    assert_eq!(
+        (c.raft(n(2)).applied(), c.raft(n(2)).config().is_joint()),
+        (i(1), true)
+    );
+    // n2 and n3 are two of {1, 2, 3}, but n2 alone is no majority of {1, 2}.
+    c.fire(n(2), Timer::Fresh);
+    c.fire(n(3), Timer::Fresh);
+    c.fire(n(2), Timer::Election);
+    c.run();
+    assert_eq!(c.raft(n(2)).role(), RoleKind::PreCandidate);
+}
+
+/// ER bd3c759, etcd #12136: C_new was appended over and over, or never, since the index of the pending change was wrong.
+#[test]
+fn the_joint_configuration_is_left_twice_or_never() {
+    let mut c = just_elected();
+    c.run();
+    let before = c.raft(n(2)).last().index;
+    c.change(n(2), &[Change::Promote(n(4)), Change::Promote(n(5))], false);
+    for _ in 0..3 {
+        c.run();
+        c.heartbeat(n(2));
+        c.fire(n(2), Timer::Quorum);
+    }
+    assert_eq!(c.raft(n(2)).last().index, i(before.0 + 2), "C_old,new and C_new");
+    assert!(c.raft(n(2)).config_is_settled());
+    // A leader that was elected in between leaves it once, too.
+    c.change(n(2), &[Change::Remove(n(4))], false);
+    c.settle(n(2));
+    c.run_to(&[3, 4, 5]);
+    c.network.clear();
+    c.crash(n(2), 0);
+    c.start(n(1));
+    c.elect(n(5));
+    c.heartbeat(n(5));
+    let log = c.raft(n(5)).log();
+    assert_eq!(log.last_index(), i(before.0 + 5), "C_old,new, a no-op, C_new");
+    assert!(!log.config().is_joint() && log.config().removed.contains(&n(4)));
+}
+
+/// OR #2091, all the way: n1 has removed itself, C_new is in its log alone, and it is needed once more.
+#[test]
+fn a_removed_leader_with_the_only_newest_log_is_lost() {
+    let mut c = Cluster::new(3);
+    c.elect(n(1));
+    c.change(n(1), &[Change::Remove(n(1))], false);
+    c.run_until(|c| !c.raft(n(1)).config().is_voter(n(1)));
+    c.settle(n(1));
+    c.network.clear();
+    for id in [2, 3] {
+        c.fire(n(id), Timer::Fresh);
+        c.fire(n(id), Timer::Election);
+    }
+    c.cut.extend([(n(2), n(3)), (n(3), n(2))]);
+    c.restart(n(1));
+    c.fire(n(1), Timer::Election);
+    c.run();
+    assert!(c.raft(n(2)).log().contains(at(1, 3)) && c.raft(n(3)).log().contains(at(1, 3)));
+    assert!(c.raft(n(1)).is_removed());
+    c.heal();
+    for _ in 0..2 {
+        // The first attempt may only spread the term.
+        c.fire(n(2), Timer::Election);
+        c.run();
+    }
+    assert!(c.leader().is_some_and(|leader| leader != n(1)));
+}
+
+/// DB: a stale configuration looked newest, since it was stamped with the snapshot's index. Here what follows the snapshot in the log
+/// wins, and what comes with it is the one as of its last entry.
+#[test]
+fn a_snapshot_makes_a_stale_configuration_the_newest() {
+    let mut c = Cluster::new(3);
+    c.elect(n(1));
+    for _ in 0..3 {
+        c.propose(n(1));
+    }
+    c.change(n(1), &[Change::Remove(n(3))], false);
+    c.propose(n(1));
+    c.run();
+    let removed = c.raft(n(1)).config().clone();
+    c.compact(n(2), i(4));
+    assert_eq!(c.raft(n(2)).config(), &removed);
+    assert_eq!(c.raft(n(2)).log().base().config, Config::of([1, 2, 3].map(n)));
+    c.restart(n(2));
+    assert_eq!(c.raft(n(2)).config(), &removed);
+    c.compact(n(2), i(7));
+    assert_eq!(c.raft(n(2)).log().base().config, removed);
+}

@@ -74,6 +74,20 @@ fn the_last_round_must_be_short() {
     );
 }
 
+/// A learner that had everything but is not heard of any more is not promoted either.
+#[test]
+fn a_learner_must_be_alive() {
+    let mut c = led(3, 4);
+    c.isolate(n(4));
+    for _ in 0..3 {
+        timeout_passes(&mut c, 1);
+    }
+    assert_eq!(
+        refusal(&mut c, 1, &[promote(4)]),
+        Some(ChangeRefused::NotCaughtUp(n(4)))
+    );
+}
+
 /// A learner that is to be promoted by itself is, as soon as it has caught up; the other kind is not.
 #[test]
 fn a_learner_is_promoted_by_itself() {

@@ -307,6 +307,26 @@ fn a_successor_is_removed_before_it_is_told() {
     assert_eq!(voters(&c, 1), (vec![1, 2], vec![]));
 }
 
+/// A member that leaves is no successor, not even while C_old,new lets it vote.
+#[test]
+fn transfer_targets_are_voters_of_c_new() {
+    let mut c = led(3, 3);
+    c.cut.extend([(n(1), n(2)), (n(1), n(3))]);
+    c.change(n(1), &[remove(3)], false);
+    c.run();
+    assert_eq!(voters(&c, 1), (vec![1, 2], vec![1, 2, 3]));
+    c.step(n(1), quorate_raft::Input::Transfer(Some(n(3))));
+    let token = c.propose(n(1));
+    c.drain(n(1));
+    assert!(
+        c.nodes[&n(1)].placed.contains_key(&token),
+        "no transfer is under way"
+    );
+    c.heal();
+    c.heartbeat(n(1));
+    assert_eq!(c.leader(), Some(n(1)));
+}
+
 /// The commit index that proves a removal counts, not the entry: one that may still be overwritten removes nobody.
 #[test]
 fn a_removal_counts_when_it_is_committed() {
