@@ -21,9 +21,9 @@ pub(crate) struct Roll {
     /// How members were described to this node when it was started; the leader puts it into the log where that has nothing.
     described: BTreeMap<NodeId, Member>,
     pub(crate) membership: Arc<Membership>,
-    /// What the connections were told last: whether the configuration in force was committed, and how many the leader replicated to. `None`:
-    /// it is another configuration since.
-    told: Option<(bool, usize)>,
+    /// What the connections were told last: whether the configuration in force was committed, how many the leader replicated to, and who led.
+    /// `None`: it is another configuration since.
+    told: Option<(bool, usize, Option<NodeId>)>,
     /// When the leader may next describe members.
     describe_at: Nanos,
     /// Removed: it may end its leadership in order, but not for longer than this.
@@ -64,9 +64,12 @@ impl Roll {
         if config.voters.is_empty() {
             return self.hearsay.clone();
         }
-        // Besides the members, the leader has peers that have left and do not know it yet.
+        // Besides the members, the leader has peers that have left and do not know it yet. And whoever is about to leave is needed until the
+        // configuration without it is committed; if it is the leader itself, until another leads.
         let peers = raft.peers().map(|(id, _)| id);
-        let everyone = config.members().into_iter().chain(peers);
+        let committed = raft.log().config_at(raft.commit()).members();
+        let everyone = config.members().into_iter().chain(committed);
+        let everyone = everyone.chain(peers).chain(raft.leader());
         everyone
             .map(|id| (id, self.hearsay.get(&id).cloned().unwrap_or_default()))
             .collect()
@@ -89,7 +92,7 @@ impl<S: StateMachine> Driver<S> {
     pub(super) fn follow_membership(&mut self) {
         let raft = self.node.raft();
         let committed = raft.log().config_index() <= raft.commit();
-        let now = Some((committed, raft.peers().count()));
+        let now = Some((committed, raft.peers().count(), raft.leader()));
         if self.roll.told != now {
             self.roll.told = now;
             let removed = raft.log().config_at(raft.commit()).removed.clone();

@@ -245,7 +245,7 @@ pub fn alone(dir: &Path) -> Config {
 }
 
 /// One running member, on a runtime of its own: that can be taken away from it at any moment.
-pub struct Member {
+pub struct Live {
     pub handle: Handle<Sum>,
     pub running: Running,
     pub runtime: Runtime,
@@ -257,10 +257,13 @@ pub type Adjust = fn(&mut Config);
 /// Members on loopback, each with a directory of its own.
 pub struct Cluster {
     pub dirs: BTreeMap<u64, TempDir>,
+    /// Of the founders.
     pub addresses: BTreeMap<NodeId, String>,
+    /// Of everyone.
+    bound: BTreeMap<u64, SocketAddr>,
     /// Bound until first used, so that nobody takes the port.
     listeners: BTreeMap<u64, TcpListener>,
-    pub members: BTreeMap<u64, Member>,
+    pub members: BTreeMap<u64, Live>,
     pub adjust: Adjust,
 }
 
@@ -270,19 +273,26 @@ impl Cluster {
         let mut cluster = Cluster {
             dirs: BTreeMap::new(),
             addresses: BTreeMap::new(),
+            bound: BTreeMap::new(),
             listeners: BTreeMap::new(),
             members: BTreeMap::new(),
             adjust: |_| {},
         };
         for id in 1..=size {
-            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            cluster.dirs.insert(id, TempDir::new());
-            cluster
-                .addresses
-                .insert(NodeId(id), listener.local_addr().unwrap().to_string());
-            cluster.listeners.insert(id, listener);
+            let address = cluster.prepare_member(id);
+            cluster.addresses.insert(NodeId(id), address);
         }
         cluster
+    }
+
+    /// A directory and a bound listener for one that is no member of the founding cluster; answers its address.
+    pub fn prepare_member(&mut self, id: u64) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        self.dirs.insert(id, TempDir::new());
+        self.bound.insert(id, address);
+        self.listeners.insert(id, listener);
+        address.to_string()
     }
 
     pub async fn start(size: u64) -> Cluster {
@@ -299,7 +309,7 @@ impl Cluster {
     }
 
     pub fn address(&self, id: u64) -> SocketAddr {
-        self.addresses[&NodeId(id)].parse().unwrap()
+        self.bound[&id]
     }
 
     pub fn config(&self, id: u64) -> Config {
@@ -349,7 +359,7 @@ impl Cluster {
         .await;
         self.members.insert(
             id,
-            Member {
+            Live {
                 handle,
                 running,
                 runtime,
