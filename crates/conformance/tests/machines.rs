@@ -90,7 +90,7 @@ fn put(key: &str, len: usize, lease: i64) -> PutRequest {
 
 #[test]
 fn the_key_value_store_keeps_the_contract() {
-    let mut commands = vec![Command::LeaseGrant { id: 5, ttl: 60 }];
+    let mut commands = vec![Command::grant(level::NAMED_GRANTS, 5, 60)];
     for n in 0..8 {
         let lease = if n == 2 { 5 } else { 0 };
         commands.push(Command::Put(put(["a", "b", "c"][n % 3], 40 * n, lease)));
@@ -114,7 +114,7 @@ fn the_key_value_store_keeps_the_contract() {
         revision: 6,
         physical: true,
     });
-    commands.push(Command::LeaseRevoke { id: 5, term: None });
+    commands.push(Command::LeaseRevoke { id: 5, expiry: None });
     commands.push(Command::Put(put("e", 3, 0)));
     let options = Options {
         flush_bytes: 1,

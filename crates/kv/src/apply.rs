@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_base::LogId;
+use quorate_base::{Index, LogId, Term};
 
-use crate::command::{Applied, Command, Response};
+use crate::command::{Applied, Command, Expiry, Response};
 use crate::error::Error;
 use crate::interval;
 use crate::kv::Kv;
 use crate::lease;
 use crate::range::{Reader, key_bounds};
-use crate::row::{Attached, Change, Current, Events, Leases, Past, Pasts, Version};
+use crate::row::{Attached, Change, Current, Events, Granted, Leases, Past, Pasts, Version};
 use crate::store::fatal;
 use crate::txn::{Plan, PlannedOp};
 use crate::types::{
@@ -31,14 +31,13 @@ impl Kv {
                 self.apply_compact(*revision, *physical)?;
                 Response::Compact
             }
-            Command::LeaseGrant { id, ttl } => self.apply_grant(*id, *ttl)?,
-            Command::LeaseRevoke { id, term } => {
-                let void = term.is_some_and(|term| term != at.term);
-                if !void {
-                    self.apply_revoke(*id)?;
-                }
-                Response::LeaseRevoke { void }
+            Command::LeaseGrant { id, ttl, named } => {
+                let grant = if *named { at.index } else { Index::ZERO };
+                self.apply_grant(*id, Granted { ttl: *ttl, grant })?
             }
+            Command::LeaseRevoke { id, expiry } => Response::LeaseRevoke {
+                void: self.apply_revoke(at.term, *id, *expiry)?,
+            },
             Command::Alarm { action, member, kind } => {
                 Response::Alarm(self.apply_alarm(*action, *member, *kind))
             }
@@ -110,7 +109,8 @@ impl Kv {
         Ok(())
     }
 
-    fn apply_grant(&mut self, id: i64, ttl: i64) -> Result<Response, Error> {
+    fn apply_grant(&mut self, id: i64, granted: Granted) -> Result<Response, Error> {
+        let ttl = granted.ttl;
         if id == 0 {
             return Err(Error::LeaseNotFound);
         }
@@ -120,14 +120,22 @@ impl Kv {
         if fatal(self.store.layers().get::<Leases>(&id)).is_some() {
             return Err(Error::LeaseExists);
         }
-        self.store.active.put::<Leases>(id, ttl);
+        self.store.active.put::<Leases>(id, granted);
         Ok(Response::LeaseGrant { id, ttl })
     }
 
-    /// Ends a lease: its keys go in key order, in one revision.
-    fn apply_revoke(&mut self, id: i64) -> Result<(), Error> {
-        if fatal(self.store.layers().get::<Leases>(&id)).is_none() {
+    /// Ends a lease: its keys go in key order, in one revision. Unless this is void, which is the answer.
+    fn apply_revoke(&mut self, now: Term, id: i64, expiry: Option<Expiry>) -> Result<bool, Error> {
+        if expiry.is_some_and(|expiry| expiry.term != now) {
+            return Ok(true);
+        }
+        let Some(granted) = fatal(self.store.layers().get::<Leases>(&id)) else {
             return Err(Error::LeaseNotFound);
+        };
+        // Another name is another grant. Zero is the name of all that were granted without one: they cannot be told apart.
+        let meant = expiry.and_then(|expiry| expiry.grant);
+        if meant.is_some_and(|grant| grant != granted.grant) {
+            return Ok(true);
         }
         let keys = fatal(self.attached(id));
         let mut changes = Changes::begin(self);
@@ -136,7 +144,7 @@ impl Kv {
         }
         changes.end();
         self.store.active.delete::<Leases>(id);
-        Ok(())
+        Ok(false)
     }
 
     fn apply_alarm(&mut self, action: AlarmAction, member: u64, kind: Option<AlarmKind>) -> Vec<Alarm> {

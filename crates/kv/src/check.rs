@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use crate::error::Error;
 use crate::interval::{self, KeyBounds};
+use crate::level;
 use crate::types::{DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, TxnRequest};
 
 /// How many operations a transaction may have, nested ones included in their parents' budget.
@@ -41,11 +42,25 @@ impl DeleteRangeRequest {
 }
 
 impl TxnRequest {
-    /// Checks the request alone: sizes, keys, and that no branch writes a key twice.
+    /// Checks the request alone: sizes, keys, and that no branch writes a key twice. It is what `apply` checks; proposers use
+    /// [`check_at`](TxnRequest::check_at).
     pub fn check(&self) -> Result<(), Error> {
+        self.check_by(OpenDeletes::CoverNothing)
+    }
+
+    /// Checks the request alone before it is proposed in a cluster of this feature level: what some member might refuse when it applies it
+    /// is refused here, and so never in the log.
+    pub fn check_at(&self, level: u32) -> Result<(), Error> {
+        self.check_by(match level >= level::OPEN_DELETES {
+            true => OpenDeletes::CoverNothing,
+            false => OpenDeletes::CoverKeys,
+        })
+    }
+
+    fn check_by(&self, open: OpenDeletes) -> Result<(), Error> {
         self.check_ops(MAX_TXN_OPS)?;
-        writes(&self.success)?;
-        writes(&self.failure)?;
+        writes(&self.success, open)?;
+        writes(&self.failure, open)?;
         Ok(())
     }
 
@@ -77,6 +92,16 @@ fn non_empty(key: &Bytes) -> Result<(), Error> {
     Ok(())
 }
 
+/// How deletes with the range end `"\0"` stand against puts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum OpenDeletes {
+    /// They meet none. etcd takes the end for the plain key `"\0"` here, before which no key lies, though it deletes to the end of
+    /// all keys when it comes to it.
+    CoverNothing,
+    /// They meet those of the keys they delete: the rule of releases below [`level::OPEN_DELETES`].
+    CoverKeys,
+}
+
 /// The keys put and the ranges deleted by a branch.
 #[derive(Default)]
 struct Writes<'a> {
@@ -98,16 +123,18 @@ impl<'a> Writes<'a> {
 /// Collects what a branch writes; an error if it puts a key twice or puts and deletes one. The two branches of a nested transaction exclude
 /// each other, so a key may stand in both. Like etcd, puts are held against the deletes of their own branch and of nested
 /// transactions before them, not of later ones.
-fn writes(branch: &[RequestOp]) -> Result<Writes<'_>, Error> {
+fn writes(branch: &[RequestOp], open: OpenDeletes) -> Result<Writes<'_>, Error> {
     let mut all = Writes::default();
     for op in branch {
-        if let RequestOp::DeleteRange(delete) = op {
+        if let RequestOp::DeleteRange(delete) = op
+            && (open == OpenDeletes::CoverKeys || !interval::is_open(&delete.range_end))
+        {
             all.deletes.push(interval::bounds(&delete.key, &delete.range_end));
         }
     }
     for op in branch {
         let RequestOp::Txn(txn) = op else { continue };
-        let (success, failure) = (writes(&txn.success)?, writes(&txn.failure)?);
+        let (success, failure) = (writes(&txn.success, open)?, writes(&txn.failure, open)?);
         for key in &success.puts {
             if all.puts.contains(key) {
                 return Err(Error::DuplicateKey);

@@ -3,10 +3,10 @@
 //! total, slices keys and values out of the input, and takes exactly all of it.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use quorate_base::Term;
+use quorate_base::{Index, Term};
 use thiserror::Error;
 
-use crate::command::Command;
+use crate::command::{Command, Expiry};
 use crate::types::{
     AlarmAction, AlarmKind, Compare, CompareOp, CompareTarget, DeleteRangeRequest, PutRequest, RangeRequest,
     RequestOp, SortOrder, SortTarget, TxnRequest,
@@ -14,6 +14,11 @@ use crate::types::{
 
 /// The version this code writes, and the only one it reads.
 const VERSION: u8 = 1;
+/// Tags whose meanings must not be confused. The named forms came with feature level 2: before, no member could read them.
+const GRANT: u8 = 5;
+const REVOKE: u8 = 6;
+const NAMED_GRANT: u8 = 8;
+const NAMED_EXPIRY: u8 = 9;
 /// Transactions nest at most so deep: [`check`](crate::check) allows one level per operation of its budget of 128, plus an empty leaf.
 const MAX_DEPTH: u32 = 130;
 
@@ -61,17 +66,12 @@ pub(crate) fn encode(command: &Command) -> Bytes {
             put_int(&mut out, *revision);
             out.put_u8(u8::from(*physical));
         }
-        Command::LeaseGrant { id, ttl } => {
-            out.put_u8(5);
+        Command::LeaseGrant { id, ttl, named } => {
+            out.put_u8(if *named { NAMED_GRANT } else { GRANT });
             put_int(&mut out, *id);
             put_int(&mut out, *ttl);
         }
-        Command::LeaseRevoke { id, term } => {
-            out.put_u8(6);
-            put_int(&mut out, *id);
-            out.put_u8(u8::from(term.is_some()));
-            put_varint(&mut out, term.unwrap_or_default().get());
-        }
+        Command::LeaseRevoke { id, expiry } => put_revoke(&mut out, *id, *expiry),
         Command::Alarm { action, member, kind } => {
             out.put_u8(7);
             out.put_u8(match action {
@@ -101,19 +101,28 @@ pub(crate) fn decode(bytes: &Bytes) -> Result<Command, DecodeError> {
             revision: input.int("revision")?,
             physical: input.flags("flags", 1)? & 1 != 0,
         },
-        5 => Command::LeaseGrant {
+        tag @ (GRANT | NAMED_GRANT) => Command::LeaseGrant {
             id: input.int("lease id")?,
             ttl: input.int("TTL")?,
+            named: tag == NAMED_GRANT,
         },
-        6 => {
+        REVOKE => {
             let id = input.int("lease id")?;
             let some = input.flags("flags", 1)? & 1 != 0;
             let term = Term(input.varint("term")?);
+            let expiry = Expiry { term, grant: None };
             Command::LeaseRevoke {
                 id,
-                term: some.then_some(term),
+                expiry: some.then_some(expiry),
             }
         }
+        NAMED_EXPIRY => Command::LeaseRevoke {
+            id: input.int("lease id")?,
+            expiry: Some(Expiry {
+                term: Term(input.varint("term")?),
+                grant: Some(Index(input.varint("grant")?)),
+            }),
+        },
         7 => Command::Alarm {
             action: match input.byte("alarm action")? {
                 0 => AlarmAction::Get,
@@ -176,6 +185,24 @@ pub(crate) fn put_bytes(out: &mut impl BufMut, bytes: &[u8]) {
 fn put_flags(out: &mut impl BufMut, flags: &[bool]) {
     debug_assert!(flags.len() <= 8, "one byte of flags");
     out.put_u8(flags.iter().rev().fold(0, |acc, flag| acc << 1 | u8::from(*flag)));
+}
+
+fn put_revoke(out: &mut BytesMut, id: i64, expiry: Option<Expiry>) {
+    if let Some(Expiry {
+        term,
+        grant: Some(grant),
+    }) = expiry
+    {
+        out.put_u8(NAMED_EXPIRY);
+        put_int(out, id);
+        put_varint(out, term.get());
+        put_varint(out, grant.get());
+        return;
+    }
+    out.put_u8(REVOKE);
+    put_int(out, id);
+    out.put_u8(u8::from(expiry.is_some()));
+    put_varint(out, expiry.map_or(0, |expiry| expiry.term.get()));
 }
 
 fn put_put(out: &mut BytesMut, put: &PutRequest) {

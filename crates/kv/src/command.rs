@@ -2,10 +2,12 @@
 //! in `apply`.
 
 use bytes::Bytes;
-use quorate_base::Term;
+use quorate_base::{Index, Term};
 
 use crate::codec;
 use crate::error::Error;
+use crate::lease::Expired;
+use crate::level;
 use crate::types::{
     Alarm, AlarmAction, AlarmKind, DeleteRangeRequest, DeleteRangeResponse, PutRequest, PutResponse,
     TxnRequest, TxnResponse,
@@ -35,14 +37,16 @@ pub enum Command {
         id: i64,
         /// Time to live in seconds.
         ttl: i64,
+        /// The lease remembers the index of this entry as its [`grant`](crate::Lease::grant), which no other grant of the same id shares.
+        /// Not all releases can read it: see [`Command::grant`].
+        named: bool,
     },
     /// Ends a lease and deletes its keys in one revision.
     LeaseRevoke {
         /// The id.
         id: i64,
-        /// `Some` for an expiry: the term of the leader that saw it expire. Void if the entry's term differs, since
-        /// another leader may have acknowledged a renewal meanwhile.
-        term: Option<Term>,
+        /// `Some` for an expiry, which can be void.
+        expiry: Option<Expiry>,
     },
     /// Lists, raises or clears alarms.
     Alarm {
@@ -55,7 +59,34 @@ pub enum Command {
     },
 }
 
+/// What a leader knew of a lease that it saw expire. The revocation is void where that no longer holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expiry {
+    /// The leader's term. Void if the entry's term differs, since another leader may have acknowledged a renewal meanwhile.
+    pub term: Term,
+    /// The [`grant`](crate::Lease::grant) of the lease. Void if the lease has another, since a client may have revoked it and taken the
+    /// same id anew before this entry. `None`: not named, whatever has the id ends. Not all releases can read a named one:
+    /// see [`Command::expiry`].
+    pub grant: Option<Index>,
+}
+
 impl Command {
+    /// A grant, in the form for the cluster's feature level.
+    pub fn grant(level: u32, id: i64, ttl: i64) -> Command {
+        let named = level >= level::NAMED_GRANTS;
+        Command::LeaseGrant { id, ttl, named }
+    }
+
+    /// The expiry of a lease as seen by the leader of `term`, in the form for the cluster's feature level. A lease granted before that level
+    /// has no name; the expiry then says so, and spares one that was granted under a name since.
+    pub fn expiry(level: u32, term: Term, expired: Expired) -> Command {
+        let grant = (level >= level::NAMED_GRANTS).then_some(expired.grant);
+        Command::LeaseRevoke {
+            id: expired.id,
+            expiry: Some(Expiry { term, grant }),
+        }
+    }
+
     /// The bytes for the log.
     pub fn encode(&self) -> Bytes {
         codec::encode(self)
@@ -94,7 +125,7 @@ pub enum Response {
         /// The granted TTL in seconds.
         ttl: i64,
     },
-    /// To a revocation; `void` if it was an expiry seen in another term, and nothing happened.
+    /// To a revocation; `void` if it was an expiry seen in another term or of another grant, and nothing happened.
     LeaseRevoke {
         /// See above.
         void: bool,

@@ -15,9 +15,14 @@ pub(crate) fn bounds<'a>(key: &'a [u8], range_end: &'a [u8]) -> KeyBounds<'a> {
     (Bound::Included(key), end)
 }
 
+/// Whether the range goes to the end of all keys.
+pub(crate) fn is_open(range_end: &[u8]) -> bool {
+    range_end == [0]
+}
+
 /// Whether the range holds no key at all.
 pub(crate) fn is_empty(key: &[u8], range_end: &[u8]) -> bool {
-    !range_end.is_empty() && range_end != [0] && range_end <= key
+    !range_end.is_empty() && !is_open(range_end) && range_end <= key
 }
 
 /// Whether `key` lies within the bounds.

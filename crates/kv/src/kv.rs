@@ -15,7 +15,7 @@ use crate::hash;
 use crate::meta::Meta;
 use crate::picture::Picture;
 use crate::range::Reader;
-use crate::row::{Attached, Change, Events, Leases};
+use crate::row::{Attached, Change, Events, Granted, Leases};
 use crate::snapshot;
 use crate::store::Store;
 use crate::types::{Alarm, Event, KeyValue, Lease, RangeRequest, RangeResponse, TxnRequest, TxnResponse};
@@ -209,16 +209,15 @@ impl Kv {
         let rows = self.store.layers().range::<Leases>(&all)?;
         rows.map(|row| {
             let row = row?;
-            let ttl = row.value()?;
-            Ok(Lease { id: row.key, ttl })
+            Ok(lease(row.key, row.value()?))
         })
         .collect()
     }
 
     /// One lease.
     pub fn lease(&self, id: i64) -> Result<Option<Lease>, Error> {
-        let ttl = self.store.layers().get::<Leases>(&id)?;
-        Ok(ttl.map(|ttl| Lease { id, ttl }))
+        let granted = self.store.layers().get::<Leases>(&id)?;
+        Ok(granted.map(|granted| lease(id, granted)))
     }
 
     /// The keys attached to a lease, in order.
@@ -325,6 +324,10 @@ impl Kv {
             compacted: self.meta.compacted,
         }
     }
+}
+
+fn lease(id: i64, Granted { ttl, grant }: Granted) -> Lease {
+    Lease { id, ttl, grant }
 }
 
 /// About how much memory an event takes.

@@ -4,6 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use quorate_base::Index;
+
 use crate::error::Error;
 use crate::types::Lease;
 
@@ -33,6 +35,7 @@ pub struct Lessor {
 #[derive(Clone, Copy, Debug)]
 struct Deadline {
     ttl: i64,
+    grant: Index,
     /// When it expires.
     expiry: u64,
     /// When it is to be reported by `expired`; `None` if it was and is not to be again.
@@ -41,11 +44,13 @@ struct Deadline {
     schedule: u64,
 }
 
-/// A lease that has expired, and by which schedule: what was decided of it does not touch the same id granted anew.
+/// A lease that has expired, by which grant and which schedule: what was decided of it does not touch the same id granted anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Expired {
     /// The lease.
     pub id: i64,
+    /// The [`grant`](Lease::grant) that expired.
+    pub grant: Index,
     schedule: u64,
 }
 
@@ -81,7 +86,7 @@ impl Lessor {
     pub fn grant(&mut self, lease: Lease, now: u64) {
         if self.leading {
             self.revoke(lease.id);
-            self.schedule(lease.id, lease.ttl, now);
+            self.schedule(lease, now);
         }
     }
 
@@ -93,7 +98,8 @@ impl Lessor {
             return None;
         }
         self.revoke(id);
-        self.schedule(id, deadline.ttl, now);
+        let Deadline { ttl, grant, .. } = deadline;
+        self.schedule(Lease { id, ttl, grant }, now);
         Some(deadline.ttl)
     }
 
@@ -106,8 +112,8 @@ impl Lessor {
         }
     }
 
-    /// Up to `limit` leases that have expired, to be revoked by a proposal that carries the term. Each is reported once: a
-    /// second proposal could be applied after the first, when the id was granted anew. See
+    /// Up to `limit` leases that have expired, to be revoked by [`Command::expiry`](crate::Command::expiry). Each is reported once:
+    /// below feature level 2 a second proposal could be applied after the first, when the id was granted anew. See
     /// [`report_again`](Lessor::report_again).
     pub fn expired(&mut self, now: u64, limit: usize) -> Vec<Expired> {
         let due: Vec<(u64, i64)> = self
@@ -124,6 +130,7 @@ impl Lessor {
                 deadline.due = None;
                 expired.push(Expired {
                     id,
+                    grant: deadline.grant,
                     schedule: deadline.schedule,
                 });
             }
@@ -156,7 +163,8 @@ impl Lessor {
         Some((i64::try_from(left).unwrap_or(i64::MAX), deadline.ttl))
     }
 
-    fn schedule(&mut self, id: i64, ttl: i64, now: u64) {
+    fn schedule(&mut self, lease: Lease, now: u64) {
+        let Lease { id, ttl, grant } = lease;
         let ttl_ns = u64::try_from(ttl).unwrap_or(0).saturating_mul(SECOND);
         let expiry = now.saturating_add(ttl_ns);
         self.schedules += 1;
@@ -164,6 +172,7 @@ impl Lessor {
             id,
             Deadline {
                 ttl,
+                grant,
                 expiry,
                 due: Some(expiry),
                 schedule: self.schedules,
@@ -178,7 +187,8 @@ mod tests {
     use super::*;
 
     fn lease(id: i64, ttl: i64) -> Lease {
-        Lease { id, ttl }
+        let grant = Index::ZERO;
+        Lease { id, ttl, grant }
     }
 
     #[test]

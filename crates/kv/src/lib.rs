@@ -1,6 +1,7 @@
 //! The etcd v3 key-value state machine: deterministic, clock-fed, and free of I/O but for [`quorate_base::Disk`].
 //!
 //! - [`command`], [`types`], [`error`]: what is asked and answered; [`check`]: what can be refused without the state.
+//! - [`level`]: what waits for a feature level of the cluster, so that mixed releases apply alike.
 //! - [`kv`]: [`Kv`], the state machine; [`picture`]: its state as of one moment, for long reads elsewhere.
 //! - [`watch`]: [`Hub`](watch::Hub), which events go to which watcher; [`lease`]: [`Lessor`](lease::Lessor), when leases expire.
 //!
@@ -17,6 +18,7 @@ mod hash;
 mod interval;
 pub mod kv;
 pub mod lease;
+pub mod level;
 mod meta;
 pub mod picture;
 mod range;
@@ -29,7 +31,7 @@ pub mod types;
 mod view;
 pub mod watch;
 
-pub use command::{Applied, Command, Response};
+pub use command::{Applied, Command, Expiry, Response};
 pub use error::{Code, Error};
 pub use kv::{EventBatch, HashKv, History, Kv, Options, Size};
 pub use picture::Picture;

@@ -6,7 +6,7 @@
 //! | `current` | key | the version in force: all of it, value included |
 //! | `events` | revision, position in it | the key, and the version written; nothing for a deletion |
 //! | `history` | key, revision, position | create revision and version (0 for a deletion): enough to find the event to read |
-//! | `leases` | lease id | TTL |
+//! | `leases` | lease id | TTL, and the index of the grant if that is known: not of leases granted before feature level 2 |
 //! | `attached` | lease id, key | nothing |
 //!
 //! Values so stand twice on disk, in `current` and `events`: reads of the present and of history are each one ordered scan.
@@ -15,9 +15,10 @@ use std::collections::BTreeMap;
 use std::fmt::Debug;
 
 use bytes::{BufMut, Bytes};
+use quorate_base::Index;
 use redb::TableDefinition;
 
-use crate::codec::{DecodeError, Reader, put_bytes, put_int};
+use crate::codec::{DecodeError, Reader, put_bytes, put_int, put_varint};
 use crate::table::Table;
 use crate::types::KeyValue;
 
@@ -277,12 +278,20 @@ impl Row for Pasts {
     }
 }
 
+/// What a grant left behind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Granted {
+    pub ttl: i64,
+    /// The index of the entry; zero if the grant was not [named](crate::level).
+    pub grant: Index,
+}
+
 /// Table `leases`.
 pub(crate) enum Leases {}
 
 impl Row for Leases {
     type Key = i64;
-    type Value = i64;
+    type Value = Granted;
     const TABLE: Definition = TableDefinition::new("leases");
     const TAG: u8 = 4;
 
@@ -294,15 +303,28 @@ impl Row for Leases {
         Ok(get_ordered(bytes)?.0)
     }
 
-    fn put_value(ttl: &i64, out: &mut Vec<u8>) {
-        put_int(out, *ttl);
+    /// Without a name as earlier releases wrote it, so that stores, snapshots and hashes of mixed releases agree.
+    fn put_value(granted: &Granted, out: &mut Vec<u8>) {
+        put_int(out, granted.ttl);
+        if granted.grant > Index::ZERO {
+            put_varint(out, granted.grant.get());
+        }
     }
 
-    fn get_value(bytes: &[u8]) -> Result<i64, DecodeError> {
-        Reader(Bytes::copy_from_slice(bytes)).int("TTL")
+    fn get_value(bytes: &[u8]) -> Result<Granted, DecodeError> {
+        let mut input = Reader(Bytes::copy_from_slice(bytes));
+        let ttl = input.int("TTL")?;
+        let grant = match input.0.is_empty() {
+            true => Index::ZERO,
+            false => Index(input.varint("grant")?),
+        };
+        match input.0.len() {
+            0 => Ok(Granted { ttl, grant }),
+            more => Err(DecodeError::Trailing(more)),
+        }
     }
 
-    fn weight(_: &i64, _: Option<&i64>) -> usize {
+    fn weight(_: &i64, _: Option<&Granted>) -> usize {
         0
     }
 
@@ -422,9 +444,19 @@ mod tests {
         }
 
         #[test]
+        fn grants_come_back_with_and_without_a_name(ttl in any::<i64>(), index in prop_oneof![Just(0), any::<u64>()]) {
+            let row = Granted { ttl, grant: Index(index) };
+            let mut out = Vec::new();
+            Leases::put_value(&row, &mut out);
+            prop_assert_eq!(Leases::get_value(&out).unwrap(), row);
+            out.push(0);
+            prop_assert!(index == 0 || Leases::get_value(&out).is_err(), "more than a grant");
+        }
+
+        #[test]
         fn garbage_rows_are_errors_not_panics(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = (Current::get_value(&bytes), Events::get_key(&bytes), Events::get_value(&bytes));
-            let _ = (Pasts::get_key(&bytes), Pasts::get_value(&bytes), Leases::get_key(&bytes), Attached::get_key(&bytes));
+            let _ = (Pasts::get_key(&bytes), Pasts::get_value(&bytes), Leases::get_key(&bytes), Leases::get_value(&bytes), Attached::get_key(&bytes));
         }
     }
 }

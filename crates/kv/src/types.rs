@@ -5,6 +5,7 @@
 //! never copied.
 
 use bytes::Bytes;
+use quorate_base::Index;
 
 /// One version of a key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -331,6 +332,9 @@ pub struct Lease {
     pub id: i64,
     /// The granted time to live in seconds.
     pub ttl: i64,
+    /// The index of the entry that granted it, which tells it from an earlier lease of the same id; zero if the grant was not
+    /// [named](crate::level).
+    pub grant: Index,
 }
 
 /// Whether an event wrote or deleted its key.

@@ -38,7 +38,7 @@ fn put(key: &str, len: usize, lease: i64) -> Command {
 
 /// A short life with something of everything.
 fn log() -> Vec<Bytes> {
-    let mut log = vec![Command::LeaseGrant { id: 5, ttl: 60 }];
+    let mut log = vec![Command::grant(level::NAMED_GRANTS, 5, 60)];
     for n in 0..6 {
         log.push(put(["a", "b", "c"][n % 3], 40 * n, if n == 2 { 5 } else { 0 }));
     }
@@ -52,7 +52,7 @@ fn log() -> Vec<Bytes> {
         revision: 8,
         physical: true,
     });
-    log.push(Command::LeaseRevoke { id: 5, term: None });
+    log.push(Command::LeaseRevoke { id: 5, expiry: None });
     log.push(put("e", 3, 0));
     log.iter().map(Command::encode).collect()
 }

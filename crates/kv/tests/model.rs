@@ -16,6 +16,11 @@ use support::strategy;
 #[derive(Clone, Debug)]
 enum Step {
     Command(Command),
+    /// The expiry of a lease as its leader saw it: by its present grant, or by one of the grants before.
+    Expiry {
+        id: i64,
+        back: usize,
+    },
     Read(RangeRequest),
     /// Ask for a job; it stays in flight.
     Job {
@@ -36,6 +41,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         30 => strategy::command().prop_map(Step::Command),
+        3 => (1i64..4, 0usize..3).prop_map(|(id, back)| Step::Expiry { id, back }),
         10 => strategy::range().prop_map(Step::Read),
         4 => any::<bool>().prop_map(|urgent| Step::Job { urgent }),
         4 => Just(Step::Finish),
@@ -61,6 +67,8 @@ struct World {
     /// The entries so far: `None` holds no command.
     log: Vec<(LogId, Bytes)>,
     model: Model,
+    /// The grants of each lease ever applied.
+    grants: BTreeMap<i64, Vec<Index>>,
     /// How many of the model's events were seen.
     told: usize,
     /// Never flushed, never restored: what every other history must agree with.
@@ -78,21 +86,56 @@ impl World {
             job: None,
             log: Vec::new(),
             model: Model::new(),
+            grants: BTreeMap::new(),
             told: 0,
             twin,
         }
     }
 
     fn command(&mut self, command: &Command) {
-        let at = LogId::new(1 + self.log.len() as u64 / 20, self.log.len() as u64 + 1);
+        let at = self.next();
         let bytes = command.encode();
         assert_eq!(Command::decode(&bytes).as_ref(), Ok(command));
         let answer = self.kv.apply(at, &bytes);
         assert_eq!(answer, self.model.apply(at, command), "{command:?}");
         assert_eq!(answer, self.twin.apply(at, &bytes));
+        if let (Command::LeaseGrant { id, named: true, .. }, Ok(_)) = (command, &answer) {
+            self.grants.entry(*id).or_default().push(at.index);
+        }
         assert_eq!(self.kv.revision(), self.model.revision());
         assert_eq!(self.kv.compacted_revision(), self.model.compacted);
         self.log.push((at, bytes));
+    }
+
+    /// Whatever else the model says: an expiry ends the grant it is about, and no other.
+    fn expiry(&mut self, id: i64, back: usize) {
+        let before = self.kv.lease(id).unwrap();
+        let grants = self.grants.get(&id).map_or(&[][..], Vec::as_slice);
+        let grant = match back {
+            0 => before.map_or(Index(0), |lease| lease.grant),
+            back if back < grants.len() => grants[grants.len() - 1 - back],
+            _ => Index(0),
+        };
+        let corrupt = self
+            .model
+            .alarms
+            .iter()
+            .any(|alarm| alarm.kind == AlarmKind::Corrupt);
+        let term = self.next().term;
+        self.command(&Command::LeaseRevoke {
+            id,
+            expiry: Some(Expiry {
+                term,
+                grant: Some(grant),
+            }),
+        });
+        let after = before.filter(|lease| corrupt || lease.grant != grant);
+        assert_eq!(self.kv.lease(id).unwrap(), after, "expiry of grant {grant}");
+    }
+
+    /// Where the next entry stands.
+    fn next(&self) -> LogId {
+        LogId::new(1 + self.log.len() as u64 / 20, self.log.len() as u64 + 1)
     }
 
     /// The events since the last step are the model's.
@@ -124,6 +167,7 @@ impl World {
     fn step(&mut self, step: &Step) {
         match step {
             Step::Command(command) => self.command(command),
+            Step::Expiry { id, back } => self.expiry(*id, *back),
             Step::Read(range) => {
                 assert_eq!(self.kv.range(range), self.model.range(range));
                 assert_eq!(self.twin.range(range), self.model.range(range));
@@ -225,12 +269,12 @@ impl World {
             );
         }
         assert_eq!(self.kv.hash(), self.twin.hash());
-        let leases: BTreeMap<i64, i64> = self
+        let leases: BTreeMap<i64, Lease> = self
             .kv
             .leases()
             .unwrap()
             .iter()
-            .map(|lease| (lease.id, lease.ttl))
+            .map(|lease| (lease.id, *lease))
             .collect();
         assert_eq!(leases, self.model.leases);
         for id in leases.keys() {

@@ -6,7 +6,7 @@ mod support;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_base::{LogId, StateMachine, Term};
+use quorate_base::{Index, LogId, StateMachine, Term};
 use quorate_kv::*;
 use support::disk::MemDisk;
 
@@ -56,6 +56,23 @@ fn delete(from: &str, to: &str) -> DeleteRangeRequest {
         key: key(from),
         range_end: key(to),
         prev_kv: false,
+    }
+}
+
+fn grant(id: i64, ttl: i64) -> Command {
+    let named = false;
+    Command::LeaseGrant { id, ttl, named }
+}
+
+fn revoke(id: i64) -> Command {
+    Command::LeaseRevoke { id, expiry: None }
+}
+
+fn expiry(id: i64, term: u64, grant: Option<Index>) -> Command {
+    let term = Term(term);
+    Command::LeaseRevoke {
+        id,
+        expiry: Some(Expiry { term, grant }),
     }
 }
 
@@ -138,7 +155,6 @@ fn keys_written_twice_in_a_branch() {
         (vec![op_put("a"), op_put("a")], duplicate.clone()),
         (vec![op_put("b"), op_delete("a", "c")], duplicate.clone()),
         (vec![op_put("c"), op_delete("a", "c")], Ok(())),
-        (vec![op_put("z"), op_delete("a", "\0")], duplicate.clone()),
         (vec![op_delete("a", "c"), op_delete("b", "d")], Ok(())),
         (
             vec![op_put("a"), op_txn(vec![op_put("a")], vec![])],
@@ -159,6 +175,22 @@ fn keys_written_twice_in_a_branch() {
         (
             vec![op_txn(vec![op_delete("a", "")], vec![]), op_put("a")],
             duplicate,
+        ),
+        // An inverted range holds nothing, and an open one counts as inverted here, though it deletes to the end of all keys.
+        (vec![op_put("b"), op_delete("c", "a")], Ok(())),
+        (vec![op_put("z"), op_delete("a", "\0")], Ok(())),
+        (vec![op_delete("\0", "\0"), op_put("\0")], Ok(())),
+        (
+            vec![op_delete("a", "\0"), op_txn(vec![op_put("z")], vec![])],
+            Ok(()),
+        ),
+        (
+            vec![op_txn(vec![op_delete("a", "\0")], vec![]), op_put("z")],
+            Ok(()),
+        ),
+        (
+            vec![op_delete("\0", "\0"), op_delete("a", "c"), op_put("b")],
+            Err(Error::DuplicateKey),
         ),
         // etcd does not hold a nested put against a later nested delete, and so neither do we.
         (
@@ -236,20 +268,8 @@ fn revisions_move_only_with_changes() {
         1
     );
     assert_eq!(store.apply(Command::Put(put("a"))).unwrap().revision, 2);
-    assert_eq!(
-        store
-            .apply(Command::LeaseGrant { id: 1, ttl: 5 })
-            .unwrap()
-            .revision,
-        2
-    );
-    assert_eq!(
-        store
-            .apply(Command::LeaseRevoke { id: 1, term: None })
-            .unwrap()
-            .revision,
-        2
-    );
+    assert_eq!(store.apply(grant(1, 5)).unwrap().revision, 2);
+    assert_eq!(store.apply(revoke(1)).unwrap().revision, 2);
     assert_eq!(
         store
             .apply(Command::DeleteRange(delete("a", "")))
@@ -270,7 +290,6 @@ fn revisions_move_only_with_changes() {
 fn leases_take_their_keys_along() {
     let mut store = Store::new();
     assert_eq!(store.apply(leased("a", 7)), Err(Error::LeaseNotFound));
-    let grant = |id, ttl| Command::LeaseGrant { id, ttl };
     store.apply(grant(7, 60)).unwrap();
     store.apply(grant(8, 60)).unwrap();
     assert_eq!(store.apply(grant(7, 60)), Err(Error::LeaseExists));
@@ -289,25 +308,22 @@ fn leases_take_their_keys_along() {
     store.kv.take_events();
 
     store.term = 2;
-    let stale = Command::LeaseRevoke {
-        id: 7,
-        term: Some(Term(1)),
-    };
+    let stale = expiry(7, 1, None);
     assert_eq!(
         store.apply(stale).unwrap().response,
         Response::LeaseRevoke { void: true }
     );
     assert_eq!(
         store.kv.lease(7).unwrap(),
-        Some(Lease { id: 7, ttl: 60 }),
+        Some(Lease {
+            id: 7,
+            ttl: 60,
+            grant: Index::ZERO
+        }),
         "an expiry seen in another term is void"
     );
-    let expiry = Command::LeaseRevoke {
-        id: 7,
-        term: Some(Term(2)),
-    };
     assert_eq!(
-        store.apply(expiry).unwrap().response,
+        store.apply(expiry(7, 2, None)).unwrap().response,
         Response::LeaseRevoke { void: false }
     );
     let batch = store.kv.take_events().unwrap();
@@ -321,10 +337,7 @@ fn leases_take_their_keys_along() {
         [(key("a"), 8), (key("c"), 8)],
         "in key order, in one revision"
     );
-    assert_eq!(
-        store.apply(Command::LeaseRevoke { id: 7, term: None }),
-        Err(Error::LeaseNotFound)
-    );
+    assert_eq!(store.apply(revoke(7)), Err(Error::LeaseNotFound));
     assert!(store.get("b").is_some() && store.get("d").is_some());
 }
 
@@ -344,7 +357,7 @@ fn alarms_refuse_what_they_must() {
                 failure: vec![op_put("b")],
                 ..TxnRequest::default()
             }),
-            Command::LeaseGrant { id: 1, ttl: 5 },
+            grant(1, 5),
             Command::Txn(txn(vec![op_delete("x", "")])),
             Command::DeleteRange(delete("x", "")),
         ]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use quorate_base::{LogId, Term};
+use quorate_base::{Index, LogId};
 use quorate_kv::*;
 
 type Keys = BTreeMap<Bytes, KeyValue>;
@@ -13,7 +13,7 @@ pub struct Model {
     /// The key space after each revision.
     pub at: BTreeMap<i64, Keys>,
     pub events: Vec<Event>,
-    pub leases: BTreeMap<i64, i64>,
+    pub leases: BTreeMap<i64, Lease>,
     pub alarms: BTreeSet<Alarm>,
     pub compacted: i64,
 }
@@ -91,12 +91,14 @@ impl Model {
             Command::LeaseGrant { id, .. } if *id == 0 => return Err(Error::LeaseNotFound),
             Command::LeaseGrant { ttl, .. } if *ttl > lease::MAX_TTL => return Err(Error::LeaseTtlTooLarge),
             Command::LeaseGrant { id, .. } if self.leases.contains_key(id) => return Err(Error::LeaseExists),
-            Command::LeaseGrant { id, ttl } => {
-                self.leases.insert(*id, *ttl);
-                Response::LeaseGrant { id: *id, ttl: *ttl }
+            Command::LeaseGrant { id, ttl, named } => {
+                let (id, ttl) = (*id, *ttl);
+                let grant = if *named { at.index } else { Index(0) };
+                self.leases.insert(id, Lease { id, ttl, grant });
+                Response::LeaseGrant { id, ttl }
             }
-            Command::LeaseRevoke { id, term } => Response::LeaseRevoke {
-                void: self.revoke(*id, *term, at.term)?,
+            Command::LeaseRevoke { id, expiry } => Response::LeaseRevoke {
+                void: self.revoke(*id, *expiry, at)?,
             },
             Command::Alarm { action, member, kind } => Response::Alarm(self.alarm(*action, *member, *kind)),
         };
@@ -106,11 +108,17 @@ impl Model {
         })
     }
 
-    fn revoke(&mut self, id: i64, term: Option<Term>, now: Term) -> Result<bool, Error> {
-        if term.is_some_and(|term| term != now) {
+    fn revoke(&mut self, id: i64, expiry: Option<Expiry>, at: LogId) -> Result<bool, Error> {
+        if expiry.is_some_and(|seen| seen.term != at.term) {
             return Ok(true);
         }
-        self.leases.remove(&id).ok_or(Error::LeaseNotFound)?;
+        let lease = *self.leases.get(&id).ok_or(Error::LeaseNotFound)?;
+        match expiry {
+            Some(Expiry {
+                grant: Some(grant), ..
+            }) if grant != lease.grant => return Ok(true),
+            _ => self.leases.remove(&id),
+        };
         let mut work = self.work();
         for key in self.lease_keys(id) {
             work.delete(&DeleteRangeRequest {

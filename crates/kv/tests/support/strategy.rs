@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::collection::vec;
 use proptest::prelude::*;
-use quorate_base::Term;
+use quorate_base::{Index, Term};
 use quorate_kv::*;
 
 pub fn key() -> impl Strategy<Value = Bytes> {
@@ -136,7 +136,11 @@ pub fn txn() -> impl Strategy<Value = TxnRequest> {
 }
 
 pub fn command() -> impl Strategy<Value = Command> {
-    let term = prop_oneof![Just(None), Just(Some(Term(1))), Just(Some(Term(2)))];
+    let grant = prop_oneof![Just(None), (0u64..60).prop_map(|index| Some(Index(index)))];
+    let expiry = prop_oneof![
+        1 => Just(None),
+        2 => (1u64..3, grant).prop_map(|(term, grant)| Some(Expiry { term: Term(term), grant })),
+    ];
     let kind = prop_oneof![
         Just(None),
         Just(Some(AlarmKind::NoSpace)),
@@ -167,8 +171,8 @@ pub fn command() -> impl Strategy<Value = Command> {
         12 => txn().prop_map(Command::Txn),
         2 => (0i64..50, any::<bool>()).prop_map(|(revision, physical)| Command::Compact { revision, physical }),
         4 => (0i64..4, prop_oneof![9 => 1i64..100, 1 => Just(lease::MAX_TTL + 1)])
-            .prop_map(|(id, ttl)| Command::LeaseGrant { id, ttl }),
-        2 => (1i64..4, term).prop_map(|(id, term)| Command::LeaseRevoke { id, term }),
+            .prop_flat_map(|(id, ttl)| any::<bool>().prop_map(move |named| Command::LeaseGrant { id, ttl, named })),
+        2 => (1i64..4, expiry).prop_map(|(id, expiry)| Command::LeaseRevoke { id, expiry }),
         1 => alarm,
         4 => clear,
     ]
