@@ -15,6 +15,10 @@ use crate::event::MachineOp;
 use crate::node::{Node, Start};
 use crate::stored::{Mark, Origin, decode_state};
 
+mod survey;
+
+pub use survey::Survey;
+
 /// Why a node cannot start with what is on its disk.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum BootError {

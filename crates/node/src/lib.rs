@@ -45,7 +45,7 @@ pub mod wire;
 mod writes;
 
 pub use about::About;
-pub use boot::{Boot, BootError};
+pub use boot::{Boot, BootError, Survey};
 pub use changes::MEMBERSHIP_LEVEL;
 pub use codec::DecodeError;
 pub use config::NodeConfig;
