@@ -162,7 +162,6 @@ async fn a_damaged_record_of_the_peers_is_not_ignored() {
     let resources = Resources {
         disk: Some(disk),
         listeners: vec![std::net::TcpListener::bind("127.0.0.1:0").unwrap()],
-        ..Resources::default()
     };
     let error = start_with(cluster.config(1), resources, Sum::open)
         .await

@@ -202,8 +202,23 @@ async fn who_comes_with_other_or_older_data_is_refused_for_good_even_after_a_res
     cluster.stop_all().await;
 }
 
+/// Takes a connection that a member makes, and what it says first.
+async fn answer(listener: &TcpListener) -> (TcpStream, Hello) {
+    let (mut stream, _) = within(listener.accept()).await.unwrap();
+    let mut bytes = Vec::new();
+    loop {
+        let needs = Hello::needs(&bytes).unwrap();
+        if needs == bytes.len() {
+            return (stream, Hello::decode(bytes.into()).unwrap());
+        }
+        let have = bytes.len();
+        bytes.resize(needs, 0);
+        within(stream.read_exact(&mut bytes[have..])).await.unwrap();
+    }
+}
+
 #[tokio::test]
-async fn a_guest_is_answered_at_the_address_it_names() {
+async fn a_guest_is_answered_at_the_address_it_names_while_it_stays() {
     let cluster = Cluster::start(1).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap().to_string();
@@ -211,22 +226,62 @@ async fn a_guest_is_answered_at_the_address_it_names() {
         papers: papers(|papers| papers.addresses = vec![address]),
         ..guest()
     };
-    let (_stream, answer) = greet(cluster.address(1), &greeting).await;
-    assert_eq!(answer, Answer::Accepted);
-    let (mut back, _) = within(listener.accept()).await.unwrap();
-    let mut bytes = Vec::new();
-    let hello = loop {
-        let needs = Hello::needs(&bytes).unwrap();
-        if needs == bytes.len() {
-            break Hello::decode(bytes.into()).unwrap();
-        }
-        let have = bytes.len();
-        bytes.resize(needs, 0);
-        within(back.read_exact(&mut bytes[have..])).await.unwrap();
+    for _ in 0..2 {
+        let (stream, said) = greet(cluster.address(1), &greeting).await;
+        assert_eq!(said, Answer::Accepted);
+        let (mut back, hello) = answer(&listener).await;
+        assert_eq!((hello.from, hello.to), (NodeId(1), NodeId(9)));
+        assert_eq!(
+            (hello.boot, hello.papers.unwrap().nonces.len()),
+            (1, 1),
+            "its first start"
+        );
+        back.write_all(&Answer::Accepted.encode()).await.unwrap();
+        drop(stream);
+        hung_up(back).await;
+    }
+    cluster.stop_all().await;
+}
+
+#[tokio::test]
+async fn a_member_that_has_moved_is_answered_where_it_says_it_is() {
+    let mut cluster = Cluster::prepare(2);
+    // Port 1: nobody is there.
+    cluster.addresses.insert(NodeId(2), "127.0.0.1:1".to_owned());
+    cluster.start_member(1).await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let greeting = Hello {
+        from: NodeId(2),
+        papers: papers(|papers| papers.addresses = vec![address]),
+        ..guest()
     };
-    assert_eq!((hello.from, hello.to), (NodeId(1), NodeId(9)));
-    let papers = hello.papers.unwrap();
-    assert_eq!((hello.boot, papers.nonces.len()), (1, 1), "its first start");
+    let (_stream, said) = greet(cluster.address(1), &greeting).await;
+    assert_eq!(said, Answer::Accepted);
+    let (_back, hello) = answer(&listener).await;
+    assert_eq!((hello.from, hello.to), (NodeId(1), NodeId(2)));
+    cluster.stop_all().await;
+}
+
+#[tokio::test]
+async fn a_later_start_ends_all_connections_of_the_earlier_one() {
+    let cluster = Cluster::start(1).await;
+    let mut older = Vec::new();
+    for lane in [0, 1] {
+        let (stream, said) = greet(cluster.address(1), &Hello { lane, ..guest() }).await;
+        assert_eq!(said, Answer::Accepted);
+        older.push(stream);
+    }
+    let later = Hello {
+        boot: 4,
+        papers: papers(|papers| papers.nonces.push(4)),
+        ..guest()
+    };
+    let (_stream, said) = greet(cluster.address(1), &later).await;
+    assert_eq!(said, Answer::Accepted);
+    for stream in older {
+        assert!(hung_up(stream).await.is_empty());
+    }
     cluster.stop_all().await;
 }
 

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 
 use super::frame::WriteBuffer;
 use super::inquire::exchange;
-use super::links::Dialing;
+use super::links::{Dialing, Turn};
 use super::outbox::{Item, Outbox};
 use super::{Jitter, Lane, tune};
 use crate::error::Fatal;
@@ -34,6 +34,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub(crate) struct Dialer {
     pub peer: NodeId,
     pub lane: Lane,
+    /// Not before the dialer that was here before has gone.
+    pub turn: Arc<Turn>,
     /// `host:port`, tried in turn.
     pub addresses: watch::Receiver<Vec<String>>,
     /// True: the peer is no member any more.
@@ -79,6 +81,8 @@ impl Dialer {
 
     /// Keeps the control connection up until the peer leaves.
     pub(crate) async fn run_control(mut self) {
+        let turn = self.turn.clone();
+        let _turn = turn.lock().await;
         let mut pause = PAUSES.0;
         let mut said = String::new();
         loop {
@@ -145,6 +149,7 @@ impl Dialer {
 
     /// Connects whenever there is something to send, until the peer leaves.
     pub(crate) async fn run_bulk(self) {
+        let _turn = self.turn.lock().await;
         self.outbox.open();
         loop {
             let items = tokio::select! {

@@ -2,7 +2,7 @@
 //! is in `dial`; who the members are is the driver's to say.
 //!
 //! Beside the members there may be *guests*: nodes of this cluster that connected here and that this node does not know, since its log lags
-//! behind, or since it has only just joined. They are answered at the address that they name.
+//! behind, or since it has only just joined. They are answered at the address that they name, for as long as they stay connected.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -77,6 +77,8 @@ pub(crate) struct Links(Arc<Mutex<State>>);
 struct State {
     me: NodeId,
     peers: BTreeMap<NodeId, Link>,
+    /// Held by the dialers of a peer, by lane: one that left and comes again is dialled when the farewell is over.
+    turns: BTreeMap<NodeId, [Arc<Turn>; 2]>,
     config: Arc<Config>,
     /// By a committed configuration.
     removed: watch::Sender<BTreeSet<NodeId>>,
@@ -85,10 +87,17 @@ struct State {
     tasks: JoinSet<()>,
 }
 
+/// Keeps two dialers from working on one lane.
+pub(super) type Turn = tokio::sync::Mutex<()>;
+
 /// The queues to one peer.
 struct Link {
     lanes: [Arc<Outbox>; 2],
-    /// `host:port`, to be tried in turn.
+    /// `host:port` as the driver knows them.
+    told: Vec<String>,
+    /// As the peer itself names them: the configuration here may be older than its last move.
+    shown: Vec<String>,
+    /// Both, to be tried in turn.
     addresses: watch::Sender<Vec<String>>,
     /// Rung when the peer has connected here: it is worth trying at once.
     hint: Arc<Notify>,
@@ -132,20 +141,21 @@ impl Links {
             }
             stays
         });
-        state.removed.send_if_modified(|before| {
-            let news = *before != removed;
-            *before = removed;
-            news
-        });
+        let news = *state.removed.borrow() != removed;
+        if news {
+            if let Some(dialing) = &state.dialing {
+                dialing.registry.forget(&removed);
+            }
+            state.removed.send_replace(removed);
+        }
+        let State { turns, peers, .. } = &mut *state;
+        turns.retain(|id, turns| peers.contains_key(id) || turns.iter().any(|turn| turn.try_lock().is_err()));
         for (id, addresses) in members.into_iter().filter(|(id, _)| *id != me) {
             match state.peers.get_mut(&id) {
                 Some(link) => {
                     link.guest = false;
-                    link.addresses.send_if_modified(|before| {
-                        let moved = *before != addresses;
-                        *before = addresses;
-                        moved
-                    });
+                    link.told = addresses;
+                    link.publish_addresses();
                 }
                 None => state.add(id, addresses, false),
             }
@@ -158,6 +168,7 @@ impl Links {
         state.dialing = Some(Arc::new(dialing));
         let State {
             peers,
+            turns,
             dialing: Some(dialing),
             tasks,
             ..
@@ -165,7 +176,9 @@ impl Links {
         else {
             unreachable!("it was set a moment ago")
         };
-        peers.iter().for_each(|(id, link)| link.dial(*id, dialing, tasks));
+        for (id, link) in peers {
+            link.dial(*id, turns.entry(*id).or_default(), dialing, tasks);
+        }
     }
 
     /// Ends all connections that this node has made as soon as what is queued has been sent, or after a second.
@@ -189,7 +202,10 @@ impl Links {
     }
 
     /// Queues a message, or gives it back.
-    #[expect(clippy::result_large_err, reason = "what does not fit is given back, and rarely")]
+    #[expect(
+        clippy::result_large_err,
+        reason = "what does not fit is given back, and rarely"
+    )]
     pub(crate) fn send(&self, to: NodeId, message: PeerMessage) -> Result<(), PeerMessage> {
         let lane = match message {
             // The beginning travels before the pieces, on the same connection.
@@ -256,7 +272,11 @@ impl Links {
     /// Somebody was let in: it is worth dialling it at once, and if it was not known it is from now on.
     pub(crate) fn arrived(&self, hello: &Hello) {
         let mut state = self.lock();
-        if let Some(link) = state.peers.get(&hello.from) {
+        if let Some(link) = state.peers.get_mut(&hello.from) {
+            if let Some(papers) = &hello.papers {
+                link.shown.clone_from(&papers.addresses);
+                link.publish_addresses();
+            }
             link.hint.notify_one();
             return;
         }
@@ -268,30 +288,55 @@ impl Links {
             _ => {}
         }
     }
+
+    /// The connection that somebody had made here has ended. A guest is gone with it.
+    pub(crate) fn departed(&self, peer: NodeId) {
+        let mut state = self.lock();
+        if state.peers.get(&peer).is_some_and(|link| link.guest)
+            && let Some(link) = state.peers.remove(&peer)
+        {
+            link.leaving.send_replace(true);
+        }
+    }
 }
 
 impl State {
     fn add(&mut self, id: NodeId, addresses: Vec<String>, guest: bool) {
         let link = Link {
             lanes: Default::default(),
-            addresses: watch::channel(addresses).0,
+            addresses: watch::channel(addresses.clone()).0,
+            told: addresses,
+            shown: Vec::new(),
             hint: Arc::default(),
             leaving: watch::channel(false).0,
             guest,
         };
         if let Some(dialing) = &self.dialing {
-            link.dial(id, dialing, &mut self.tasks);
+            let turns = self.turns.entry(id).or_default();
+            link.dial(id, turns, dialing, &mut self.tasks);
         }
         self.peers.insert(id, link);
     }
 }
 
 impl Link {
-    fn dial(&self, peer: NodeId, shared: &Arc<Dialing>, tasks: &mut JoinSet<()>) {
+    fn publish_addresses(&self) {
+        let mut addresses = self.told.clone();
+        let shown = self.shown.iter().filter(|shown| !self.told.contains(shown));
+        addresses.extend(shown.cloned());
+        self.addresses.send_if_modified(|before| {
+            let moved = *before != addresses;
+            *before = addresses;
+            moved
+        });
+    }
+
+    fn dial(&self, peer: NodeId, turns: &[Arc<Turn>; 2], shared: &Arc<Dialing>, tasks: &mut JoinSet<()>) {
         for lane in [Lane::Control, Lane::Bulk] {
             let dialer = Dialer {
                 peer,
                 lane,
+                turn: turns[lane as usize].clone(),
                 addresses: self.addresses.subscribe(),
                 leaving: self.leaving.subscribe(),
                 outbox: self.lanes[lane as usize].clone(),

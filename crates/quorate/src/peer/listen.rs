@@ -57,8 +57,14 @@ pub(crate) struct Porter {
     pub dead_after: Duration,
     pub strangers: Arc<Semaphore>,
     /// The connection that counts, for each member and lane: a newer one ends the older.
-    pub current: Mutex<BTreeMap<(NodeId, Lane), AbortHandle>>,
+    pub current: Mutex<BTreeMap<(NodeId, Lane), Current>>,
     pub complaints: Mutex<BTreeMap<(IpAddr, String), Instant>>,
+}
+
+/// A connection, and in which start of its dialler it was made.
+pub(crate) struct Current {
+    boot: u64,
+    task: AbortHandle,
 }
 
 impl Porter {
@@ -102,16 +108,13 @@ impl Porter {
     ) {
         let admitted = timeout(PATIENCE, self.greet(&mut stream)).await;
         drop(permit);
-        let (peer, lane) = match admitted {
+        let (peer, lane, boot) = match admitted {
             Ok(Ok(Some(admitted))) => admitted,
             Ok(Ok(None)) => return,
             Ok(Err(why)) => return self.complain(address, &why),
             Err(_) => return self.complain(address, "no greeting in time"),
         };
-        let older = self.lock_current().insert((peer, lane), own.clone());
-        if let Some(older) = older {
-            older.abort();
-        }
+        self.replace(peer, lane, boot, own.clone());
         tokio::select! {
             read = self.read_frames(&mut stream, peer) => {
                 if let Err(why) = read {
@@ -124,10 +127,26 @@ impl Porter {
         let mut current = self.lock_current();
         if current
             .get(&(peer, lane))
-            .is_some_and(|handle| handle.id() == own.id())
+            .is_some_and(|current| current.task.id() == own.id())
         {
             current.remove(&(peer, lane));
+            if lane == Lane::Control {
+                self.links.departed(peer);
+            }
         }
+    }
+
+    /// From now on this connection counts. Others of the same lane are no more than leftovers, and those of another start are another process's.
+    fn replace(&self, peer: NodeId, lane: Lane, boot: u64, task: AbortHandle) {
+        let mut current = self.lock_current();
+        current.retain(|(id, other), older| {
+            let stays = *id != peer || (*other != lane && older.boot == boot);
+            if !stays {
+                older.task.abort();
+            }
+            stays
+        });
+        current.insert((peer, lane), Current { boot, task });
     }
 
     /// Resolves when the peer has been removed and had the time to hear of it from its leader.
@@ -136,12 +155,12 @@ impl Porter {
         tokio::time::sleep(REMOVAL_GRACE).await;
     }
 
-    fn lock_current(&self) -> std::sync::MutexGuard<'_, BTreeMap<(NodeId, Lane), AbortHandle>> {
+    fn lock_current(&self) -> std::sync::MutexGuard<'_, BTreeMap<(NodeId, Lane), Current>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Exchanges greetings; an error is the reason for the refusal, which the other side has heard. `None`: it only had a question.
-    async fn greet(&self, stream: &mut TcpStream) -> Result<Option<(NodeId, Lane)>, String> {
+    async fn greet(&self, stream: &mut TcpStream) -> Result<Option<(NodeId, Lane, u64)>, String> {
         let gone = |_| "it hung up during the greeting".to_owned();
         tune(stream, self.dead_after).map_err(gone)?;
         let mut bytes = Vec::new();
@@ -173,7 +192,7 @@ impl Porter {
                 written.map_err(gone)?;
                 self.links.arrived(&hello);
                 let lane = Lane::from_byte(hello.lane).expect("a greeting without a lane is not admitted");
-                Ok(Some((hello.from, lane)))
+                Ok(Some((hello.from, lane, hello.boot)))
             }
             _ => Ok(None),
         }

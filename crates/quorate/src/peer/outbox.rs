@@ -66,7 +66,10 @@ impl Outbox {
     }
 
     /// Queues the item, or gives it back: no connection, or too much waits.
-    #[expect(clippy::result_large_err, reason = "what does not fit is given back, and rarely")]
+    #[expect(
+        clippy::result_large_err,
+        reason = "what does not fit is given back, and rarely"
+    )]
     pub(crate) fn push(&self, item: Item) -> Result<(), Item> {
         let weight = item.weight();
         let mut state = self.lock();

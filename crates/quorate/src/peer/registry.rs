@@ -4,6 +4,7 @@
 //! A disk that is full keeps nobody out: what should be recorded then stays in memory until there is room. Only if this node restarts
 //! before that, it has forgotten it.
 
+use std::collections::BTreeSet;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -93,6 +94,11 @@ impl Registry {
                 state.telling = state.version;
             }
         }
+    }
+
+    /// Forgets those who were removed; the file does so with its next change.
+    pub(crate) fn forget(&self, removed: &BTreeSet<NodeId>) {
+        self.state().roster.forget(removed);
     }
 
     /// Makes the changes up to this one durable, and all others that there are.

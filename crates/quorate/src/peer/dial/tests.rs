@@ -63,6 +63,7 @@ fn bench(address: String) -> Bench {
     let dialer = Dialer {
         peer,
         lane: Lane::Control,
+        turn: Arc::default(),
         addresses: addresses.subscribe(),
         leaving: leaving.subscribe(),
         outbox: outbox.clone(),
