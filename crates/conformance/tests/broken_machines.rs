@@ -14,6 +14,7 @@ enum Flaw {
     Flawless,
     AnswersByChance,
     CountsItsJobs,
+    ToldALevelActsOnIt,
     ForgetsToSkip,
     IsDurableAhead,
     ForgetsAtRestart,
@@ -118,6 +119,13 @@ impl StateMachine for Machine {
     fn skip(&mut self, at: LogId) {
         if self.flaw != ForgetsToSkip {
             self.applied = at;
+        }
+    }
+
+    fn level(&mut self, level: u32) {
+        // Not from an entry on, but whenever it is told.
+        if self.flaw == ToldALevelActsOnIt {
+            self.sum += u64::from(level);
         }
     }
 
@@ -230,6 +238,7 @@ fn each_check_can_fail() {
     let flaws = [
         (AnswersByChance, same),
         (CountsItsJobs, same),
+        (ToldALevelActsOnIt, restart),
         (ForgetsToSkip, same),
         (IsDurableAhead, same),
         (ForgetsAtRestart, restart),

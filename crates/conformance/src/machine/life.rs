@@ -52,6 +52,8 @@ where
             let answer = match &entry.command {
                 Some(command) => format!("{:?}", self.machine.apply(entry.at, command)),
                 None => {
+                    // A configuration; most of them repeat the level.
+                    self.machine.level(entry.level);
                     self.machine.skip(entry.at);
                     String::new()
                 }

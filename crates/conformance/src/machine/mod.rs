@@ -21,7 +21,12 @@ struct Entry {
     at: LogId,
     /// `None` for one without a command.
     command: Option<Bytes>,
+    /// The cluster's feature level from here on.
+    level: u32,
 }
+
+/// The feature level at which the cluster of the checks is founded. It is raised once, by an entry in the middle of the log.
+const FOUNDED_AT: u32 = 1;
 
 type Open<S> = dyn Fn(Arc<dyn Disk>) -> io::Result<S>;
 type Digest<S> = dyn Fn(&S) -> Vec<u8>;
@@ -74,9 +79,12 @@ where
             }
             log.push(Some(command));
         }
+        let half = log.len() / 2;
+        let raised = (half..log.len()).find(|n| log[*n].is_none());
         let entry = |(n, command): (usize, Option<Bytes>)| Entry {
             at: LogId::new(1 + n as u64 / 12, 1 + n as u64),
             command,
+            level: FOUNDED_AT + u32::from(raised.is_some_and(|raised| n >= raised)),
         };
         Checks {
             open: Box::new(open),
@@ -130,7 +138,22 @@ where
     }
 
     fn open_on(&self, disk: &Arc<dyn Disk>) -> Result<S, String> {
-        must("open the machine", (self.open)(disk.clone()))
+        let mut machine = must("open the machine", (self.open)(disk.clone()))?;
+        self.tell_level(&mut machine);
+        Ok(machine)
+    }
+
+    /// What the node does at the start and after a restore.
+    fn tell_level(&self, machine: &mut S) {
+        let applied = machine.applied().index.0 as usize;
+        let last = applied.checked_sub(1).and_then(|n| self.log.get(n));
+        machine.level(last.map_or(FOUNDED_AT, |entry| entry.level));
+    }
+
+    fn restore(&self, machine: &mut S, at: LogId, snapshot: &[u8]) -> Outcome {
+        must("restore a snapshot", machine.restore(at, &mut &snapshot[..]))?;
+        self.tell_level(machine);
+        Ok(())
     }
 
     fn fresh(&self) -> Result<S, String> {
@@ -256,7 +279,7 @@ where
     /// Lives until the power fails; answers what had been promised as durable.
     fn life_with_crash(&self, disk: &CrashDisk, seed: u64) -> Result<Index, String> {
         let raw = must("mount", disk.mount())?;
-        let Some(Ok(machine)) = life::survive(|| (self.open)(raw)) else {
+        let Some(Ok(machine)) = life::survive(|| self.open_on(&raw)) else {
             return Ok(Index::ZERO);
         };
         let pace = match seed % 2 {

@@ -90,10 +90,7 @@ where
 
     fn restored(&self, taken: &Taken) -> Result<S, String> {
         let mut machine = self.fresh()?;
-        must(
-            "restore a snapshot",
-            machine.restore(taken.at, &mut &taken.bytes[..]),
-        )?;
+        self.restore(&mut machine, taken.at, &taken.bytes)?;
         Ok(machine)
     }
 
@@ -140,10 +137,7 @@ where
                     let mut machine = life.machine;
                     // Twice, as after a crash that came between the restore and its being noted.
                     for _ in 0..2 {
-                        must(
-                            "restore a snapshot",
-                            machine.restore(taken.at, &mut &taken.bytes[..]),
-                        )?;
+                        self.restore(&mut machine, taken.at, &taken.bytes)?;
                     }
                     self.check_restored(machine, &disk, &taken)?;
                 }
@@ -165,10 +159,7 @@ where
         };
         let (whole, mut life) = prepare(0)?;
         let operations = whole.operations();
-        must(
-            "restore a snapshot",
-            life.machine.restore(taken.at, &mut &taken.bytes[..]),
-        )?;
+        self.restore(&mut life.machine, taken.at, &taken.bytes)?;
         for moment in effort.moments_of(whole.operations() - operations) {
             for seed in 0..effort.outcomes {
                 *crashes += 1;
@@ -185,7 +176,7 @@ where
                 drop(machine);
                 // What the node does then: it restores again.
                 let mut machine = self.open_on(&raw).map_err(when)?;
-                must("restore again", machine.restore(taken.at, &mut &taken.bytes[..])).map_err(when)?;
+                self.restore(&mut machine, taken.at, &taken.bytes).map_err(when)?;
                 self.check_restored(machine, &raw, &taken).map_err(when)?;
             }
         }
