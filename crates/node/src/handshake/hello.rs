@@ -73,7 +73,7 @@ pub struct Papers {
     pub last: Index,
     /// With lease reads on, the election timeout in milliseconds that they count on.
     pub leases: Option<u32>,
-    /// `host:port` of the dialler's own peer listeners.
+    /// `host:port` of the dialler's own peer listeners. Those that are too many or too long are not shown.
     pub addresses: Vec<String>,
 }
 
@@ -197,13 +197,16 @@ impl Papers {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         bytes.put_u64(self.incarnation);
-        bytes.put_u32(length(self.nonces.len()));
-        self.nonces.iter().for_each(|nonce| bytes.put_u64(*nonce));
+        let nonces = &self.nonces[self.nonces.len().saturating_sub(MAX_NONCES)..];
+        bytes.put_u32(length(nonces.len()));
+        nonces.iter().for_each(|nonce| bytes.put_u64(*nonce));
         bytes.put_u64(self.term.0);
         bytes.put_u64(self.last.0);
         bytes.put_u32(self.leases.unwrap_or(0));
-        bytes.put_u32(length(self.addresses.len()));
-        for address in &self.addresses {
+        let addresses = self.addresses.iter().filter(|text| text.len() <= MAX_ADDRESSES.1);
+        let addresses: Vec<&String> = addresses.take(MAX_ADDRESSES.0).collect();
+        bytes.put_u32(length(addresses.len()));
+        for address in addresses {
             bytes.put_u32(length(address.len()));
             bytes.extend_from_slice(address.as_bytes());
         }
@@ -289,6 +292,19 @@ mod tests {
         assert_eq!(hello().without_papers().encode().len(), HELLO_LEN);
         assert_eq!(Hello::needs(b"GET / HTTP/1.1\r\n"), Err(Refusal::NotAPeer));
         assert_eq!(Hello::needs(b"qo"), Err(Refusal::NotAPeer));
+    }
+
+    #[test]
+    fn too_much_to_show_is_no_reason_to_be_misunderstood() {
+        let mut hello = hello();
+        let papers = hello.papers.as_mut().unwrap();
+        papers.nonces = (0..100).collect();
+        papers.addresses = vec!["x".repeat(1000)];
+        papers.addresses.extend((0..100).map(|n| format!("host{n}:1")));
+        let read = piecemeal(&hello.encode()).unwrap().papers.unwrap();
+        assert_eq!(read.nonces, (100 - MAX_NONCES as u64..100).collect::<Vec<_>>());
+        assert_eq!(read.addresses.len(), MAX_ADDRESSES.0);
+        assert_eq!(read.addresses[0], "host0:1");
     }
 
     #[test]
