@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use common::Cluster;
-use quorate_base::NodeId;
+use quorate_base::{Index, NodeId};
 use quorate_node::event::{Nanos, StreamId};
 use quorate_node::{Event, NodeConfig, PeerMessage, SnapshotOutcome};
 
@@ -368,6 +368,19 @@ fn while_a_transfer_rests_the_log_may_go() {
     assert!(cluster.node(leader).raft().log().base().last > before);
     cluster.host(slow).staging_room = usize::MAX;
     cluster.converge();
+}
+
+#[test]
+fn a_view_of_more_than_the_leader_would_keep_in_a_crash_holds_nothing() {
+    let (mut cluster, slow, leader) = behind(3, 1, self::slow);
+    let slow = slow[0];
+    (0..30).for_each(|i| cluster.write(leader, format!("later {i}")));
+    let applied = cluster.node(leader).applied();
+    cluster.heal();
+    cluster.run_until("a part of it", |cluster| staged(cluster, slow) > 500);
+    cluster.step(leader, Event::MachineDurable(Index(applied.0 - 10)));
+    cluster.converge();
+    assert_eq!(restores(&cluster, slow), 1);
 }
 
 #[test]

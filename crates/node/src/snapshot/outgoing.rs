@@ -364,7 +364,8 @@ impl Outgoing {
     ) -> Option<Index> {
         let shares = self.streams.len() as u64;
         let too_slow = |stream: &Stream| {
-            let held = log.bytes_between(stream.holds()?, covered);
+            // The view may be of a state that a crash would not keep yet.
+            let held = log.bytes_between(stream.holds()?.min(covered), covered);
             let pace = stream.acked.saturating_mul(shares * TOO_SLOW);
             (held > self.hold_bytes.saturating_add(pace)).then_some(())
         };
