@@ -9,6 +9,7 @@ use crate::durability::Durability;
 use crate::effects::{Arm, Effects, HardState, Outgoing, SnapMeta, Timer};
 use crate::log::Log;
 use crate::message::{Body, EntryShape, Message, Priority};
+use crate::role::transfer::Patience;
 
 /// What the driver found on its disk.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -74,6 +75,7 @@ pub struct Core {
     /// The number of the next batch of forwarded reads.
     pub(crate) next_read: u64,
     pub(crate) priority: Priority,
+    pub(crate) patience: Patience,
     pub(crate) leases: bool,
     /// The disk has not answered for too long: this node neither leads nor campaigns.
     pub(crate) stalled: bool,
@@ -126,6 +128,7 @@ impl Core {
             next_read: nonce,
             log,
             priority,
+            patience: Patience::default(),
             leases,
             stalled: false,
             limits,

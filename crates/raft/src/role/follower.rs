@@ -28,6 +28,9 @@ impl Follower {
     /// Follows `leader`, if it is known. `held`: a promise to another leader runs on, and with it the timer that ends it.
     pub fn enter(core: &mut Core, leader: Option<NodeId>, held: bool) -> Follower {
         core.arm(Timer::Election, Arm::Set);
+        if let Some(leader) = leader {
+            core.patience.leads(leader);
+        }
         match leader {
             Some(_) => core.arm(Timer::Fresh, Arm::Set),
             None if !held => core.arm(Timer::Fresh, Arm::Off),
@@ -44,6 +47,7 @@ impl Follower {
 
     /// The leader gave a sign of life.
     pub fn hear(&mut self, core: &mut Core, leader: NodeId) {
+        core.patience.leads(leader);
         self.leader = Some(leader);
         self.fresh = true;
         self.held = false;

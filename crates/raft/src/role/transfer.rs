@@ -8,8 +8,47 @@ use crate::effects::{Arm, Timer};
 use crate::message::{Body, Priority};
 use crate::role::{Leader, Next};
 
-/// How long a member of higher priority is left alone after it did not take over, in quorum checks; doubled each time.
+/// How long at most a member of higher priority is left alone after it did not take over, in quorum checks.
 const MAX_PATIENCE: u32 = 64;
+
+/// How long a member of higher priority that did not take over is left alone. Kept across terms: one that reaches this node but no quorum
+/// costs the cluster its leader each time it is told to campaign.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Patience {
+    /// Who was asked last and has not led since.
+    asked: Option<NodeId>,
+    /// Quorum checks to pass before anyone is asked again.
+    wait: u32,
+    /// How many there were to pass the last time.
+    gap: u32,
+}
+
+impl Patience {
+    /// A quorum check. Whether it is time to ask.
+    fn is_over(&mut self) -> bool {
+        let over = self.wait == 0;
+        self.wait = self.wait.saturating_sub(1);
+        over
+    }
+
+    /// This member is told to take over: twice the patience if it was the last time, too.
+    fn ask(&mut self, id: NodeId) {
+        let again = self.asked.replace(id) == Some(id);
+        self.gap = if again {
+            (self.gap * 2).min(MAX_PATIENCE)
+        } else {
+            1
+        };
+        self.wait = self.gap;
+    }
+
+    /// A member leads.
+    pub fn leads(&mut self, id: NodeId) {
+        if self.asked == Some(id) {
+            *self = Patience::default();
+        }
+    }
+}
 
 /// What a leader does to be succeeded.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -19,8 +58,6 @@ pub struct Handover {
     told_ever: bool,
     /// The disk hangs.
     stalled: bool,
-    /// Quorum checks to pass before a member of higher priority is asked again, and how many it was the last time.
-    pause: (u32, u32),
 }
 
 /// A leadership transfer under way (§3.10).
@@ -89,9 +126,7 @@ impl Leader {
     /// At a quorum check: a voter of higher priority that has caught up should lead. One that does not take over is asked ever
     /// more rarely, since nothing is proposed meanwhile.
     pub fn prefer_others(&mut self, core: &mut Core) {
-        let (wait, last) = self.handover.pause;
-        if wait > 0 {
-            self.handover.pause = (wait - 1, last);
+        if !core.patience.is_over() {
             return;
         }
         let config = core.log.config();
@@ -109,8 +144,7 @@ impl Leader {
             && settled
             && !self.handover.is_under_way()
         {
-            let next = (last * 2).clamp(1, MAX_PATIENCE);
-            self.handover.pause = (next, next);
+            core.patience.ask(best);
             self.on_transfer(core, Some(best));
         }
     }

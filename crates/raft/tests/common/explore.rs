@@ -93,7 +93,12 @@ fn equip_node(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, id: NodeI
 /// Lets one thing happen to the cluster.
 pub fn disturb(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, seen: &mut Seen, token: &mut u64) {
     if mood.clocks {
-        cluster.pass(chance.pick(&[1, 2, 5, 10, 10, 20, T / 5]));
+        let leap = chance.one_in(100);
+        cluster.pass(if leap {
+            T / 2
+        } else {
+            chance.pick(&[0, 1, 2, 5, 10])
+        });
         *seen.entry("would serve by its lease").or_default() += cluster.check_leases();
     }
     let id = chance.pick(&cluster.ids());

@@ -4,7 +4,7 @@ use quorate_base::Term;
 use quorate_raft::{Body, Input, Priority, RoleKind, Timer};
 
 use crate::common::{Cluster, i, n};
-use crate::{led, promote, remove, role, timeout_passes, voters};
+use crate::{led, nobody_is_fresh, promote, remove, role, timeout_passes, voters};
 
 /// Nodes 1 to n of these priorities; n1 leads.
 fn ranked(priorities: &[Priority]) -> Cluster {
@@ -111,6 +111,49 @@ fn who_does_not_take_over_is_asked_ever_more_rarely() {
     }
     let gaps: Vec<i32> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
     assert_eq!(gaps, [2, 3, 5, 9, 17], "at checks {asked:?}");
+}
+
+/// That one reaches the leader and no quorum: each campaign of it costs the cluster its leader, so what was learnt of it outlasts the term.
+#[test]
+fn who_cannot_win_is_asked_ever_more_rarely_by_later_leaders_too() {
+    let mut c = ranked(&[
+        Priority::Low,
+        Priority::Low,
+        Priority::Low,
+        Priority::Low,
+        Priority::High,
+    ]);
+    for other in [2, 3, 4] {
+        c.cut.extend([(n(other), n(5)), (n(5), n(other))]);
+    }
+    let mut checks = 0;
+    let mut lost = Vec::new();
+    while lost.len() < 4 {
+        let term = c.raft(n(1)).term();
+        timeout_passes(&mut c, 1);
+        checks += 1;
+        if c.raft(n(1)).term() > term {
+            lost.push(checks);
+            assert_ne!(role(&c, 5), RoleKind::Leader);
+            nobody_is_fresh(&mut c);
+            while role(&c, 1) != RoleKind::Leader {
+                c.fire(n(1), Timer::Election);
+                c.run();
+            }
+        }
+    }
+    let gaps: Vec<i32> = lost.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(gaps, [2, 3, 5], "at checks {lost:?}");
+    // Once it has led, it is forgiven.
+    c.heal();
+    while c.leader() != Some(n(5)) {
+        timeout_passes(&mut c, 1);
+    }
+    c.step(n(5), Input::Transfer(Some(n(1))));
+    c.run();
+    assert_eq!(c.leader(), Some(n(1)));
+    timeout_passes(&mut c, 1);
+    assert_eq!(c.leader(), Some(n(5)));
 }
 
 /// Nothing is handed over in the middle of a change.
