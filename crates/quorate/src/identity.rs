@@ -10,11 +10,12 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
 
-use quorate_base::{Disk, NodeId};
+use quorate_base::{Disk, LogId, NodeId};
 use serde::{Deserialize, Serialize};
 
 use crate::boots::{self, Boots};
 use crate::error::StartError;
+use crate::refused;
 
 const NAME: &str = "identity";
 const STAGING: &str = "identity.new";
@@ -62,9 +63,21 @@ pub(crate) struct Identity {
     /// Who may know the way: the members when this one was founded or joined, with their addresses. Needed until the log knows better.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     members: BTreeMap<Hex, Vec<String>>,
+    /// The entry that begins this cluster, if it was recovered out of what was left of another; see `recover`. From when it stands here that is
+    /// decided, and whoever opens the log sees that it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    recovered: Option<First>,
     /// Kept apart, since it changes at every start.
     #[serde(skip)]
     boots: Boots,
+}
+
+/// The first entry of a recovered cluster.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct First {
+    term: u64,
+    index: u64,
 }
 
 /// A number written as 16 hexadecimal digits, since many JSON readers know no 64-bit integers.
@@ -138,6 +151,7 @@ impl Identity {
             founded: false,
             incarnation: Hex(draw()?),
             members: BTreeMap::new(),
+            recovered: None,
             boots: Boots::default(),
         })
     }
@@ -156,6 +170,7 @@ impl Identity {
             None => Identity::new(claim, draw).map_err(random())?,
             Some(mut found) => {
                 found.check(dir, claim)?;
+                refused::check(disk, dir, found.incarnation.0)?;
                 if found.incarnation.0 == 0 {
                     found.incarnation = Hex(draw().map_err(random())?);
                 }
@@ -184,12 +199,15 @@ impl Identity {
             expected: claim.member,
             expected_name: claim.name.to_owned(),
         };
-        if let (Some(found), Some(expected)) = (&self.token, claim.token) {
+        // Nobody can compute the id of a recovered cluster.
+        let found = self.token.as_deref();
+        let found = found.or_else(|| self.recovered.and(claim.token));
+        if let (Some(found), Some(expected)) = (found, claim.token) {
             if found != expected {
                 return Err(StartError::WrongToken {
                     dir: dir.to_owned(),
                     name: self.name.clone(),
-                    found: found.clone(),
+                    found: found.to_owned(),
                     expected: expected.to_owned(),
                 });
             }
@@ -292,18 +310,25 @@ impl Identity {
         Ok(())
     }
 
-    /// Makes this the directory of a new cluster's first member, durably. It keeps id and name; to the members of the old cluster it is a
-    /// stranger from now on. `token` is recorded unless there is one already.
+    /// The entry that begins this cluster, if it was recovered out of what was left of another.
+    pub(crate) fn recovered(&self) -> Option<LogId> {
+        self.recovered.map(|first| LogId::new(first.term, first.index))
+    }
+
+    /// Makes this the directory of a new cluster's first member, durably: the cluster begins with the entry `first`. It keeps id, name and token; to
+    /// the members of the old cluster it is a stranger from now on.
     pub(crate) fn replace_cluster(
         &mut self,
         disk: &dyn Disk,
         cluster: u64,
-        token: Option<&str>,
+        first: LogId,
         draw: Draw<'_>,
     ) -> io::Result<()> {
         self.format = FORMATS[1];
         self.cluster = Hex(cluster);
-        self.token = self.token.take().or_else(|| token.map(str::to_owned));
+        (self.joins, self.founded) = (false, true);
+        let (term, index) = (first.term.0, first.index.0);
+        self.recovered = Some(First { term, index });
         self.incarnation = Hex(draw()?);
         self.members.clear();
         // Starts of the old incarnation do not count for the new one.
@@ -458,9 +483,15 @@ mod tests {
         let (_dir, disk) = disk();
         let old = start(&disk, &claim(7, 1)).unwrap();
         let mut new = old.clone();
-        new.replace_cluster(&disk, 8, Some("blue"), &mut || Ok(0x77))
-            .unwrap();
+        let first = LogId::new(3, 9);
+        new.replace_cluster(&disk, 8, first, &mut || Ok(0x77)).unwrap();
+        assert!(start(&disk, &claim(7, 1)).is_err(), "no longer of that cluster");
+        assert!(
+            start(&disk, &with_token("blue", "n2")).is_err(),
+            "nor another member"
+        );
         let started = start(&disk, &with_token("blue", "n1")).unwrap();
+        assert_eq!(started.recovered(), Some(first));
         assert_eq!((started.cluster(), started.member()), (8, NodeId(1)));
         assert_eq!((started.boot(), started.incarnation()), (1, 0x77));
         assert_eq!(started.log(), old.log(), "the log is the same");

@@ -1,9 +1,8 @@
 //! Starting a node: lock, identity, log, machine, threads, sockets, in this order; and what is left to hold on to.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::future::Future;
-use std::io::{self, Read};
+use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::pin::Pin;
@@ -13,26 +12,24 @@ use std::time::Instant;
 
 use quorate_base::{Disk, NodeId, StateMachine};
 use quorate_node::event::MachineOp;
-use quorate_node::handshake::Papers;
-use quorate_node::roster::Roster;
-use quorate_node::{Boot, MEMBERSHIP_LEVEL, Node, NodeConfig};
-use quorate_wal::{Options, Wal};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinError;
 
 use crate::config::Config;
 use crate::disk::DirDisk;
-use crate::driver::{Driver, Parts, nanos};
+use crate::driver::{Driver, Parts};
 use crate::error::{Fatal, StartError};
 use crate::flusher::Flusher;
 use crate::handle::{Handle, Shared};
-use crate::identity::{Claim, Identity};
+use crate::identity::Identity;
 use crate::inbox::{Done, Inbox};
 use crate::lock::DirLock;
 use crate::log_thread::LogThread;
-use crate::membership::{Member, Membership};
+use crate::membership::Membership;
+use crate::opened::{Opened, open_state};
+use crate::refused;
 use crate::peer::asks::Asks;
-use crate::peer::{Links, Myself, Network, Registry, Setup, max_frame};
+use crate::peer::{Links, Network, Registry, Setup, max_frame};
 use crate::status::Status;
 use crate::work::{Reports, panic_text};
 
@@ -53,7 +50,7 @@ impl Future for Running {
 }
 
 /// Starts a node on the current tokio runtime, which needs its I/O and time drivers. `open` opens the state machine on the
-/// node's disk, where the file names `wal-…`, `identity`, `boots`, `peers`, `LOCK` and `incoming-snapshot` are taken.
+/// node's disk, where the file names `wal-…`, `identity`, `boots`, `peers`, `refused`, `LOCK` and `incoming-snapshot` are taken.
 ///
 /// # Errors
 /// If the node cannot start; nothing is left running then.
@@ -96,6 +93,8 @@ pub async fn start_with<S: StateMachine>(
     let mut config = config;
     let opened = open_state(&mut config, &disk, open)?;
     let (shared, links) = share(&config, &opened);
+    let incarnation = opened.myself.papers.incarnation;
+    let noting = disk.clone();
     let Assembled {
         driver,
         first,
@@ -112,6 +111,12 @@ pub async fn start_with<S: StateMachine>(
             let _ = gone.await;
         }
         registry.close().await;
+        if let Ok(Err(Fatal::Refused(why))) = &result
+            && let Err(error) = refused::note(&*noting, incarnation, why)
+        {
+            tracing::error!(%error, "cannot note that this data directory was refused");
+        }
+        drop(noting);
         drop(lock);
         drop(ending);
         let _ = sender.send(verdict(result));
@@ -250,9 +255,9 @@ impl<S: StateMachine> Drop for Ending<S> {
 }
 
 /// A disk, and the lock on its directory if it has one.
-type Directory = (Arc<dyn Disk>, Option<Arc<DirLock>>);
+pub(crate) type Directory = (Arc<dyn Disk>, Option<Arc<DirLock>>);
 
-fn open_directory(dir: &Path) -> Result<Directory, StartError> {
+pub(crate) fn open_directory(dir: &Path) -> Result<Directory, StartError> {
     let disk = DirDisk::open(dir).map_err(StartError::io(format!(
         "open the data directory {}",
         dir.display()
@@ -266,158 +271,6 @@ fn bind(config: &Config) -> Result<Vec<TcpListener>, StartError> {
         TcpListener::bind(address).map_err(StartError::io(format!("listen for peers on {address}")))
     };
     config.listen_peers.iter().map(bind).collect()
-}
-
-/// What is on the disk, put together.
-struct Opened<S> {
-    wal: Wal,
-    node: Node,
-    machine: S,
-    first: Vec<MachineOp>,
-    myself: Myself,
-    roster: Roster,
-    /// Where members are reached as far as the log does not say.
-    hearsay: BTreeMap<NodeId, Vec<String>>,
-}
-
-/// Opens everything on the disk. From here on `config` says who the directory belongs to.
-fn open_state<S: StateMachine>(
-    config: &mut Config,
-    disk: &Arc<dyn Disk>,
-    open: impl FnOnce(Arc<dyn Disk>) -> io::Result<S>,
-) -> Result<Opened<S>, StartError> {
-    let dir = config.data_dir.clone();
-    let drawn = || StartError::io("draw a random number");
-    let cannot_write = || StartError::io(format!("write {}", dir.join("identity").display()));
-    let mut identity = settle(config, &**disk)?;
-    let roster = Roster::load(&**disk, config.cluster, config.id).map_err(|source| StartError::Roster {
-        dir: dir.clone(),
-        source,
-    })?;
-    let (seed, nonce) = (random().map_err(drawn())?, random().map_err(drawn())?);
-    let fresh = !identity.founded();
-    if fresh {
-        // Before the log, whose name is in it.
-        identity.begin(&**disk, nonce).map_err(cannot_write())?;
-    }
-    let mut log = Boot::new();
-    let options = Options {
-        must_exist: !fresh,
-        ..Options::new(identity.log())
-    };
-    let wal = Wal::open(disk.clone(), options, &mut |record| log.record(record))?;
-    identity.found(&**disk).map_err(cannot_write())?;
-    let machine = open(disk.clone()).map_err(StartError::Machine)?;
-    let node = NodeConfig {
-        heartbeat: nanos(config.heartbeat),
-        election: nanos(config.election),
-        priority: config.priority,
-        leases: config.leases,
-        features: config.features,
-        max_proposal: config.max_proposal,
-        ..NodeConfig::new(config.id, nonce, seed)
-    };
-    let initial = (!identity.joins()).then(|| founding(config));
-    let (node, first) = log
-        .finish(node, initial, machine.applied(), machine.durable())
-        .map_err(|error| StartError::Boot {
-            dir: dir.clone(),
-            why: error.to_string(),
-        })?;
-    if !fresh {
-        // Last, so that starts that fail are not counted: only so many are remembered.
-        identity.begin(&**disk, nonce).map_err(cannot_write())?;
-    }
-    Ok(Opened {
-        wal,
-        myself: introduce(config, &identity, &node),
-        hearsay: hearsay(config, &identity, &node),
-        node,
-        machine,
-        first,
-        roster,
-    })
-}
-
-/// Finds out whose directory this is, or makes it this node's.
-fn settle(config: &mut Config, disk: &dyn Disk) -> Result<Identity, StartError> {
-    let dir = &config.data_dir;
-    let known = Identity::read(disk, dir)?;
-    if known.is_none_or(|known| !known.founded())
-        && let Some(problem) = config.founding_problem()
-    {
-        return Err(StartError::Config(problem));
-    }
-    let claim = Claim {
-        cluster: config.cluster,
-        member: config.id,
-        name: &config.name,
-        token: config.token.as_deref(),
-        joins: config.join,
-    };
-    let mut identity = Identity::settle(disk, dir, &claim, &mut random)?;
-    if !identity.founded() {
-        let members = config.members.iter();
-        let addresses = members.map(|(id, member)| (*id, member.addresses.clone()));
-        identity.set_members(&addresses.collect());
-    }
-    (config.cluster, config.id) = (identity.cluster(), identity.member());
-    Ok(identity)
-}
-
-/// The configuration that a cluster begins with.
-fn founding(config: &Config) -> quorate_raft::Config {
-    let mut founding = quorate_raft::Config::of(config.members.keys().copied());
-    // Releases that know no membership changes do not know descriptions, either.
-    if config.features >= MEMBERSHIP_LEVEL {
-        let members = config.members.iter();
-        founding.about = members.map(|(id, member)| (*id, member.encode())).collect();
-    }
-    founding
-}
-
-/// Where members are reached as far as the log does not say. What the node is told at this start goes before what it was told at the first:
-/// in a cluster without descriptions, that is how a member moves. But whoever is told of by nobody else may not be a member at all.
-fn hearsay(config: &Config, identity: &Identity, node: &Node) -> BTreeMap<NodeId, Vec<String>> {
-    let mut hearsay = identity.members();
-    for (id, member) in &config.members {
-        if hearsay.contains_key(id) || node.raft().config().is_member(*id) {
-            hearsay.insert(*id, member.addresses.clone());
-        }
-    }
-    hearsay
-}
-
-/// What the node says of itself to its peers.
-fn introduce(config: &Config, identity: &Identity, node: &Node) -> Myself {
-    let raft = node.raft();
-    let described = raft.config().about.get(&config.id);
-    let described = described.map(|about| Member::decode(config.id, about).addresses);
-    let told = || {
-        config
-            .members
-            .get(&config.id)
-            .map(|member| member.addresses.clone())
-    };
-    let addresses = described
-        .filter(|addresses| !addresses.is_empty())
-        .or_else(told)
-        .or_else(|| identity.members().remove(&config.id));
-    let election = u32::try_from(config.election.as_millis()).unwrap_or(u32::MAX);
-    Myself {
-        id: config.id,
-        cluster: config.cluster,
-        features: config.features,
-        boot: identity.boot(),
-        papers: Papers {
-            incarnation: identity.incarnation(),
-            nonces: identity.nonces().to_vec(),
-            term: raft.term(),
-            last: raft.last().index,
-            leases: config.leases.then_some(election),
-            addresses: addresses.unwrap_or_default(),
-        },
-    }
 }
 
 fn share<S: StateMachine>(config: &Config, opened: &Opened<S>) -> (Arc<Shared<S>>, Links) {
@@ -452,14 +305,6 @@ fn share<S: StateMachine>(config: &Config, opened: &Opened<S>) -> (Arc<Shared<S>
         election: config.election,
     });
     (shared, links)
-}
-
-/// A number that nobody can foresee and no other run has drawn.
-fn random() -> io::Result<u64> {
-    let mut bytes = [0; 8];
-    File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    // 0 stands for "none" in places.
-    Ok(u64::from_le_bytes(bytes).max(1))
 }
 
 fn verdict(driver: Result<Result<(), Fatal>, JoinError>) -> Result<(), Fatal> {
