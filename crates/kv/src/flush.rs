@@ -4,14 +4,16 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use quorate_base::Index;
 use redb::{Database, ReadableTable, Table as DiskTable, WriteTransaction};
 
+use crate::anew::Anew;
 use crate::backend::Backend;
 use crate::meta::{self, Flushed, Meta};
 use crate::row::{Attached, Current, Events, Leases, Pasts, Row};
+use crate::store::File;
 use crate::table::Table;
 
 /// A table that takes no more writes, and the state it leads to.
@@ -30,6 +32,8 @@ pub(crate) struct Shared {
     outcome: Mutex<Option<Outcome>>,
     /// The transaction that completed in memory only and waits for space.
     waiting: Mutex<Option<Flushed>>,
+    /// Another store has taken the place of the one that the job knows.
+    replaced: Mutex<bool>,
 }
 
 /// How a job ended.
@@ -37,6 +41,8 @@ pub(crate) struct Shared {
 pub(crate) enum Outcome {
     /// On disk.
     Flushed(Flushed),
+    /// On disk, and in this file now.
+    Anew(File, Flushed),
     /// The disk is full; to be retried.
     NoSpace,
 }
@@ -59,13 +65,24 @@ impl Shared {
         self.space_low.load(Ordering::Acquire)
     }
 
+    /// Whether the store was replaced. Nobody can while the guard is held.
+    pub(crate) fn replaced(&self) -> MutexGuard<'_, bool> {
+        lock(&self.replaced)
+    }
+
+    /// The job is done, and the state is on disk up to `durable`.
+    pub(crate) fn conclude(&self, durable: Index, outcome: Outcome) {
+        self.durable.store(durable.get(), Ordering::Release);
+        *lock(&self.outcome) = Some(outcome);
+    }
+
     /// The end of the job, once.
     pub(crate) fn take_outcome(&self) -> Option<Outcome> {
         lock(&self.outcome).take()
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -78,11 +95,18 @@ pub(crate) struct Flush {
     pub(crate) before: Flushed,
     /// How many revisions to scrub at most.
     pub(crate) scrub: i64,
+    /// Into a fresh file, if there is room for one.
+    pub(crate) anew: Option<Anew>,
 }
 
 impl Flush {
     /// Runs it. A full disk is no error; whatever else fails is final.
     pub(crate) fn run(self) -> io::Result<()> {
+        if let Some(anew) = &self.anew
+            && self.write_anew(anew)?
+        {
+            return Ok(());
+        }
         let waiting = lock(&self.shared.waiting).take();
         let flushed = match waiting {
             Some(flushed) => flushed,
@@ -90,16 +114,13 @@ impl Flush {
         };
         let on_disk = self.backend.drain()?;
         self.shared.space_low.store(!on_disk, Ordering::Release);
-        let outcome = if on_disk {
-            self.shared
-                .durable
-                .store(flushed.meta.applied.index.get(), Ordering::Release);
-            Outcome::Flushed(flushed)
+        if on_disk {
+            let durable = flushed.meta.applied.index;
+            self.shared.conclude(durable, Outcome::Flushed(flushed));
         } else {
             *lock(&self.shared.waiting) = Some(flushed);
-            Outcome::NoSpace
-        };
-        *lock(&self.shared.outcome) = Some(outcome);
+            *lock(&self.shared.outcome) = Some(Outcome::NoSpace);
+        }
         Ok(())
     }
 

@@ -37,6 +37,8 @@ pub struct Options {
     pub compact_chunk: i64,
     /// Bytes of events kept for [`Kv::take_events`]; beyond, they are dropped and the next batch has a gap.
     pub event_bytes: usize,
+    /// The store's file is written anew when it has grown by so much and is many times as long as what it holds.
+    pub slack_bytes: u64,
 }
 
 impl Default for Options {
@@ -47,6 +49,7 @@ impl Default for Options {
             cache_bytes: 64 << 20,
             compact_chunk: 20_000,
             event_bytes: 32 << 20,
+            slack_bytes: 64 << 20,
         }
     }
 }

@@ -7,6 +7,7 @@
 //!
 //! Nothing here knows Raft, sockets, protobuf or the time.
 
+mod anew;
 mod apply;
 mod backend;
 pub mod check;

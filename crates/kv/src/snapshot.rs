@@ -55,15 +55,27 @@ enum Next {
 
 impl Stream {
     pub(crate) fn new(store: &Store, meta: &Meta) -> Stream {
+        let scrubbed = store.flushed().scrubbed;
+        let tables = (store.active.clone(), store.frozen.clone());
+        Stream::of(tables, store.view.clone(), meta, scrubbed)
+    }
+
+    /// The state `meta` that these tables over a view hold.
+    pub(crate) fn of(
+        (active, frozen): (Table, Option<Arc<Frozen>>),
+        view: Arc<View>,
+        meta: &Meta,
+        scrubbed: i64,
+    ) -> Stream {
         let state = Flushed {
             meta: meta.clone(),
-            scrubbed: store.flushed().scrubbed,
+            scrubbed,
             stored: 0,
         };
         let mut stream = Stream {
-            active: store.active.clone(),
-            frozen: store.frozen.clone(),
-            view: store.view.clone(),
+            active,
+            frozen,
+            view,
             buffer: BytesMut::from(MAGIC),
             crc: crc32c::crc32c(MAGIC),
             rows: 0,
@@ -162,6 +174,17 @@ impl SnapshotReader for Stream {
         }
         let len = self.buffer.len().min(max);
         Ok(self.buffer.split_to(len).freeze())
+    }
+}
+
+impl Read for Stream {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let chunk = self.read_chunk(buf.len())?;
+        buf[..chunk.len()].copy_from_slice(&chunk);
+        Ok(chunk.len())
     }
 }
 

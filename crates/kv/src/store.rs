@@ -3,11 +3,12 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use quorate_base::{Disk, Index, Job};
 use redb::{Builder, Database, ReadableDatabase};
 
+use crate::anew::{Anew, Waste};
 use crate::backend::Backend;
 use crate::flush::{self, Flush, Frozen, Outcome, Shared, Writer, engine};
 use crate::kv::Options;
@@ -35,7 +36,7 @@ impl fmt::Debug for File {
 }
 
 impl File {
-    fn open(disk: &dyn Disk, name: &str, create: bool, options: &Options) -> io::Result<File> {
+    pub(crate) fn open(disk: &dyn Disk, name: &str, create: bool, options: &Options) -> io::Result<File> {
         let file = disk.open(name, create)?;
         if !create && file.is_empty()? {
             let text = format!(
@@ -86,7 +87,8 @@ impl File {
         Ok(())
     }
 
-    fn flushed(&self) -> io::Result<Flushed> {
+    /// The state that it holds.
+    pub(crate) fn flushed(&self) -> io::Result<Flushed> {
         let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
         let txn = self.db.begin_read().map_err(engine)?;
         let table = txn.open_table(meta::TABLE).map_err(engine)?;
@@ -96,7 +98,7 @@ impl File {
     }
 }
 
-fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
+pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
     if disk.list()?.iter().any(|file| file == name) {
         disk.remove(name)?;
         disk.sync_dir()?;
@@ -122,6 +124,18 @@ pub(crate) struct Store {
     pause: bool,
     /// Somebody waits for physical compaction.
     hurry: bool,
+    waste: Waste,
+    /// All views of the present file that may be in use.
+    views: Vec<Weak<View>>,
+    old: Vec<Old>,
+}
+
+/// A file that a fresh one replaced. It can be read until it is closed, and closing takes a while: a job does that when nobody
+/// reads any more.
+#[derive(Debug)]
+struct Old {
+    file: File,
+    views: Vec<Weak<View>>,
 }
 
 impl Store {
@@ -135,7 +149,7 @@ impl Store {
         let flushed = file.flushed()?;
         let view = Arc::new(View::new(&file.db).map_err(io::Error::other)?);
         let shared = Arc::new(Shared::new(flushed.meta.applied.index));
-        Ok(Store {
+        let mut store = Store {
             disk,
             options,
             active: Table::default(),
@@ -147,12 +161,28 @@ impl Store {
             running: false,
             pause: false,
             hurry: false,
-        })
+            waste: Waste::default(),
+            views: Vec::new(),
+            old: Vec::new(),
+        };
+        store.notice_waste()?;
+        Ok(store)
+    }
+
+    fn notice_waste(&mut self) -> io::Result<()> {
+        let live = u64::try_from(self.flushed.stored).unwrap_or(0);
+        let total = self.file_len()?;
+        self.waste.notice(total, live, self.options.slack_bytes);
+        Ok(())
     }
 
     /// Replaces the whole store by one that `fill` writes. A job still running goes on with the old file, to no effect here.
     pub(crate) fn replace(&mut self, fill: impl FnOnce(&File) -> io::Result<Flushed>) -> io::Result<()> {
-        File::create(&*self.disk, &self.options, fill)?;
+        {
+            let mut replaced = self.shared.replaced();
+            File::create(&*self.disk, &self.options, fill)?;
+            *replaced = true;
+        }
         *self = Store::open(self.disk.clone(), self.options.clone())?;
         Ok(())
     }
@@ -206,20 +236,32 @@ impl Store {
         if self.running || std::mem::take(&mut self.pause) {
             return Ok(None);
         }
+        if let Some(old) = self.take_unread() {
+            return Ok(Some(Box::new(move || {
+                drop(old);
+                Ok(())
+            })));
+        }
         let retry = self.frozen.is_some() || self.space_low();
+        let anew = !retry && self.waste.is_due();
         if !retry {
             let unflushed = *meta != self.flushed.meta;
             let full = self.active.bytes() >= self.options.flush_bytes;
-            if full || urgent && unflushed || std::mem::take(&mut self.hurry) && unflushed {
+            if full || (urgent || anew || std::mem::take(&mut self.hurry)) && unflushed {
                 self.frozen = Some(Arc::new(Frozen {
                     table: std::mem::take(&mut self.active),
                     meta: meta.clone(),
                 }));
-            } else if self.flushed.scrubbed >= self.flushed.scrub_target() {
+            } else if !anew && self.flushed.scrubbed >= self.flushed.scrub_target() {
                 return Ok(None);
             }
         }
         self.running = true;
+        let anew = anew.then(|| Anew {
+            disk: self.disk.clone(),
+            options: self.options.clone(),
+            view: self.view.clone(),
+        });
         let flush = Flush {
             db: self.file.db.clone(),
             backend: self.file.backend.clone(),
@@ -227,6 +269,7 @@ impl Store {
             frozen: self.frozen.clone(),
             before: self.flushed.clone(),
             scrub: self.options.compact_chunk,
+            anew,
         };
         Ok(Some(Box::new(move || flush.run())))
     }
@@ -240,13 +283,41 @@ impl Store {
                 self.pause = true;
             }
             Some(Outcome::Flushed(flushed)) => {
-                self.running = false;
-                self.view = Arc::new(View::new(&self.file.db).map_err(io::Error::other)?);
-                self.frozen = None;
-                self.flushed = flushed;
+                if self.waste.is_due() {
+                    // There was no room for a fresh file.
+                    self.waste.settle(self.file_len()?);
+                }
+                self.flushed_to(None, flushed)?;
+            }
+            Some(Outcome::Anew(file, flushed)) => {
+                self.flushed_to(Some(file), flushed)?;
+                self.waste.settle(self.file_len()?);
             }
         }
         Ok(())
+    }
+
+    /// A replaced file that nobody reads any more.
+    fn take_unread(&mut self) -> Option<File> {
+        let unread = |old: &Old| old.views.iter().all(|view| view.strong_count() == 0);
+        let at = self.old.iter().position(unread)?;
+        Some(self.old.remove(at).file)
+    }
+
+    /// The frozen table is on disk, perhaps in a fresh file.
+    fn flushed_to(&mut self, file: Option<File>, flushed: Flushed) -> io::Result<()> {
+        self.running = false;
+        self.views.retain(|view| view.strong_count() > 0);
+        self.views.push(Arc::downgrade(&self.view));
+        if let Some(file) = file {
+            let file = std::mem::replace(&mut self.file, file);
+            let views = std::mem::take(&mut self.views);
+            self.old.push(Old { file, views });
+        }
+        self.view = Arc::new(View::new(&self.file.db).map_err(io::Error::other)?);
+        self.frozen = None;
+        self.flushed = flushed;
+        self.notice_waste()
     }
 }
 
