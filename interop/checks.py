@@ -9,8 +9,11 @@ import base64
 import json
 import re
 import subprocess
+import time
 import urllib.error
 import urllib.request
+
+from targets import free_ports
 
 TIMEOUT = 20
 
@@ -18,9 +21,10 @@ TIMEOUT = 20
 class Session:
     """Carries out the steps at the endpoints of one cluster in turn, and remembers what each answered."""
 
-    def __init__(self, etcdctl, endpoints, offset):
+    def __init__(self, etcdctl, cluster, offset):
         self.etcdctl = etcdctl
-        self.endpoints = endpoints
+        self.cluster = cluster
+        self.endpoints = endpoints = cluster.endpoints
         self.turn = offset
         self.here = endpoints[offset % len(endpoints)]
         self.names = {}
@@ -284,12 +288,66 @@ def gateway_watch(s):
     s.step("POST /v3/watch: event", second["events"][0]["kv"], kv("a", "2", 2, 10, 3))
 
 
-SCENARIO = [keys_and_values, transactions, watches, leases, compaction, cluster, gateway, gateway_watch]
+def membership(s):
+    """A learner is added, started, promoted and removed, and what etcd refuses is refused."""
+    client, peer, unused = (f"http://127.0.0.1:{port}" for port in free_ports(3))
+    members = json.loads(s.run_raw(["member", "list", "-w", "json"]).stdout)["members"]
+    own = {member["name"]: member for member in members}
+    s.names |= {name: f"{member['ID']:x}" for name, member in own.items()} | {"client": client, "peer": peer, "unused": unused}
+    s.names |= {f"{name}-peer": member["peerURLs"][0] for name, member in own.items()}
+
+    # etcd does not change a membership whose members have known each other for less than five seconds.
+    text = until(lambda: s.run_ctl(["member", "add", "n4", "--learner", f"--peer-urls={peer}"]),
+                 lambda text: "unhealthy cluster" not in text)
+    found = re.search(r"Member +([0-9a-f]+) added (?:as learner )?to cluster +([0-9a-f]+)", text)
+    s.names |= {"n4": found.group(1), "cluster": found.group(2)}
+    listed = re.search(r'ETCD_INITIAL_CLUSTER="(.*)"', text).group(1)
+    s.step("etcdctl member add: environment", s.normal(re.sub(r'ETCD_INITIAL_CLUSTER=".*"', "...", text)).split("\n", 1)[1],
+           '\nETCD_NAME="n4"\n...\nETCD_INITIAL_ADVERTISE_PEER_URLS="{peer}"\nETCD_INITIAL_CLUSTER_STATE="existing"')
+    s.step("etcdctl member add: initial cluster", sorted(s.normal(listed).split(",")),
+           ["n1={n1-peer}", "n2={n2-peer}", "n3={n3-peer}", "n4={peer}"])
+    s.ctl("member promote {n4}", "Error: etcdserver: can only promote a learner member which is in sync with leader\nexit 1")
+    s.ctl("member promote {n1}", "Error: etcdserver: can only promote a learner member\nexit 1")
+    s.ctl("member add n5 --peer-urls={n1-peer}", "Error: etcdserver: Peer URLs already exists\nexit 1")
+    s.ctl("member update {n1} --peer-urls={n2-peer}", "Error: etcdserver: Peer URLs already exists\nexit 1")
+    s.ctl("member remove 5", "Error: etcdserver: member not found\nexit 1")
+    s.ctl("member update 5 --peer-urls={unused}", "Error: etcdserver: member not found\nexit 1")
+    s.ctl("member update {n1} --peer-urls={n1-peer}", lambda text: re.match(r"Member {n1} updated in cluster +{cluster}$", text))
+
+    process = s.cluster.start("n4", client, peer, s.fill(listed), "existing")
+    text = until(lambda: s.run_ctl(["member", "promote", s.names["n4"]]), lambda text: "in sync with leader" not in text)
+    s.step("etcdctl member promote", re.sub(" +", " ", s.normal(text)), "Member {n4} promoted in cluster {cluster}")
+    lines = until(lambda: sorted(s.normal(s.run_ctl(["member", "list"])).splitlines()),
+                  lambda lines: sum(", started, " in line for line in lines) == 4)
+    expected = [f"{{n{k}}}, started, n{k}, {{n{k}-peer}}, ENDPOINT, false" for k in range(1, 4)]
+    s.step("etcdctl member list", lines, expected + ["{n4}, started, n4, {peer}, {client}, false"])
+    s.next_endpoint()
+    s.http("POST", "/v3/cluster/member/promote", {"ID": str(int(s.names["n4"], 16))},
+           lambda answer: (answer["json"]["code"], answer["json"]["message"]) == (9, "etcdserver: can only promote a learner member"))
+    s.step("etcdctl member remove", re.sub(" +", " ", s.normal(until(
+        lambda: s.run_ctl(["member", "remove", s.names["n4"]]), lambda text: "unhealthy cluster" not in text))),
+        "Member {n4} removed from cluster {cluster}")
+    s.ctl("member remove {n4}", "Error: etcdserver: member not found\nexit 1")
+    process.wait(TIMEOUT)
+    s.step("the removed member ends", process.returncode is not None, True)
 
 
-def run(etcdctl, endpoints, offset):
+def until(ask, good):
+    """Asks until the answer is good; the last answer, in any case."""
+    deadline = time.monotonic() + TIMEOUT
+    while True:
+        answer = ask()
+        if good(answer) or time.monotonic() > deadline:
+            return answer
+        time.sleep(0.1)
+
+
+SCENARIO = [keys_and_values, transactions, watches, leases, compaction, cluster, gateway, gateway_watch, membership]
+
+
+def run(etcdctl, cluster, offset):
     """The whole scenario on a fresh cluster, beginning at one of the endpoints."""
-    session = Session(etcdctl, endpoints, offset)
+    session = Session(etcdctl, cluster, offset)
     for part in SCENARIO:
         try:
             part(session)

@@ -45,7 +45,7 @@ def main():
     sessions = []
     for kind, command, offset in [("etcd", etcd, 0), ("quorate", quorate, 0), ("quorate", quorate, 1), ("quorate", quorate, 2)]:
         with Cluster(kind, command) as cluster:
-            session = checks.run(etcdctl, cluster.endpoints, offset)
+            session = checks.run(etcdctl, cluster, offset)
         good = len(session.answers) - len(session.failures)
         print(f"etcdctl and HTTP against {kind}, first at endpoint {offset + 1}: {good} passed, {len(session.failures)} failed")
         passed += max(good, 0)

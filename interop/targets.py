@@ -38,27 +38,13 @@ class Cluster:
     def __enter__(self):
         self.dir = tempfile.mkdtemp(prefix=f"interop-{self.kind}-")
         self.processes = []
+        self.env = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
         ports = free_ports(6)
         self.endpoints = [f"http://127.0.0.1:{port}" for port in ports[:3]]
         peers = [f"http://127.0.0.1:{port}" for port in ports[3:]]
         members = ",".join(f"n{k + 1}={url}" for k, url in enumerate(peers))
-        env = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
         for k in range(3):
-            flags = [
-                f"--name=n{k + 1}",
-                f"--data-dir={self.dir}/n{k + 1}",
-                f"--listen-client-urls={self.endpoints[k]}",
-                f"--advertise-client-urls={self.endpoints[k]}",
-                f"--listen-peer-urls={peers[k]}",
-                f"--initial-advertise-peer-urls={peers[k]}",
-                f"--initial-cluster={members}",
-                "--initial-cluster-token=interop",
-                "--initial-cluster-state=new",
-            ]
-            log = open(f"{self.dir}/n{k + 1}.log", "w")
-            self.processes.append(
-                subprocess.Popen(self.command + flags, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env)
-            )
+            self.start(f"n{k + 1}", self.endpoints[k], peers[k], members, "new")
         try:
             for endpoint in self.endpoints:
                 self.wait_until_healthy(endpoint)
@@ -66,6 +52,26 @@ class Cluster:
             self.__exit__(None, None, None)
             raise
         return self
+
+    def start(self, name, client, peer, members, state):
+        """Starts a member, and does not wait for it."""
+        flags = [
+            f"--name={name}",
+            f"--data-dir={self.dir}/{name}",
+            f"--listen-client-urls={client}",
+            f"--advertise-client-urls={client}",
+            f"--listen-peer-urls={peer}",
+            f"--initial-advertise-peer-urls={peer}",
+            f"--initial-cluster={members}",
+            "--initial-cluster-token=interop",
+            f"--initial-cluster-state={state}",
+        ]
+        log = open(f"{self.dir}/{name}.log", "w")
+        command = self.command + flags
+        self.processes.append(
+            subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=self.env)
+        )
+        return self.processes[-1]
 
     def wait_until_healthy(self, endpoint):
         deadline = time.monotonic() + PATIENCE
