@@ -70,7 +70,11 @@ impl Boots {
         self.nonces.push(nonce);
         let surplus = self.nonces.len().saturating_sub(MAX_NONCES);
         self.nonces.drain(..surplus);
-        let at = if self.boot.is_multiple_of(2) { 0 } else { SLOT as u64 };
+        let at = if self.boot.is_multiple_of(2) {
+            0
+        } else {
+            SLOT as u64
+        };
         let file = disk.open(NAME, false)?;
         file.write_at(at, &self.encode())?;
         file.sync()

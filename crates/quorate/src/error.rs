@@ -79,6 +79,17 @@ pub enum StartError {
         /// The token given.
         expected: String,
     },
+    /// A member of the cluster refused the data directory for good when it was last started.
+    #[error(
+        "this data directory was refused when it was last started: {why} (If what the other member had recorded was wrong, and only then, \
+         remove the file {})", .file.display()
+    )]
+    Refused {
+        /// Where that is noted.
+        file: PathBuf,
+        /// The reason.
+        why: String,
+    },
     /// What this node has recorded of its peers cannot be used.
     #[error("in the data directory {}: {source}", .dir.display())]
     Roster {

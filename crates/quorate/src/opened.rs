@@ -104,7 +104,7 @@ pub(crate) fn open_log(
                 });
             }
             let written = wal
-                .append(&[records.clone()])
+                .append(std::slice::from_ref(&records))
                 .map_err(io::Error::other)
                 .map_err(StartError::io(format!("write the log in {}", dir.display())));
             written?;

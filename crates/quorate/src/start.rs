@@ -27,9 +27,9 @@ use crate::lock::DirLock;
 use crate::log_thread::LogThread;
 use crate::membership::Membership;
 use crate::opened::{Opened, open_state};
-use crate::refused;
 use crate::peer::asks::Asks;
 use crate::peer::{Links, Network, Registry, Setup, max_frame};
+use crate::refused;
 use crate::status::Status;
 use crate::work::{Reports, panic_text};
 

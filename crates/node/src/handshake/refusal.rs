@@ -108,9 +108,8 @@ pub enum Refusal {
     },
     /// An older state of the data directory.
     #[error(
-        "the data of member {:016x} is older than what was seen of it: {older}. It was restored from an old copy. With what it has \
-         forgotten it could vote twice and lose committed entries, so it is not let in. Put its latest data back, if there is any. \
-         Otherwise: {REMEDY}", .id.0
+        "the data of member {:016x} is older than what was seen of it: {older}. It was put back from an old copy. With what it has \
+         forgotten it could vote twice and lose committed entries, so it is not let in. {REMEDY}", .id.0
     )]
     OlderData {
         /// The dialler.
