@@ -81,7 +81,7 @@ impl NodeConfig {
             chunk_bytes: 256 << 10,
             chunk_window: 8,
             snapshot_rate: 64 << 20,
-            hold_bytes: 1 << 30,
+            hold_bytes: 256 << 20,
         }
     }
 }
