@@ -88,7 +88,7 @@ impl Kv {
         txn.check()?;
         let reader = self.reader();
         let plan = reader.plan(txn)?;
-        reader.check_plan(&plan)?;
+        reader.check_plan(&plan, &mut Vec::new())?;
         let mut changes = Changes::begin(self);
         let response = changes.run(&plan)?;
         changes.end();

@@ -309,7 +309,9 @@ impl Kv {
                 break;
             }
             let Change { key, put } = row.value()?;
-            let before = match prev_kv && main > history.compacted {
+            // As with etcd, what creates a key replaces nothing, also if the same transaction deleted the key first.
+            let creates = put.as_ref().is_some_and(|version| version.create == main);
+            let before = match prev_kv && main > history.compacted && !creates {
                 true => reader.at(&key, main - 1)?,
                 false => None,
             };

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use crate::error::Error;
-use crate::interval;
+use crate::interval::{self, KeyBounds};
 use crate::range::{Reader, key_bounds};
 use crate::row::{Current, Leases, Version};
 use crate::types::{
@@ -36,7 +36,7 @@ impl Reader<'_> {
         );
         request.check()?;
         let plan = self.plan(request)?;
-        self.check_plan(&plan)?;
+        self.check_plan(&plan, &mut Vec::new())?;
         self.answer(&plan)
     }
 
@@ -65,14 +65,22 @@ impl Reader<'_> {
         })
     }
 
-    /// Whether everything planned can be done.
-    pub(crate) fn check_plan(&self, plan: &Plan<'_>) -> Result<(), Error> {
+    /// Whether everything planned can be done, in its order. `gone` are the ranges deleted so far: a put that keeps something of its key
+    /// cannot follow the key's deletion. (etcd finds that out half-way, and gives the member up.)
+    pub(crate) fn check_plan<'t>(&self, plan: &Plan<'t>, gone: &mut Vec<KeyBounds<'t>>) -> Result<(), Error> {
         for op in &plan.ops {
             match op {
                 PlannedOp::Range(range) => self.check_revision(range.revision)?,
-                PlannedOp::Put(put) => self.check_put(put)?,
-                PlannedOp::DeleteRange(_) => {}
-                PlannedOp::Txn(plan) => self.check_plan(plan)?,
+                PlannedOp::Put(put) => {
+                    if keeps(put) && gone.iter().any(|range| interval::contains(*range, &put.key)) {
+                        return Err(Error::KeyNotFound);
+                    }
+                    self.check_put(put)?;
+                }
+                PlannedOp::DeleteRange(delete) => {
+                    gone.push(interval::bounds(&delete.key, &delete.range_end));
+                }
+                PlannedOp::Txn(plan) => self.check_plan(plan, gone)?,
             }
         }
         Ok(())
@@ -80,7 +88,7 @@ impl Reader<'_> {
 
     /// Whether a checked put can be done: what it keeps must be there, and so must its lease.
     pub(crate) fn check_put(&self, put: &PutRequest) -> Result<(), Error> {
-        if (put.ignore_value || put.ignore_lease) && self.layers.get::<Current>(&put.key)?.is_none() {
+        if keeps(put) && self.layers.get::<Current>(&put.key)?.is_none() {
             return Err(Error::KeyNotFound);
         }
         self.check_lease(put)
@@ -133,6 +141,11 @@ impl Reader<'_> {
         }
         Ok(any || holds_for(compare, None))
     }
+}
+
+/// Whether a put keeps something of the version before, which must then be there.
+fn keeps(put: &PutRequest) -> bool {
+    put.ignore_value || put.ignore_lease
 }
 
 /// A missing key compares as zeros, except that nothing holds for its value.

@@ -297,6 +297,26 @@ fn puts_under_open_deletes_wait_for_the_level() {
         unreachable!("made as a put")
     };
     let (put, delete) = (RequestOp::Put(z), RequestOp::DeleteRange(open));
+    // What a put keeps must be there when it comes to it.
+    let keeping = RequestOp::Put(PutRequest {
+        key: Bytes::from_static(b"z"),
+        ignore_value: true,
+        ..PutRequest::default()
+    });
+    for (success, found) in [
+        (vec![delete.clone(), keeping.clone()], Err(Error::KeyNotFound)),
+        (vec![keeping, delete.clone()], Ok(())),
+    ] {
+        let mut store = Store::new();
+        store.apply(&self::put("z", 0)).unwrap();
+        let txn = TxnRequest {
+            success,
+            ..TxnRequest::default()
+        };
+        assert_eq!(store.apply(&Command::Txn(txn)).map(drop), found);
+        assert_eq!(store.kv.revision(), if found.is_ok() { 3 } else { 2 });
+    }
+
     // The operations happen in their order; the revision and the key's versions are those of one transaction.
     let table = [(vec![put.clone(), delete.clone()], 0), (vec![delete, put], 1)];
     for (success, left) in table {

@@ -59,7 +59,7 @@ impl Model {
                 if put.lease != 0 && !self.leases.contains_key(&put.lease) {
                     return Err(Error::LeaseNotFound);
                 }
-                self.check_put(put)?;
+                self.check_put(put, &self.present())?;
                 let mut work = self.work();
                 let response = work.put(put);
                 self.done(work);
@@ -74,7 +74,7 @@ impl Model {
             }
             Command::Txn(txn) => {
                 txn.check()?;
-                self.check_branches(txn)?;
+                self.check_branches(txn, &mut self.present())?;
                 let mut work = self.work();
                 let response = self.txn(txn, &mut work);
                 self.done(work);
@@ -177,8 +177,12 @@ impl Model {
         }
     }
 
-    fn check_put(&self, put: &PutRequest) -> Result<(), Error> {
-        if (put.ignore_lease || put.ignore_value) && !self.now().contains_key(&put.key) {
+    fn present(&self) -> BTreeSet<Bytes> {
+        self.now().keys().cloned().collect()
+    }
+
+    fn check_put(&self, put: &PutRequest, present: &BTreeSet<Bytes>) -> Result<(), Error> {
+        if (put.ignore_lease || put.ignore_value) && !present.contains(&put.key) {
             return Err(Error::KeyNotFound);
         }
         if put.lease != 0 && !self.leases.contains_key(&put.lease) {
@@ -194,17 +198,24 @@ impl Model {
         }
     }
 
-    fn check_branches(&self, txn: &TxnRequest) -> Result<(), Error> {
+    /// `present` are the keys that are there when it comes to the transaction, and then those after it.
+    fn check_branches(&self, txn: &TxnRequest, present: &mut BTreeSet<Bytes>) -> Result<(), Error> {
         for op in self.branch(txn).1 {
             match op {
-                RequestOp::Put(put) => self.check_put(put)?,
+                RequestOp::Put(put) => {
+                    self.check_put(put, present)?;
+                    present.insert(put.key.clone());
+                }
+                RequestOp::DeleteRange(delete) => {
+                    present.retain(|key| !within(key, &delete.key, &delete.range_end));
+                }
                 RequestOp::Range(range) if range.revision > self.revision() => {
                     return Err(Error::FutureRevision);
                 }
                 RequestOp::Range(range) if range.revision > 0 && range.revision < self.compacted => {
                     return Err(Error::Compacted);
                 }
-                RequestOp::Txn(txn) => self.check_branches(txn)?,
+                RequestOp::Txn(txn) => self.check_branches(txn, present)?,
                 _ => {}
             }
         }
@@ -292,10 +303,11 @@ impl Work {
     }
 
     fn event(&mut self, kind: EventKind, kv: KeyValue) {
+        let creates = kv.create_revision == self.main;
         self.events.push(Event {
             kind,
             sub: self.events.len() as u32,
-            prev_kv: self.before.get(&kv.key).cloned(),
+            prev_kv: self.before.get(&kv.key).filter(|_| !creates).cloned(),
             kv,
         });
     }
