@@ -225,6 +225,51 @@ mod tests {
         assert_eq!((known.boot, known.term, known.matched), (3, Term(5), Index(7)));
     }
 
+    /// A disk that takes no more, or fails altogether.
+    #[derive(Debug)]
+    struct Bad(DirDisk, Arc<Mutex<Option<io::ErrorKind>>>);
+
+    impl Disk for Bad {
+        fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn quorate_base::DiskFile>> {
+            match *self.1.lock().unwrap() {
+                Some(error) if create => Err(error.into()),
+                _ => self.0.open(name, create),
+            }
+        }
+        fn list(&self) -> io::Result<Vec<String>> {
+            self.0.list()
+        }
+        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+            self.0.rename(from, to)
+        }
+        fn remove(&self, name: &str) -> io::Result<()> {
+            self.0.remove(name)
+        }
+        fn sync_dir(&self) -> io::Result<()> {
+            self.0.sync_dir()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_keeps_nobody_out_and_a_broken_one_does() {
+        let dir = TempDir::new();
+        let state = Arc::new(Mutex::new(Some(io::ErrorKind::StorageFull)));
+        let disk = Bad(DirDisk::open(dir.path()).unwrap(), state.clone());
+        let bad = Registry::new(Roster::new(9, NodeId(2)), Arc::new(disk), None);
+        bad.admit(NodeId(1), &hello(3)).await.unwrap();
+        assert!(
+            bad.admit(NodeId(1), &hello(2)).await.is_err(),
+            "it is known all the same"
+        );
+        assert!(!dir.path().join("peers").exists());
+        *state.lock().unwrap() = Some(io::ErrorKind::PermissionDenied);
+        assert_eq!(bad.admit(NodeId(3), &hello(1)).await, Err(Refusal::NotRecorded));
+        *state.lock().unwrap() = None;
+        bad.admit(NodeId(1), &hello(3)).await.unwrap();
+        let good = registry(&dir);
+        assert!(good.admit(NodeId(1), &hello(2)).await.is_err(), "now it is saved");
+    }
+
     #[tokio::test]
     async fn after_closing_the_file_is_left_alone() {
         let dir = TempDir::new();
