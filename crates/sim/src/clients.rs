@@ -193,7 +193,7 @@ impl Client {
 impl World {
     /// A client's turn: it asks some node something.
     pub(crate) fn client_turn(&mut self, number: usize) {
-        if self.healing {
+        if self.healing || self.silent {
             return;
         }
         let running = self.running();
@@ -241,6 +241,7 @@ impl World {
         };
         let pending = Pending {
             client: number,
+            asked: self.now,
             call,
             floor,
         };
@@ -290,6 +291,20 @@ impl World {
             Err(why) => return Err(Failure::Crash(format!("n{id} reading: {why}"))),
         }
         Ok(())
+    }
+
+    /// A read that may be served the moment it was asked, without a word with anybody, is one that the leader's lease allows.
+    pub(crate) fn note_lease_reads(&mut self, id: NodeId, reads: &[(Token, Result<(), Refusal>)]) {
+        let run = self.hosts[&id].run;
+        let voters = self.ghost.commits().config().voters.len();
+        let at_once = |token: &Token| {
+            let pending = self.pending.get(&(id, run, *token));
+            pending.is_some_and(|pending| pending.asked == self.now)
+        };
+        let served = reads.iter().filter(|(_, end)| end.is_ok());
+        if self.params.leases && voters > 1 && served.map(|(token, _)| token).any(at_once) {
+            self.coverage.hit(Kind::LeaseRead);
+        }
     }
 
     /// A request got its answer.

@@ -21,6 +21,14 @@ pub enum Kind {
     OneWay,
     /// The leader was cut off from everyone.
     IsolateLeader,
+    /// A follower was cut from the leader only.
+    CutFollower,
+    /// One link let nothing pass in one direction.
+    OneLink,
+    /// All nodes reached one node only.
+    Hub,
+    /// All nodes reached their neighbours only.
+    Chain,
     /// A link broke and came back.
     Reset,
     /// A machine lost power.
@@ -41,6 +49,10 @@ pub enum Kind {
     AllDown,
     /// A disk was slow.
     SlowDisk,
+    /// Operations of a disk did not return.
+    StallDisk,
+    /// A leader whose disk did not return gave up leadership.
+    StalledLeaderLeft,
     /// A node stood still for a while.
     Pause,
     /// The leader stood still and was cut off meanwhile.
@@ -61,13 +73,55 @@ pub enum Kind {
     LeaderChange,
     /// A leadership transfer was asked for.
     Transfer,
+    /// A learner was added.
+    AddLearner,
+    /// A learner was promoted on request.
+    Promote,
+    /// A learner was promoted by itself.
+    AutoPromote,
+    /// A member was removed.
+    Remove,
+    /// The leader was removed.
+    RemoveLeader,
+    /// Several members were replaced at once.
+    ReplaceSeveral,
+    /// A member's description was changed.
+    Describe,
+    /// A joint configuration was committed.
+    Joint,
+    /// A change was made by force.
+    ForcedChange,
+    /// A change that would have lost the quorum was refused.
+    QuorumLossRefused,
+    /// A change ended without anybody knowing how.
+    UnknownChange,
+    /// A removed node learned of it from its log, and ended.
+    LeftByItself,
+    /// A removed node was refused by its peers, and ended.
+    RemovedRefused,
+    /// A machine was destroyed with its disk.
+    Destroyed,
+    /// A node with an empty disk under an old id was refused.
+    WipedRefused,
+    /// A node with an older copy of its disk was refused.
+    BackupRefused,
+    /// A second process with one id was refused.
+    DuplicateRefused,
+    /// A node of another cluster was refused.
+    OtherCluster,
+    /// Bits flipped at rest were found, and the node did not start.
+    BitRotFound,
+    /// A read was answered by the leader's clock.
+    LeaseRead,
+    /// The feature level was raised.
+    LevelRaised,
     /// A request ended without anybody knowing how.
     UnknownOutcome,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 28] = [
+    pub const ALL: [Kind; 55] = [
         Kind::Drop,
         Kind::Delay,
         Kind::Reorder,
@@ -75,6 +129,10 @@ impl Kind {
         Kind::Partition,
         Kind::OneWay,
         Kind::IsolateLeader,
+        Kind::CutFollower,
+        Kind::OneLink,
+        Kind::Hub,
+        Kind::Chain,
         Kind::Reset,
         Kind::PowerLoss,
         Kind::Kill,
@@ -85,6 +143,8 @@ impl Kind {
         Kind::Restart,
         Kind::AllDown,
         Kind::SlowDisk,
+        Kind::StallDisk,
+        Kind::StalledLeaderLeft,
         Kind::Pause,
         Kind::Stall,
         Kind::FullDisk,
@@ -95,6 +155,27 @@ impl Kind {
         Kind::Truncation,
         Kind::LeaderChange,
         Kind::Transfer,
+        Kind::AddLearner,
+        Kind::Promote,
+        Kind::AutoPromote,
+        Kind::Remove,
+        Kind::RemoveLeader,
+        Kind::ReplaceSeveral,
+        Kind::Describe,
+        Kind::Joint,
+        Kind::ForcedChange,
+        Kind::QuorumLossRefused,
+        Kind::UnknownChange,
+        Kind::LeftByItself,
+        Kind::RemovedRefused,
+        Kind::Destroyed,
+        Kind::WipedRefused,
+        Kind::BackupRefused,
+        Kind::DuplicateRefused,
+        Kind::OtherCluster,
+        Kind::BitRotFound,
+        Kind::LeaseRead,
+        Kind::LevelRaised,
         Kind::UnknownOutcome,
     ];
 }
@@ -161,7 +242,6 @@ mod tests {
     #[test]
     fn the_list_of_kinds_is_complete_and_in_order() {
         assert!(Kind::ALL.windows(2).all(|pair| pair[0] < pair[1]));
-        assert_eq!(Kind::ALL[27], Kind::UnknownOutcome, "the last one");
         assert_eq!(Kind::UnknownOutcome as usize + 1, Kind::ALL.len());
     }
 }

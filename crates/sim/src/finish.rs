@@ -6,12 +6,15 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use quorate_base::{NodeId, StateMachine};
 use quorate_kv::{Command, PutRequest, RangeRequest};
-use quorate_raft::RoleKind;
+use quorate_node::handshake::FEATURE_LEVEL;
+use quorate_raft::{Promote, RoleKind};
 
 use crate::coverage::Coverage;
 use crate::failure::Failure;
 use crate::history::{self, Action, Call, Outcome};
+use crate::host::{Host, Process};
 use crate::model::Change;
+use crate::operator::show;
 use crate::params::{Params, SEC};
 use crate::trace::Nanos;
 use crate::world::{Happening, World};
@@ -42,15 +45,7 @@ pub struct Report {
 pub fn run(params: Params, print: bool) -> Result<Report, (Failure, u64)> {
     let mut world = World::new(params, print);
     match world.play() {
-        Ok(()) => Ok(Report {
-            trace_hash: world.trace.hash(),
-            elapsed: world.now,
-            changes: world.ghost.machines.model().changes().clone(),
-            elections: world.ghost.elections(),
-            coverage: world.coverage,
-            calls: world.calls,
-            params: world.params,
-        }),
+        Ok(()) => Ok(world.report()),
         Err(failure) => {
             world
                 .trace
@@ -75,6 +70,11 @@ impl World {
             }
         }
         while !self.coverage.missing(&self.params.planned()).is_empty() && self.step(limit)? {}
+        self.conclude()
+    }
+
+    /// Heals everything, and demands what must come true then.
+    pub(crate) fn conclude(&mut self) -> Result<(), Failure> {
         self.heal();
         self.await_leader()?;
         self.await_answers()?;
@@ -83,7 +83,20 @@ impl World {
         self.judge()
     }
 
-    /// All faults end, all nodes start, and the clients ask no more.
+    /// What is to be told of a run that was carried to its end.
+    pub(crate) fn report(self) -> Report {
+        Report {
+            trace_hash: self.trace.hash(),
+            elapsed: self.now,
+            changes: self.ghost.machines.model().changes().clone(),
+            elections: self.ghost.elections(),
+            coverage: self.coverage,
+            calls: self.calls,
+            params: self.params,
+        }
+    }
+
+    /// All faults end, all nodes start, those with old software with new, and the clients and the operator ask no more.
     fn heal(&mut self) {
         self.healing = true;
         self.trace
@@ -98,7 +111,13 @@ impl World {
             host.slowness = 1;
             host.trap = None;
             host.paused_until = host.paused_until.min(now);
-            if self.hosts[&id].process.is_none() {
+            // What waits for a disk that never returned is done by the restart of a process that someone had to kill.
+            let stalled = std::mem::take(&mut host.stalled_until) > now;
+            let old = host.features < FEATURE_LEVEL;
+            host.features = FEATURE_LEVEL;
+            if host.process.is_some() && (stalled || old) {
+                self.end(id, false, 0);
+            } else if host.process.is_none() {
                 self.after(0, Happening::Start(id));
             }
         }
@@ -109,7 +128,8 @@ impl World {
         let end = self.now + time;
         while !done(self) {
             if !self.step(end)? {
-                let states: Vec<String> = self.hosts.values().map(describe).collect();
+                let mut states: Vec<String> = self.hosts.values().map(describe).collect();
+                states.push(show(self.ghost.commits().config()));
                 return Err(Failure::Liveness(format!(
                     "no {what} within {time} ns: {}",
                     states.join("; ")
@@ -119,41 +139,89 @@ impl World {
         Ok(())
     }
 
-    /// One leader, followed by everyone.
-    fn is_led(&self) -> bool {
-        let rafts: Vec<_> = self
-            .hosts
-            .values()
-            .filter_map(|host| Some(host.process.as_ref()?.node.raft()))
+    /// Those that must come to something in the end: the members of the committed configuration.
+    fn members(&self) -> Vec<NodeId> {
+        self.ghost.commits().config().members().into_iter().collect()
+    }
+
+    /// One leader, followed by all voters, that has committed an entry of its term.
+    pub(crate) fn is_led(&self) -> bool {
+        let config = self.ghost.commits().config();
+        let voters = config.voters.iter().chain(&config.outgoing);
+        let rafts: Option<Vec<_>> = voters
+            .map(|id| Some(self.hosts.get(id)?.process.as_ref()?.node.raft()))
             .collect();
+        let Some(rafts) = rafts else { return false };
         let Some(leader) = rafts.iter().find(|raft| raft.role() == RoleKind::Leader) else {
             return false;
         };
-        rafts.len() == self.hosts.len()
-            && rafts
-                .iter()
-                .all(|raft| raft.term() == leader.term() && raft.leader() == Some(leader.id()))
+        rafts
+            .iter()
+            .all(|raft| raft.term() == leader.term() && raft.leader() == Some(leader.id()))
             && leader.log().term_at(leader.commit()) == Some(leader.term())
+    }
+
+    /// All members run, and no change is under way, nor is one to be expected: the leader's configuration is committed and plain, learners that promote
+    /// themselves have done so, and the feature level is what all understand.
+    pub(crate) fn is_settled(&self) -> bool {
+        let config = self.ghost.commits().config();
+        let waiting = config
+            .learners
+            .values()
+            .any(|promote| *promote == Promote::WhenCaughtUp);
+        let led = |id| {
+            self.hosts[&id]
+                .process
+                .as_ref()
+                .map(|process| process.node.raft())
+        };
+        let running = |id: &NodeId| self.hosts.get(id).is_some_and(|host| host.process.is_some());
+        self.is_led()
+            && config.members().iter().all(running)
+            && !config.is_joint()
+            && !waiting
+            && config.level == FEATURE_LEVEL
+            && self
+                .leader()
+                .and_then(led)
+                .is_some_and(|raft| raft.config() == config)
+    }
+
+    /// Nobody runs any longer who was removed, and could hear of it.
+    fn is_tidy(&self) -> bool {
+        let config = self.ghost.commits().config();
+        let hears = |host: &Host, process: &Process| {
+            let known = process.contacts.union(&process.visitors);
+            known
+                .into_iter()
+                .any(|id| *id != host.member && config.is_member(*id))
+        };
+        self.hosts.values().all(|host| {
+            !config.removed.contains(&host.member)
+                || host.process.as_ref().is_none_or(|process| !hears(host, process))
+        })
     }
 
     fn await_leader(&mut self) -> Result<(), Failure> {
         self.until(
             ELECTIONS * self.params.election + 2 * SEC,
-            "leader that everyone follows",
+            "leader that all voters follow",
             World::is_led,
-        )
+        )?;
+        self.until(60 * SEC, "settled membership", World::is_settled)?;
+        self.until(60 * SEC, "end of removed members", World::is_tidy)
     }
 
     fn await_answers(&mut self) -> Result<(), Failure> {
-        self.until(10 * SEC, "answers to all requests", |world| {
-            world.pending.is_empty()
+        // The operator's requests have patience, and may wait for each other.
+        self.until(30 * SEC, "answers to all requests", |world| {
+            world.pending.is_empty() && world.operator.is_idle()
         })
     }
 
     /// Every node takes a write and a linearizable read now.
     fn last_requests(&mut self) -> Result<(), Failure> {
-        let ids: Vec<NodeId> = self.hosts.keys().copied().collect();
-        for id in ids {
+        for id in self.members() {
             let value = Bytes::from(format!("last of n{id}"));
             let put = PutRequest {
                 key: "key00".into(),
@@ -195,18 +263,18 @@ impl World {
     fn await_convergence(&mut self) -> Result<(), Failure> {
         self.until(60 * SEC, "convergence", |world| {
             let last = world.ghost.commits().last();
-            world.hosts.values().all(|host| {
-                host.process
-                    .as_ref()
-                    .is_some_and(|process| process.kv.applied().index == last)
+            world.members().into_iter().all(|id| {
+                let host = world.hosts.get(&id);
+                let process = host.and_then(|host| host.process.as_ref());
+                process.is_some_and(|process| process.kv.applied().index == last)
             })
         })
     }
 
     /// All nodes have one state, which is the model's, and the history is one that clients may see.
     fn judge(&mut self) -> Result<(), Failure> {
-        let ids: Vec<NodeId> = self.hosts.keys().copied().collect();
-        for id in ids {
+        self.check_never()?;
+        for id in self.members() {
             self.check_hash(id)?;
             let all = RangeRequest {
                 key: "a".into(),
@@ -237,7 +305,7 @@ impl World {
     }
 }
 
-fn describe(host: &crate::host::Host) -> String {
+fn describe(host: &Host) -> String {
     match &host.process {
         None => format!("n{} is down", host.id),
         Some(process) => {

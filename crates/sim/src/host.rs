@@ -2,7 +2,7 @@
 //! between them that threads would serve in production. Starting a process and carrying out disk work are here; when things
 //! happen is decided in [`world`](crate::world).
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::sync::Arc;
 
@@ -10,21 +10,47 @@ use bytes::Bytes;
 use quorate_base::{Disk, Job, NodeId, SnapshotReader, StateMachine};
 use quorate_kv::Kv;
 use quorate_node::event::{Event, LogOp, MachineOp, StageOp, StreamId, Token};
+use quorate_node::handshake::FEATURE_LEVEL;
+use quorate_node::roster::Roster;
 use quorate_node::staging::{self, StagingReader};
 use quorate_node::{Boot, Failure as Refusal, Node, NodeConfig, Staging};
-use quorate_raft::{Config, Limits, WriteId};
+use quorate_raft::{Config, Limits, Priority, WriteId};
 use quorate_wal::{OpenError, Options, Record, Wal};
 
 use crate::disk::SimDisk;
 use crate::ghost::log::Recovered;
+use crate::identity::Identity;
 use crate::params::{MS, Params};
 use crate::rng::mix;
 use crate::trace::Nanos;
 
+/// The cluster that all members belong to.
+pub const CLUSTER: u64 = 7;
+
 /// A machine.
 pub struct Host {
-    /// Which member lives here.
+    /// Its number: that of the member that lives here, unless it is an impostor.
     pub id: NodeId,
+    /// The member that it claims to be.
+    pub member: NodeId,
+    /// It runs on something else than the member's latest data, which every peer must notice.
+    pub impostor: bool,
+    /// It was there when the cluster was founded; else it joins.
+    pub founder: bool,
+    /// Whom it was told to join by; kept beside its identity.
+    pub told: BTreeSet<NodeId>,
+    /// How gladly it leads.
+    pub priority: Priority,
+    /// What it understands.
+    pub features: u32,
+    /// It was told never to come back.
+    pub expelled: bool,
+    /// Bits of its disk were flipped at rest.
+    pub rotten: bool,
+    /// Its disk is damaged, and it does not start.
+    pub broken: bool,
+    /// It will be destroyed.
+    pub doomed: bool,
     /// Its disk.
     pub disk: SimDisk,
     /// Counts processes; events of earlier ones are void.
@@ -37,6 +63,8 @@ pub struct Host {
     pub slowness: u64,
     /// The process stands still until then.
     pub paused_until: Nanos,
+    /// Operations of its disk return not before then.
+    pub stalled_until: Nanos,
     /// The planned fault that waits in the next start: power fails in one of its disk operations.
     pub trap: Option<usize>,
     /// The planned fault that waits in the disk.
@@ -61,6 +89,18 @@ pub enum MachineWork {
 
 /// A running process.
 pub struct Process {
+    /// Who it is.
+    pub identity: Identity,
+    /// What it has seen of its peers.
+    pub roster: Roster,
+    /// The roster will be saved.
+    pub roster_due: bool,
+    /// Those it connects to: the members, as far as it knows, and whom it was told to join by.
+    pub contacts: BTreeSet<NodeId>,
+    /// Those that have connected to it.
+    pub visitors: BTreeSet<NodeId>,
+    /// When it started, on its own clock.
+    pub started: Nanos,
     /// The node.
     pub node: Node,
     /// Effects are waiting to be taken.
@@ -73,6 +113,10 @@ pub struct Process {
     pub disk_queue: VecDeque<DiskWork>,
     /// The disk thread is at work.
     pub disk_busy: bool,
+    /// Writes handed to the disk and not reported durable, with the times when they were handed out.
+    pub outstanding: VecDeque<(WriteId, Nanos)>,
+    /// It led when its disk stalled.
+    pub led_in_stall: bool,
     /// Queue of the state machine.
     pub machine_queue: VecDeque<MachineWork>,
     /// The machine queue will be served.
@@ -98,6 +142,32 @@ pub enum StartFailure {
 }
 
 impl Host {
+    /// A machine of a founder, with a perfect clock.
+    pub fn new(id: NodeId, disk: SimDisk) -> Host {
+        Host {
+            id,
+            member: id,
+            impostor: false,
+            founder: true,
+            told: BTreeSet::new(),
+            priority: Priority::Normal,
+            features: FEATURE_LEVEL,
+            expelled: false,
+            rotten: false,
+            broken: false,
+            doomed: false,
+            disk,
+            run: 0,
+            process: None,
+            drift: 0,
+            slowness: 1,
+            paused_until: 0,
+            stalled_until: 0,
+            trap: None,
+            armed: None,
+        }
+    }
+
     /// The machine's clock at this moment.
     pub fn local(&self, now: Nanos) -> Nanos {
         (now as i128 + now as i128 * self.drift as i128 / 1_000_000) as Nanos
@@ -116,13 +186,18 @@ impl Host {
     }
 
     /// Starts a process on what the disk holds. Returns it, what its log said, and what its state machine has to do first.
-    pub fn boot(&self, params: &Params, members: &Config) -> Result<Booted, StartFailure> {
+    pub fn boot(&self, params: &Params, founding: Option<Config>) -> Result<Booted, StartFailure> {
         let disk = self.disk.mount();
+        let nonce = mix(params.seed ^ mix(self.id.0 << 32 | self.run));
+        let mut identity =
+            Identity::begin(&*disk, CLUSTER, nonce).map_err(|error| self.disk_or_refused(error))?;
+        let roster =
+            Roster::load(&*disk, CLUSTER, self.member).map_err(|error| self.disk_or_refused(error))?;
         let kv = Kv::open(disk.clone(), kv_options(params)).map_err(|error| self.disk_or_refused(error))?;
         let mut boot = Boot::new();
         let mut found = Recovered::default();
         let mut wrong = None;
-        let wal = Wal::open(disk.clone(), wal_options(params, self.id), &mut |record| {
+        let wal = Wal::open(disk.clone(), wal_options(params, self.member), &mut |record| {
             wrong = wrong.take().or(found.record(&record).err());
             boot.record(record);
         });
@@ -134,18 +209,28 @@ impl Host {
         if let Some(violation) = wrong {
             return Err(StartFailure::Refused(violation.to_string()));
         }
-        let config = node_config(params, self.id, self.run);
+        let config = self.node_config(params, nonce);
         let (node, first) = boot
-            .finish(config, Some(members.clone()), kv.applied(), kv.durable())
+            .finish(config, founding, kv.applied(), kv.durable())
             .map_err(|error| StartFailure::Refused(error.to_string()))?;
+        identity.start = (node.raft().term(), node.raft().last().index);
+        let contacts = node.raft().config().members();
         let told_durable = kv.durable().0;
         let process = Process {
             undrained: false,
+            identity,
+            roster,
+            roster_due: false,
+            contacts,
+            visitors: BTreeSet::new(),
+            started: 0,
             node,
             wal,
             kv,
             disk_queue: VecDeque::new(),
             disk_busy: false,
+            outstanding: VecDeque::new(),
+            led_in_stall: false,
             machine_queue: first.into_iter().map(MachineWork::Op).collect(),
             machine_due: false,
             job: None,
@@ -156,6 +241,31 @@ impl Host {
             mounted: disk,
         };
         Ok(Booted { process, found })
+    }
+
+    fn node_config(&self, params: &Params, nonce: u64) -> NodeConfig {
+        NodeConfig {
+            heartbeat: params.heartbeat,
+            election: params.election,
+            priority: self.priority,
+            leases: params.leases,
+            features: self.features,
+            limits: Limits {
+                max_append_bytes: params.max_append_bytes,
+                max_inflight: params.max_inflight,
+                max_inflight_bytes: params.max_append_bytes * params.max_inflight as u64,
+                max_uncommitted_bytes: 64 << 10,
+            },
+            cache_bytes: params.tail_bytes,
+            apply_bytes: params.max_append_bytes as usize * 4,
+            frame_bytes: params.max_append_bytes as usize,
+            max_held: 20,
+            max_held_bytes: 16 << 10,
+            keep_entries: params.keep_entries,
+            keep_bytes: params.keep_bytes,
+            chunk_bytes: params.chunk_bytes,
+            ..NodeConfig::new(self.member, nonce, nonce)
+        }
     }
 
     fn disk_or_refused(&self, error: impl std::error::Error) -> StartFailure {
@@ -202,30 +312,6 @@ fn kv_options(params: &Params) -> quorate_kv::Options {
         cache_bytes: 64 << 10,
         compact_chunk: 50,
         event_bytes: 1 << 20,
-        slack_bytes: params.flush_bytes as u64,
-    }
-}
-
-fn node_config(params: &Params, id: NodeId, run: u64) -> NodeConfig {
-    let nonce = mix(params.seed ^ mix(id.0 << 32 | run));
-    NodeConfig {
-        heartbeat: params.heartbeat,
-        election: params.election,
-        limits: Limits {
-            max_append_bytes: params.max_append_bytes,
-            max_inflight: params.max_inflight,
-            max_inflight_bytes: params.max_append_bytes * params.max_inflight as u64,
-            max_uncommitted_bytes: 64 << 10,
-        },
-        cache_bytes: params.tail_bytes,
-        apply_bytes: params.max_append_bytes as usize * 4,
-        frame_bytes: params.max_append_bytes as usize,
-        max_held: 20,
-        max_held_bytes: 16 << 10,
-        keep_entries: params.keep_entries,
-        keep_bytes: params.keep_bytes,
-        chunk_bytes: params.chunk_bytes,
-        ..NodeConfig::new(id, nonce, nonce)
     }
 }
 
@@ -239,6 +325,12 @@ pub struct Batch {
 }
 
 impl Process {
+    /// Saves the roster durably.
+    pub fn save_roster(&self) -> Result<(), String> {
+        let saved = self.roster.save(&*self.mounted);
+        saved.map_err(|error| format!("saving the roster: {error}"))
+    }
+
     /// The writes at the head of the disk thread's queue, which go out together.
     pub fn take_batch(&mut self) -> Option<Batch> {
         let mut batch = Batch::default();

@@ -3,14 +3,17 @@
 //!
 //! | what | where |
 //! | --- | --- |
-//! | what a seed decides | [`params`], and [`rng`], the only source of chance |
-//! | virtual time and its queue; machines; one turn of a node | `world`, `host`, `turn` |
+//! | what a seed decides | [`params`], [`plan`], and [`rng`], the only source of chance |
+//! | virtual time and its queue | `world` |
+//! | machines and their lives; who they are; one turn of a node | `host`, `machines`, `identity`, `turn` |
+//! | connections and handshakes | `links` |
 //! | disks that forget, networks that lose | [`disk`], [`net`] |
-//! | faults, and the proof that they struck | `nemesis`, [`coverage`] |
-//! | requests | `clients` |
+//! | faults, the shapes of broken networks, and the proof that they struck | `nemesis`, `cuts`, [`coverage`] |
+//! | requests; membership changes | `clients`, `operator` |
 //! | what must hold after every step | [`ghost`] |
 //! | what clients may see | [`history`], against [`model`] |
 //! | healing, liveness, verdict | `finish` ([`run`], [`Report`]) |
+//! | clusters whose faults are chosen by hand | [`scenario`] |
 //! | how runs fail, what they show | [`failure`], [`trace`] |
 //!
 //! What is simulated is what a driver does: threads become events at random moments, so every order that the production
@@ -24,13 +27,20 @@ pub mod history;
 pub mod model;
 pub mod net;
 pub mod params;
+pub mod plan;
 pub mod rng;
+pub mod scenario;
 pub mod trace;
 
 mod clients;
+mod cuts;
 mod finish;
 mod host;
+mod identity;
+mod links;
+mod machines;
 mod nemesis;
+mod operator;
 mod turn;
 mod world;
 

@@ -1,16 +1,15 @@
 //! Faults: what each planned one does when it strikes, and how it ends.
 
-use std::collections::BTreeSet;
-
 use quorate_base::NodeId;
 use quorate_node::event::Event;
+use quorate_raft::{RoleKind, WriteId};
 
 use crate::coverage::Kind;
+use crate::cuts;
 use crate::disk::Blow;
-use crate::failure::{Failure, catch};
-use crate::history::Outcome;
-use crate::net::Pair;
-use crate::params::{Fault, MS};
+use crate::failure::Failure;
+use crate::params::MS;
+use crate::plan::Fault;
 use crate::trace::Nanos;
 use crate::world::{Happening, World};
 
@@ -34,7 +33,10 @@ impl World {
         let fault = self.params.plan[number].1.clone();
         let running = self.running();
         let leader = self.leader();
-        let needs_leader = matches!(fault, Fault::Transfer | Fault::IsolateLeader(_) | Fault::Stall(_));
+        let needs_leader = matches!(
+            fault,
+            Fault::Transfer | Fault::IsolateLeader(_) | Fault::CutFollower(_) | Fault::Stall(_)
+        );
         if running.is_empty() || (needs_leader && leader.is_none()) {
             self.after(50 * MS, Happening::Fault(number));
             return Ok(());
@@ -48,9 +50,19 @@ impl World {
         let victim = |leads: bool| leader.filter(|_| leads).unwrap_or(any);
         self.trace.event(self.now, None, format_args!("{fault:?}"));
         match fault {
-            Fault::Partition(_) | Fault::OneWay(_) | Fault::IsolateLeader(_) | Fault::Stall(_) => {
-                self.cut(&fault, leader)
+            Fault::Partition(lasts)
+            | Fault::OneWay(lasts)
+            | Fault::IsolateLeader(lasts)
+            | Fault::CutFollower(lasts)
+            | Fault::OneLink(lasts)
+            | Fault::Hub { lasts, .. }
+            | Fault::Chain(lasts) => self.cut(&fault, lasts, leader),
+            Fault::Stall(lasts) => {
+                self.cut(&fault, lasts + 300 * MS, leader);
+                let until = self.now + lasts;
+                self.host(leader.expect("waited for")).paused_until = until;
             }
+            Fault::StallDisk { leader, lasts } => self.stall_disk(victim(leader), lasts),
             Fault::Reset => self.reset_link(),
             Fault::PowerLoss { leader, down } => self.end(victim(leader), true, down),
             Fault::Kill { leader, down } => self.end(victim(leader), false, down),
@@ -124,38 +136,79 @@ impl World {
         }
     }
 
-    fn cut(&mut self, fault: &Fault, leader: Option<NodeId>) {
-        let members: Vec<NodeId> = self.hosts.keys().copied().collect();
-        let mut side: BTreeSet<NodeId> = members.iter().copied().filter(|_| self.rng.coin()).collect();
-        if side.is_empty() || side.len() == members.len() {
-            side = BTreeSet::from([self.rng.pick(&members)]);
-        }
-        let alone = |(from, to): Pair| Some(from) == leader || Some(to) == leader;
-        let lasts = match fault {
-            Fault::OneWay(lasts) => {
-                self.net
-                    .cut(|(from, to)| side.contains(&from) && !side.contains(&to));
-                *lasts
-            }
-            Fault::Partition(lasts) => {
-                self.net
-                    .cut(|(from, to)| side.contains(&from) != side.contains(&to));
-                *lasts
-            }
-            Fault::IsolateLeader(lasts) => {
-                self.net.cut(alone);
-                *lasts
-            }
-            Fault::Stall(lasts) => {
-                self.net.cut(alone);
-                let until = self.now + lasts;
-                self.host(leader.expect("waited for")).paused_until = until;
-                lasts + 300 * MS
-            }
-            _ => unreachable!("not a cut"),
-        };
+    fn cut(&mut self, fault: &Fault, lasts: Nanos, leader: Option<NodeId>) {
+        let nodes: Vec<NodeId> = self.hosts.keys().copied().collect();
+        let severed = cuts::severed(fault, &nodes, leader, &mut self.rng);
+        self.net.cut(|pair| severed.contains(&pair));
         self.coverage.hit(fault.kind());
         self.after(lasts, Happening::Restore(Restore::Network));
+    }
+
+    /// Operations of a disk do not return for a while. A leader that finds it out must not go on leading.
+    pub(crate) fn stall_disk(&mut self, id: NodeId, lasts: Nanos) {
+        let until = self.now.saturating_add(lasts);
+        self.host(id).stalled_until = until;
+        self.coverage.hit(Kind::StallDisk);
+        self.watch_stall(id);
+    }
+
+    /// The disk returns again.
+    pub(crate) fn free_disk(&mut self, id: NodeId) {
+        let run = self.hosts[&id].run;
+        self.host(id).stalled_until = 0;
+        let Some(process) = self.process(id) else {
+            self.after(0, Happening::Start(id));
+            return;
+        };
+        let (at_work, has_job) = (process.disk_busy, process.job.is_some());
+        if at_work {
+            self.after(0, Happening::DiskTurn { id, run });
+        }
+        if has_job {
+            self.after(0, Happening::JobTurn { id, run });
+        }
+    }
+
+    /// Looks again when the oldest write that has not returned is two election timeouts old.
+    pub(crate) fn watch_stall(&mut self, id: NodeId) {
+        let host = &self.hosts[&id];
+        let (run, Some(process)) = (host.run, &host.process) else {
+            return;
+        };
+        let Some((write, since)) = process.outstanding.front().copied() else {
+            return;
+        };
+        if host.stalled_until > self.now {
+            let limit = host.global(host.local(since) + 2 * self.params.election);
+            let limit = limit.max(host.paused_until + 2 * self.params.election);
+            let leads = process.node.raft().role() == RoleKind::Leader;
+            self.process(id).expect("just seen").led_in_stall = leads;
+            self.at(limit + 1, Happening::StallCheck { id, run, write });
+        }
+    }
+
+    /// A write of a stalled disk has been out for two election timeouts: a leader must have given up by now.
+    pub(crate) fn check_stall(&mut self, id: NodeId, write: WriteId) -> Result<(), Failure> {
+        let host = &self.hosts[&id];
+        let process = host.process.as_ref().expect("a void check is dropped");
+        let out = process.outstanding.front().copied();
+        match out {
+            Some((oldest, since)) if oldest == write => {
+                let raft = process.node.raft();
+                let alone = raft.config().members().iter().all(|other| *other == id);
+                if raft.role() == RoleKind::Leader && !alone {
+                    return Err(Failure::Liveness(format!(
+                        "n{id} leads, and its disk has not returned write {write} since {since}"
+                    )));
+                }
+                if process.led_in_stall {
+                    self.coverage.hit(Kind::StalledLeaderLeft);
+                }
+            }
+            Some(_) => self.watch_stall(id),
+            None => {}
+        }
+        Ok(())
     }
 
     /// A fault is over.
@@ -166,67 +219,5 @@ impl World {
             Restore::Speed(id) => self.host(id).slowness = 1,
             Restore::Space(id) => self.hosts[&id].disk.limit(None),
         }
-    }
-
-    /// The process ends now: with the power (`power`), or killed. It starts again after `down`.
-    pub(crate) fn end(&mut self, id: NodeId, power: bool, down: Nanos) {
-        let run = self.hosts[&id].run;
-        let host = self.hosts.get_mut(&id).expect("a member has a machine");
-        host.paused_until = 0;
-        let process = host.process.take();
-        let missed = host
-            .armed
-            .take()
-            .filter(|_| host.disk.is_armed() && !host.disk.is_dead());
-        // A failed sync must end the process, or it is not counted and found missing.
-        if host.disk.has_failed_sync() {
-            self.coverage.hit(Kind::SyncError);
-        }
-        if power {
-            let report = host.disk.crash();
-            self.coverage.hit(Kind::PowerLoss);
-            if report.is_torn() {
-                self.coverage.hit(Kind::TornWrite);
-            }
-            self.trace
-                .event(self.now, Some(id), format_args!("LOSES POWER, {report:?}"));
-        } else {
-            host.disk.kill();
-            self.coverage.hit(Kind::Kill);
-            self.trace.event(self.now, Some(id), format_args!("IS KILLED"));
-        }
-        // Whatever its parts try to write while they are dropped fails, as after kill -9, and may make them panic.
-        let _ = catch(|| drop(process));
-        self.ghost.crashed(id);
-        self.hang_up(id);
-        let orphans: Vec<_> = self
-            .pending
-            .keys()
-            .filter(|(node, of, _)| *node == id && *of == run)
-            .copied()
-            .collect();
-        for (node, _, token) in orphans {
-            self.answer(node, token, Outcome::Unknown);
-        }
-        if let Some(number) = missed {
-            self.after(100 * MS, Happening::Fault(number));
-        }
-        self.after(down, Happening::Start(id));
-    }
-
-    /// The process cannot go on because of its disk: power failed inside an operation, or there was no space to start.
-    pub(crate) fn end_in_disk(&mut self, id: NodeId, starting: bool, least: Nanos) -> Result<(), Failure> {
-        let mut power = false;
-        if self.hosts[&id].disk.is_dead() {
-            power = self.rng.below(3) > 0;
-            self.coverage.hit(if starting {
-                Kind::CrashInRecovery
-            } else {
-                Kind::CrashInDisk
-            });
-        }
-        let down = least + self.rng.within(MS..3_000 * MS);
-        self.end(id, power, down);
-        Ok(())
     }
 }

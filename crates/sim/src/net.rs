@@ -4,7 +4,7 @@
 //! A link in stream mode keeps order and loses messages only by breaking, as TCP does; otherwise every message is on its own.
 //! Forwarded commands are never duplicated: the transport sends each at most once, and nodes rely on that.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_base::NodeId;
 use quorate_node::message::PeerMessage;
@@ -48,6 +48,7 @@ pub struct Fate {
 #[derive(Clone, Debug)]
 pub struct Network {
     params: NetParams,
+    nodes: BTreeSet<NodeId>,
     links: BTreeMap<Pair, Link>,
     rng: Rng,
 }
@@ -55,14 +56,29 @@ pub struct Network {
 impl Network {
     /// A network between these nodes, all links down.
     pub fn new(nodes: &[NodeId], params: NetParams, rng: Rng) -> Network {
-        let pairs = nodes
-            .iter()
-            .flat_map(|from| nodes.iter().map(move |to| (*from, *to)));
-        let links = pairs
-            .filter(|(from, to)| from != to)
-            .map(|pair| (pair, Link::default()))
-            .collect();
-        Network { params, links, rng }
+        let mut network = Network {
+            params,
+            nodes: BTreeSet::new(),
+            links: BTreeMap::new(),
+            rng,
+        };
+        nodes.iter().for_each(|id| network.add(*id));
+        network
+    }
+
+    /// A new node: links between it and all others, down.
+    pub fn add(&mut self, id: NodeId) {
+        for other in &self.nodes {
+            self.links.insert((id, *other), Link::default());
+            self.links.insert((*other, id), Link::default());
+        }
+        self.nodes.insert(id);
+    }
+
+    /// A node is gone for good, and its links with it.
+    pub fn remove(&mut self, id: NodeId) {
+        self.nodes.remove(&id);
+        self.links.retain(|pair, _| pair.0 != id && pair.1 != id);
     }
 
     /// All pairs.
@@ -70,13 +86,18 @@ impl Network {
         self.links.keys().copied().collect()
     }
 
-    /// One link.
-    pub fn link(&self, pair: Pair) -> &Link {
-        &self.links[&pair]
+    /// One link; `None` where a node is gone or never was.
+    pub fn link(&self, pair: Pair) -> Option<&Link> {
+        self.links.get(&pair)
+    }
+
+    /// Whether the sender holds a link for usable.
+    pub fn is_up(&self, pair: Pair) -> bool {
+        self.links.get(&pair).is_some_and(|link| link.up)
     }
 
     fn link_mut(&mut self, pair: Pair) -> &mut Link {
-        self.links.get_mut(&pair).expect("a link between members")
+        self.links.get_mut(&pair).expect("a link between two nodes")
     }
 
     /// Decides when a message handed to a link that is up arrives.
@@ -115,7 +136,9 @@ impl Network {
     /// Whether a message sent on `connection` still arrives now. If a cut swallows it, the stream is broken.
     pub fn delivers(&mut self, pair: Pair, connection: u64) -> bool {
         let stream = self.params.stream;
-        let link = self.link_mut(pair);
+        let Some(link) = self.links.get_mut(&pair) else {
+            return false;
+        };
         if link.connection != connection || (stream && link.broken) {
             return false;
         }
@@ -125,8 +148,8 @@ impl Network {
 
     /// Whether this link is a stream that has lost something, so that its sender must find out.
     pub fn is_broken(&self, pair: Pair) -> bool {
-        let link = &self.links[&pair];
-        link.up && self.params.stream && link.broken
+        let broken = |link: &Link| link.up && self.params.stream && link.broken;
+        self.links.get(&pair).is_some_and(broken)
     }
 
     /// A new connection. Returns whether there was none.

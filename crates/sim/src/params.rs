@@ -1,7 +1,11 @@
-//! What a seed stands for: the size of the cluster, its timing, how bad network and disks are, and the plan of faults. All
-//! drawn once, before anything runs, so that a run can be read from its parameters.
+//! What a seed stands for: the size of the cluster, its timing, how bad network and disks are, and the plan of faults
+//! (see [`plan`](crate::plan)). All drawn once, before anything runs, so that a run can be read from its parameters.
+
+use quorate_node::handshake::FEATURE_LEVEL;
+use quorate_raft::Priority;
 
 use crate::coverage::Kind;
+use crate::plan::{Fault, draw_plan};
 use crate::rng::Rng;
 use crate::trace::Nanos;
 
@@ -27,87 +31,6 @@ pub struct NetParams {
     pub drop: u32,
     /// Messages delivered twice, per million; not on streams.
     pub duplicate: u32,
-}
-
-/// One planned fault.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// Cut the cluster in two halves, for a while.
-    Partition(Nanos),
-    /// Let nothing pass from some nodes to the others, but back.
-    OneWay(Nanos),
-    /// Cut the leader off.
-    IsolateLeader(Nanos),
-    /// Break a random link.
-    Reset,
-    /// Take the power from a node (the leader, if so), and start it again after a while.
-    PowerLoss {
-        /// Whether it hits the leader.
-        leader: bool,
-        /// How long the node is down.
-        down: Nanos,
-    },
-    /// Kill the process.
-    Kill {
-        /// Whether it hits the leader.
-        leader: bool,
-        /// How long the node is down.
-        down: Nanos,
-    },
-    /// End inside the disk operation after so many.
-    CrashInDisk {
-        /// Operations from now.
-        operations: u64,
-        /// How long the node is down.
-        down: Nanos,
-    },
-    /// The disk reports an error at a sync.
-    SyncError,
-    /// Kill a node, start it at once and let power fail inside one of its first disk operations.
-    CrashInRecovery {
-        /// Operations from the start.
-        operations: u64,
-    },
-    /// Take the power from all nodes.
-    AllDown(Nanos),
-    /// Slow one disk down by a factor.
-    SlowDisk {
-        /// How long.
-        lasts: Nanos,
-        /// By how much.
-        factor: u64,
-    },
-    /// One node stands still.
-    Pause(Nanos),
-    /// The leader stands still, and when it goes on it is cut off: it does not know yet that it was replaced.
-    Stall(Nanos),
-    /// One disk has no free space.
-    FullDisk(Nanos),
-    /// Ask the leader to hand over.
-    Transfer,
-}
-
-impl Fault {
-    /// What must be counted when it has struck.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Fault::Partition(_) => Kind::Partition,
-            Fault::OneWay(_) => Kind::OneWay,
-            Fault::IsolateLeader(_) => Kind::IsolateLeader,
-            Fault::Reset => Kind::Reset,
-            Fault::PowerLoss { .. } => Kind::PowerLoss,
-            Fault::Kill { .. } => Kind::Kill,
-            Fault::CrashInDisk { .. } => Kind::CrashInDisk,
-            Fault::SyncError => Kind::SyncError,
-            Fault::CrashInRecovery { .. } => Kind::CrashInRecovery,
-            Fault::AllDown(_) => Kind::AllDown,
-            Fault::SlowDisk { .. } => Kind::SlowDisk,
-            Fault::Pause(_) => Kind::Pause,
-            Fault::Stall(_) => Kind::Stall,
-            Fault::FullDisk(_) => Kind::FullDisk,
-            Fault::Transfer => Kind::Transfer,
-        }
-    }
 }
 
 /// Everything a seed decides in advance.
@@ -155,6 +78,14 @@ pub struct Params {
     pub duration: Nanos,
     /// At least so many requests.
     pub operations: u64,
+    /// How often the membership is changed: a usual pause between two changes.
+    pub churn: Option<Nanos>,
+    /// Lease reads are on.
+    pub leases: bool,
+    /// Members have different priorities.
+    pub priorities: bool,
+    /// What the founders understand. Those of level 1 learn more by and by.
+    pub features: u32,
     /// The faults.
     pub plan: Vec<(Nanos, Fault)>,
     /// Let all disks lie about syncs: the run must fail. Only for the simulator's own tests.
@@ -170,6 +101,7 @@ impl Params {
         let wide = rng.chance(200_000);
         let duration = rng.within(60..75) * SEC;
         let fsync = rng.pick(&[100 * US, MS, 5 * MS]);
+        let features = if rng.chance(200_000) { 1 } else { FEATURE_LEVEL };
         let drift = (0..nodes)
             .map(|_| rng.within(0..40_000) as i64 - 20_000)
             .collect();
@@ -195,8 +127,26 @@ impl Params {
             keys: rng.pick(&[3, 10, 40]),
             duration,
             operations: 1_000,
+            churn: rng.chance(500_000).then(|| rng.pick(&[1, 2, 4]) * SEC),
+            leases: features > 1 && rng.chance(300_000),
+            priorities: rng.chance(300_000),
+            features,
             plan: draw_plan(&mut rng, nodes, duration),
             lying_disks: false,
+        }
+    }
+
+    /// The timeout, in milliseconds, that lease reads count on, if they are on.
+    pub fn lease_timeout(&self) -> Option<u32> {
+        self.leases.then_some((self.election / MS) as u32)
+    }
+
+    /// How gladly one more member leads.
+    pub fn draw_priority(&self, rng: &mut Rng) -> Priority {
+        if self.priorities {
+            rng.pick(&[Priority::Low, Priority::Normal, Priority::High])
+        } else {
+            Priority::Normal
         }
     }
 
@@ -229,61 +179,6 @@ fn draw_net(rng: &mut Rng, wide: bool) -> NetParams {
         slow: rng.pick(&[1_000, 10_000, 50_000]),
         drop: often(rng, &[0, 5_000, 50_000, 150_000]),
         duplicate: often(rng, &[0, 5_000, 50_000]),
-    }
-}
-
-fn draw_plan(rng: &mut Rng, nodes: u64, duration: Nanos) -> Vec<(Nanos, Fault)> {
-    let mut plan = Vec::new();
-    // A quiet seed now and then shows that nothing depends on faults.
-    let pause = if rng.chance(50_000) {
-        duration
-    } else {
-        rng.pick(&[1, 2, 4, 8]) * SEC
-    };
-    let mut at = rng.within(1..4) * SEC;
-    let mut choices: Vec<u64> = (0..15).filter(|_| rng.chance(600_000)).collect();
-    choices.push(3);
-    while at < duration * 9 / 10 {
-        let choice = rng.pick(&choices);
-        plan.push((at, draw_fault(rng, choice, nodes)));
-        at += rng.within(pause / 4..pause * 2);
-    }
-    plan
-}
-
-fn draw_fault(rng: &mut Rng, choice: u64, nodes: u64) -> Fault {
-    let lasts = rng.within(50..5_000) * MS;
-    let down = rng.within(1..4_000) * MS;
-    match choice {
-        0 if nodes > 1 => Fault::Partition(lasts),
-        1 if nodes > 1 => Fault::OneWay(lasts),
-        2 if nodes > 1 => Fault::IsolateLeader(lasts),
-        4 if nodes > 1 => Fault::Reset,
-        5 if nodes > 1 => Fault::Transfer,
-        0..=3 => Fault::CrashInDisk {
-            operations: rng.within(0..60),
-            down,
-        },
-        4 | 6 => Fault::PowerLoss {
-            leader: rng.coin(),
-            down,
-        },
-        5 | 7 => Fault::Kill {
-            leader: rng.coin(),
-            down,
-        },
-        8 => Fault::CrashInRecovery {
-            operations: rng.within(0..12),
-        },
-        9 => Fault::AllDown(down),
-        10 => Fault::SlowDisk {
-            lasts,
-            factor: rng.pick(&[5, 50, 500]),
-        },
-        11 => Fault::Pause(lasts),
-        12 => Fault::FullDisk(lasts),
-        13 if nodes > 1 => Fault::Stall(lasts),
-        _ => Fault::SyncError,
     }
 }
 

@@ -135,11 +135,11 @@ fn short_raft(f: &mut fmt::Formatter<'_>, message: &Message) -> fmt::Result {
             round,
             verified,
             matched,
-            ..
+            priority,
         } => {
             write!(
                 f,
-                "t{term} heartbeat {round} answered, verified {verified}, matched {matched}"
+                "t{term} heartbeat {round} answered, verified {verified}, matched {matched}, {priority:?}"
             )
         }
         Body::Commit { index } => write!(f, "t{term} commit {index}"),

@@ -36,6 +36,9 @@ impl World {
         let Some(process) = self.process(id) else {
             return Ok(());
         };
+        if let Event::Written(id) = &event {
+            process.outstanding.retain(|write| write.0 > *id);
+        }
         let before = process.node.raft().clone();
         catch(|| process.node.step(local, event)).map_err(|why| Failure::Crash(format!("n{id}: {why}")))?;
         let after = process.node.raft();
@@ -76,8 +79,11 @@ impl World {
             self.ghost.sent(id, process.node.raft(), *to, message)?;
         }
         self.note_leader();
+        self.note_membership()?;
         self.carry_out(id, effects)?;
-        self.set_wake(id);
+        if self.process(id).is_some() {
+            self.set_wake(id);
+        }
         Ok(())
     }
 
@@ -90,16 +96,23 @@ impl World {
             send,
             answers,
             reads,
-            // Nobody asks for changes of the membership yet.
-            changed: _,
-            membership: _,
-            removed: _,
+            changed,
+            membership,
+            removed,
             fatal,
         } = effects;
         if let Some(why) = fatal {
             return Err(Failure::Crash(format!("n{id} cannot go on: {why}")));
         }
+        let now = self.now;
+        self.note_lease_reads(id, &reads);
         let process = self.process(id).expect("just drained");
+        let idle = process.outstanding.is_empty();
+        for op in &log {
+            if let LogOp::Write { id: write, .. } = op {
+                process.outstanding.push_back((*write, now));
+            }
+        }
         process.disk_queue.extend(log.into_iter().map(DiskWork::Log));
         process.disk_queue.extend(stage.into_iter().map(DiskWork::Stage));
         process
@@ -110,14 +123,26 @@ impl World {
                 .into_iter()
                 .map(|(token, result)| MachineWork::Read(token, result)),
         );
+        if let Some(config) = membership {
+            process.contacts = config.members();
+        }
         for (to, message) in send {
             self.transmit(id, to, message);
         }
         for (token, failure) in answers {
             self.answer(id, token, Outcome::from(failure));
         }
+        for (token, end) in changed {
+            self.reconfigured(id, token, end)?;
+        }
         for op in snapshots {
             self.snapshot_op(id, op)?;
+        }
+        if removed {
+            return self.leave(id);
+        }
+        if idle {
+            self.watch_stall(id);
         }
         self.disk_start(id);
         self.machine_start(id);
@@ -165,7 +190,7 @@ impl World {
     }
 
     /// What a thread of the process did came to `result`. Returns the value if the process goes on.
-    fn settle<T>(
+    pub(crate) fn settle<T>(
         &mut self,
         id: NodeId,
         result: Result<Result<T, String>, String>,
@@ -203,7 +228,11 @@ impl World {
 
     /// The disk thread does everything that is queued, then says what is done.
     pub(crate) fn disk_turn(&mut self, id: NodeId) -> Result<(), Failure> {
-        let run = self.hosts[&id].run;
+        let (run, stalled) = (self.hosts[&id].run, self.hosts[&id].stalled_until);
+        if stalled > self.now {
+            self.at(stalled, Happening::DiskTurn { id, run });
+            return Ok(());
+        }
         let mut pause = self.rng.within(0..100 * US);
         let mut done = Vec::new();
         if self
@@ -317,9 +346,11 @@ impl World {
             match work {
                 MachineWork::Op(MachineOp::Apply(entries)) => self.apply(id, entries)?,
                 MachineWork::Op(MachineOp::Level(level)) => {
-                    if let Some(process) = self.process(id) {
-                        process.kv.level(level);
-                    }
+                    let founder = self.hosts[&id].founder;
+                    let process = self.process(id).expect("its machine is at work");
+                    process.kv.level(level);
+                    let applied = process.kv.applied().index;
+                    self.ghost.check_level(id, applied, level, founder)?;
                 }
                 MachineWork::Op(MachineOp::Restore(meta)) => self.restore_snapshot(id, meta)?,
                 MachineWork::Read(token, Ok(())) => self.serve_read(id, token)?,
@@ -455,6 +486,11 @@ impl World {
 
     /// The flusher's job takes effect.
     pub(crate) fn job_turn(&mut self, id: NodeId) -> Result<(), Failure> {
+        let (run, stalled) = (self.hosts[&id].run, self.hosts[&id].stalled_until);
+        if stalled > self.now {
+            self.at(stalled, Happening::JobTurn { id, run });
+            return Ok(());
+        }
         let Some(job) = self.process(id).and_then(|process| process.job.take()) else {
             return Ok(());
         };

@@ -9,20 +9,21 @@ use std::collections::BTreeMap;
 use quorate_base::{Index, NodeId};
 use quorate_node::event::{Event, Token};
 use quorate_node::message::PeerMessage;
-use quorate_raft::{Config, RoleKind};
+use quorate_raft::{Config, RoleKind, WriteId};
 
 use crate::clients::Client;
-use crate::coverage::{Coverage, Kind};
-use crate::disk::SimDisk;
-use crate::failure::{Failure, catch};
+use crate::coverage::Coverage;
+use crate::failure::Failure;
 use crate::ghost::Ghost;
 use crate::history::Call;
-use crate::host::{Host, StartFailure};
+use crate::host::Host;
+use crate::machines::new_host;
 use crate::nemesis::Restore;
 use crate::net::{Network, Pair};
-use crate::params::{MS, Params, SEC, US};
+use crate::operator::{Operator, about};
+use crate::params::{MS, Params, SEC};
 use crate::rng::Rng;
-use crate::trace::{Nanos, Short, Trace};
+use crate::trace::{Nanos, Trace};
 
 /// Something that will happen. Those with a run are void once that process has ended.
 pub(crate) enum Happening {
@@ -55,6 +56,16 @@ pub(crate) enum Happening {
     LocalRead { id: NodeId, run: u64, token: Token },
     /// A client asks.
     Client(usize),
+    /// A write of a stalled disk has been out for long.
+    StallCheck { id: NodeId, run: u64, write: WriteId },
+    /// The roster is written to disk.
+    RosterSave { id: NodeId, run: u64 },
+    /// The operator's turn.
+    Operator,
+    /// A machine comes up for a new member.
+    Enlist(NodeId),
+    /// A machine is destroyed.
+    Destroy(NodeId),
     /// A process starts.
     Start(NodeId),
     /// A planned fault strikes.
@@ -76,6 +87,8 @@ impl Happening {
             | Happening::MachineTurn { id, run }
             | Happening::JobTurn { id, run }
             | Happening::LocalRead { id, run, .. }
+            | Happening::StallCheck { id, run, .. }
+            | Happening::RosterSave { id, run }
             | Happening::Completion { id, run, .. } => Some((*id, *run)),
             _ => None,
         }
@@ -86,6 +99,7 @@ impl Happening {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pending {
     pub client: usize,
+    pub asked: Nanos,
     pub call: usize,
     /// The length of C when it was asked.
     pub floor: Index,
@@ -94,7 +108,8 @@ pub(crate) struct Pending {
 /// Everything.
 pub struct World {
     pub(crate) params: Params,
-    pub(crate) members: Config,
+    /// The configuration that the cluster was founded with.
+    pub(crate) founding: Config,
     pub(crate) rng: Rng,
     pub(crate) now: Nanos,
     next: u64,
@@ -108,6 +123,15 @@ pub struct World {
     pub(crate) calls: Vec<Call>,
     pub(crate) pending: BTreeMap<(NodeId, u64, Token), Pending>,
     pub(crate) last_leader: Option<NodeId>,
+    pub(crate) operator: Operator,
+    /// The last committed configuration that was looked at.
+    pub(crate) config_seen: (Index, Config),
+    /// Impostors that are reached instead of the members they claim to be.
+    pub(crate) stand_ins: BTreeMap<NodeId, NodeId>,
+    /// Which incarnation and start of a peer a machine has durably seen last.
+    pub(crate) recorded: BTreeMap<(NodeId, NodeId), (u64, u64)>,
+    /// The clients ask nothing by themselves.
+    pub(crate) silent: bool,
     /// No more faults and requests: the run is being ended.
     pub(crate) healing: bool,
 }
@@ -117,15 +141,16 @@ impl World {
     pub fn new(params: Params, print: bool) -> World {
         let mut rng = Rng::new(params.seed ^ 0x0077_6f72_6c64);
         let ids: Vec<NodeId> = (1..=params.nodes).map(NodeId).collect();
-        let members = Config::of(ids.iter().copied());
+        let founding = found(&ids, params.features);
         let hosts = ids
             .iter()
             .map(|id| (*id, new_host(&params, *id, &mut rng)))
             .collect();
         let net = Network::new(&ids, params.net.clone(), rng.fork());
+        let operator = Operator::new(rng.fork(), params.nodes);
         let clients = (0..params.clients).map(|_| Client::new(rng.fork())).collect();
         let mut world = World {
-            ghost: Ghost::new(members.clone()),
+            ghost: Ghost::new(founding.clone()),
             trace: Trace::new(print),
             coverage: Coverage::default(),
             now: 0,
@@ -134,8 +159,13 @@ impl World {
             calls: Vec::new(),
             pending: BTreeMap::new(),
             last_leader: None,
+            silent: false,
             healing: false,
-            members,
+            config_seen: (Index::ZERO, founding.clone()),
+            founding,
+            operator,
+            stand_ins: BTreeMap::new(),
+            recorded: BTreeMap::new(),
             rng,
             net,
             hosts,
@@ -153,6 +183,9 @@ impl World {
         }
         for number in 0..world.params.plan.len() {
             world.at(world.params.plan[number].0, Happening::Fault(number));
+        }
+        if let Some(at) = world.first_turn() {
+            world.at(at, Happening::Operator);
         }
         for pair in world.net.pairs() {
             let at = world.rng.within(0..100 * MS);
@@ -186,7 +219,7 @@ impl World {
     pub(crate) fn running(&self) -> Vec<NodeId> {
         self.hosts
             .values()
-            .filter(|host| host.process.is_some())
+            .filter(|host| host.process.is_some() && !host.impostor)
             .map(|host| host.id)
             .collect()
     }
@@ -196,6 +229,7 @@ impl World {
         let rafts = self
             .hosts
             .values()
+            .filter(|host| !host.impostor)
             .filter_map(|host| Some(host.process.as_ref()?.node.raft()));
         let leaders = rafts.filter(|raft| raft.role() == RoleKind::Leader);
         leaders.max_by_key(|raft| raft.term()).map(|raft| raft.id())
@@ -213,7 +247,9 @@ impl World {
         let ((time, _), happening) = self.queue.pop_first().expect("just seen");
         self.now = time;
         if let Some((id, run)) = happening.process() {
-            let host = &self.hosts[&id];
+            let Some(host) = self.hosts.get(&id) else {
+                return Ok(true);
+            };
             if host.run != run || host.process.is_none() {
                 return Ok(true);
             }
@@ -236,25 +272,18 @@ impl World {
                 message,
                 ..
             } => self.arrive(pair, connection, message),
-            Happening::LinkNews {
-                pair: (id, peer), up, ..
-            } => {
-                self.trace.event(
-                    self.now,
-                    Some(id),
-                    format_args!("link to n{peer} {}", if up { "up" } else { "down" }),
-                );
-                let event = if up {
-                    Event::LinkUp(peer)
-                } else {
-                    Event::LinkDown(peer)
-                };
-                self.step_node(id, event)
-            }
-            Happening::Dial { pair } => {
-                self.dial(pair);
+            Happening::LinkNews { pair, up, .. } => self.link_news(pair, up),
+            Happening::Dial { pair } => self.dial(pair),
+            Happening::RosterSave { id, .. } => self.roster_save(id),
+            Happening::Operator => {
+                self.operate();
                 Ok(())
             }
+            Happening::Enlist(id) => {
+                self.enlist(id);
+                Ok(())
+            }
+            Happening::Destroy(id) => self.destroy(id),
             Happening::Wake { id, .. } => self.wake(id),
             Happening::Drain { id, .. } => self.drain(id),
             Happening::DiskTurn { id, .. } => self.disk_turn(id),
@@ -275,6 +304,7 @@ impl World {
                 self.client_turn(number);
                 Ok(())
             }
+            Happening::StallCheck { id, write, .. } => self.check_stall(id, write),
             Happening::Start(id) => self.start(id),
             Happening::Fault(number) => self.strike(number),
             Happening::Restore(what) => {
@@ -284,171 +314,18 @@ impl World {
         }
     }
 
-    fn arrive(&mut self, pair: Pair, connection: u64, message: PeerMessage) -> Result<(), Failure> {
-        let delivered = self.net.delivers(pair, connection);
-        if !delivered {
-            self.coverage.hit(Kind::Drop);
-        }
-        let verb = if delivered { "<-" } else { "lost from" };
-        self.trace.event(
-            self.now,
-            Some(pair.1),
-            format_args!("{verb} n{}: {}", pair.0, Short(&message)),
-        );
-        if !delivered {
-            return Ok(());
-        }
-        self.step_node(
-            pair.1,
-            Event::Peer {
-                from: pair.0,
-                message,
-            },
-        )
-    }
-
-    /// Hands a message of `id` to the network.
-    pub(crate) fn transmit(&mut self, id: NodeId, to: NodeId, message: PeerMessage) {
-        let pair = (id, to);
-        let run = self.hosts[&id].run;
-        self.trace
-            .event(self.now, Some(id), format_args!("-> n{to}: {}", Short(&message)));
-        if !self.net.link(pair).up {
-            let event = Event::Dropped { to, message };
-            self.after(0, Happening::Completion { id, run, event });
-            return;
-        }
-        let fate = self.net.send(self.now, pair, &message);
-        for (happened, kind) in [
-            (fate.dropped, Kind::Drop),
-            (fate.delayed, Kind::Delay),
-            (fate.reordered, Kind::Reorder),
-            (fate.arrivals.len() > 1, Kind::Duplicate),
-        ] {
-            if happened {
-                self.coverage.hit(kind);
-            }
-        }
-        let (run, connection) = (self.hosts[&to].run, self.net.link(pair).connection);
-        for at in fate.arrivals {
-            self.at(
-                at,
-                Happening::Arrival {
-                    pair,
-                    run,
-                    connection,
-                    message: message.clone(),
-                },
-            );
-        }
-    }
-
-    /// One attempt to have a connection; goes on for ever.
-    fn dial(&mut self, pair: Pair) {
-        let (from, to) = pair;
-        let run = self.hosts[&from].run;
-        let both = self.hosts[&from].process.is_some() && self.hosts[&to].process.is_some();
-        // A cut is noticed after a while, by whatever time limit the transport has; a gap in a stream at once.
-        let noticed = self.net.link(pair).cut && self.rng.chance(70_000);
-        if (self.net.is_broken(pair) || noticed) && self.net.reset(pair) {
-            self.after(0, Happening::LinkNews { pair, run, up: false });
-        } else if both && self.net.connect(self.now, pair) {
-            self.after(0, Happening::LinkNews { pair, run, up: true });
-        }
-        let pause = self.rng.within(30 * MS..200 * MS);
-        self.after(pause, Happening::Dial { pair });
-    }
-
-    /// Closes the links of a process that has ended. Its peers find out soon.
-    pub(crate) fn hang_up(&mut self, id: NodeId) {
-        for pair in self.net.pairs() {
-            if pair.0 == id {
-                self.net.close(pair);
-            } else if pair.1 == id && self.net.close(pair) {
-                let run = self.hosts[&pair.0].run;
-                let delay = self.rng.within(100 * US..100 * MS);
-                self.after(delay, Happening::LinkNews { pair, run, up: false });
-            }
-        }
-    }
-
-    /// A process starts, or tries to.
-    fn start(&mut self, id: NodeId) -> Result<(), Failure> {
-        if self.hosts[&id].process.is_some() {
-            return Ok(());
-        }
-        self.host(id).run += 1;
-        let trap = self.host(id).trap.take();
-        if let Some(number) = trap {
-            self.set_trap(id, number);
-        }
-        let host = &self.hosts[&id];
-        let (params, members) = (&self.params, &self.members);
-        let booted = match catch(|| host.boot(params, members)) {
-            Ok(Ok(booted)) => booted,
-            Ok(Err(StartFailure::Refused(why))) => {
-                return Err(Failure::Crash(format!("n{id} refuses to start: {why}")));
-            }
-            Err(why) if !host.disk.is_dead() => return Err(Failure::Crash(format!("n{id} starting: {why}"))),
-            Ok(Err(StartFailure::Disk(why))) | Err(why) => {
-                self.trace
-                    .event(self.now, Some(id), format_args!("does not start: {why}"));
-                return self.end_in_disk(id, true, 500 * MS);
-            }
-        };
-        if let Some(number) = trap {
-            self.trap_missed(id, number);
-        }
-        if self.hosts[&id].run > 1 {
-            self.coverage.hit(Kind::Restart);
-        }
-        self.ghost.recovered(id, &booted.found)?;
-        let raft = booted.process.node.raft();
-        let (term, commit, last) = (raft.term(), raft.commit(), raft.last());
-        let applied = booted.process.told_durable;
-        self.trace.event(
-            self.now,
-            Some(id),
-            format_args!("starts in term {term}, log {last}, commit {commit}, applied {applied}"),
-        );
-        let hard = booted.found.hard.unwrap_or_default();
-        let base = booted
-            .found
-            .mark
-            .as_ref()
-            .map_or(Index::ZERO, |meta| meta.last.index);
-        if commit != hard.commit.max(Index(applied)).max(base) {
-            let what = format!(
-                "S9: n{id} starts with commit {commit}, recorded {}, applied {applied}",
-                hard.commit
-            );
-            return Err(Failure::Correctness(what));
-        }
-        self.host(id).process = Some(booted.process);
-        self.machine_start(id);
-        self.drain(id)
-    }
-
     /// How many requests there were.
     pub fn operations(&self) -> usize {
         self.calls.len()
     }
 }
 
-fn new_host(params: &Params, id: NodeId, rng: &mut Rng) -> Host {
-    let disk = SimDisk::new(rng.fork());
-    if params.lying_disks {
-        disk.lie();
+/// The configuration of a cluster of these founders, who understand so much.
+fn found(ids: &[NodeId], features: u32) -> Config {
+    let mut config = Config::of(ids.iter().copied());
+    if features > 1 {
+        config.level = features;
+        config.about = ids.iter().map(|id| (*id, about(*id))).collect();
     }
-    Host {
-        id,
-        disk,
-        run: 0,
-        process: None,
-        drift: params.drift[id.0 as usize - 1],
-        slowness: 1,
-        paused_until: 0,
-        trap: None,
-        armed: None,
-    }
+    config
 }

@@ -2,7 +2,8 @@
 //! what was lost. (Forged histories and forged deeds are rejected one by one in the unit tests.)
 
 use quorate_sim::failure::Failure;
-use quorate_sim::params::{Fault, MS, Params, SEC};
+use quorate_sim::params::{MS, Params, SEC};
+use quorate_sim::plan::Fault;
 use quorate_sim::run;
 
 /// A cluster that loses power again and again.

@@ -65,11 +65,26 @@ impl Ghost {
             ) => command == given,
             (
                 Some(Ok(Entry {
-                    content: Content::Noop | Content::Config(_),
+                    content: Content::Noop,
                     ..
                 })),
                 None,
-            ) => true,
+            ) => entry.level.is_none(),
+            (
+                Some(Ok(Entry {
+                    content: Content::Config(config),
+                    ..
+                })),
+                None,
+            ) => {
+                // The machine hears of a new feature level in log order, with the entry that brings it.
+                let before = Index(at.index.0.saturating_sub(1));
+                let rises = config.level > self.commits.config_at(before).1.level;
+                match entry.level {
+                    Some(level) => level == config.level,
+                    None => !rises,
+                }
+            }
             _ => false,
         };
         if same {
@@ -77,6 +92,26 @@ impl Ghost {
         } else {
             Violation::because("S2", format!("{id} applies something else than the entry {at}"))
         }
+    }
+
+    /// A machine that has applied up to `applied` is told the feature level there, which C says. A node that joined does not know what
+    /// the founders began with.
+    pub fn check_level(
+        &self,
+        id: NodeId,
+        applied: Index,
+        level: u32,
+        founder: bool,
+    ) -> Result<(), Violation> {
+        let (since, config) = self.commits.config_at(applied);
+        if level == config.level || (since == Index::ZERO && !founder && level == 0) {
+            return Ok(());
+        }
+        let right = config.level;
+        Violation::because(
+            "S14",
+            format!("{id} tells its machine level {level} at {applied}, where it is {right}"),
+        )
     }
 
     /// A node applied `entry` and answered `output`; `None` for an entry without a command.

@@ -1,8 +1,9 @@
 //! The log of one node as the checker sees it: terms and chained hashes of entry bodies, built from the very records that
 //! the node hands to its disk. Two logs with equal hashes at an index are equal up to there.
 
+use bytes::Bytes;
 use quorate_base::{Index, LogId, Term};
-use quorate_node::entry;
+use quorate_node::entry::{self, Content, Entry};
 use quorate_node::stored::{Mark, decode_state};
 use quorate_raft::{Config, HardState, SnapMeta};
 use quorate_wal::Record;
@@ -12,7 +13,7 @@ use super::commits::Commits;
 use crate::rng;
 
 /// Everything in a log's records, as of some record.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct GhostLog {
     /// The last hard state.
     pub hard: HardState,
@@ -23,21 +24,15 @@ pub struct GhostLog {
     base_hash: u64,
     terms: Vec<Term>,
     hashes: Vec<u64>,
+    /// The configurations after the mark.
+    configs: Vec<(Index, Config)>,
 }
 
-impl Default for GhostLog {
-    fn default() -> GhostLog {
-        GhostLog {
-            hard: HardState::default(),
-            mark: SnapMeta {
-                last: LogId::ZERO,
-                config: Config::default(),
-            },
-            base: LogId::ZERO,
-            base_hash: 0,
-            terms: Vec::new(),
-            hashes: Vec::new(),
-        }
+/// The configuration that an entry holds, if it holds one.
+pub fn config_in(body: &Bytes) -> Option<Config> {
+    match Entry::decode(body).ok()?.content {
+        Content::Config(config) => Some(config),
+        Content::Noop | Content::Command { .. } => None,
     }
 }
 
@@ -47,6 +42,41 @@ pub fn chain(before: u64, body: &[u8]) -> u64 {
 }
 
 impl GhostLog {
+    /// An empty log that starts with `config`: the founding one, or an empty one for a node that joins.
+    pub fn founded(config: Config) -> GhostLog {
+        let mark = SnapMeta {
+            last: LogId::ZERO,
+            config,
+        };
+        GhostLog {
+            mark,
+            ..GhostLog::default()
+        }
+    }
+
+    /// The configuration in force: the latest in the log, or that which the log starts with (S11).
+    pub fn config(&self) -> &Config {
+        self.configs.last().map_or(&self.mark.config, |last| &last.1)
+    }
+
+    /// The configurations after the mark, with their indexes.
+    pub fn configs(&self) -> &[(Index, Config)] {
+        &self.configs
+    }
+
+    /// The configuration before the last one.
+    pub fn former_config(&self) -> &Config {
+        let former = self.configs.len().checked_sub(2);
+        former.map_or(&self.mark.config, |slot| &self.configs[slot].1)
+    }
+
+    /// The configuration in force at `index`, from the mark on.
+    fn config_at(&self, index: Index) -> &Config {
+        let after = self.configs.partition_point(|config| config.0 <= index);
+        let before = after.checked_sub(1).map(|slot| &self.configs[slot].1);
+        before.unwrap_or(&self.mark.config)
+    }
+
     /// The last entry.
     pub fn last(&self) -> LogId {
         match self.terms.last() {
@@ -105,7 +135,7 @@ impl GhostLog {
         }
     }
 
-    fn push(&mut self, index: Index, body: &[u8]) -> Result<(), Violation> {
+    fn push(&mut self, index: Index, body: &Bytes) -> Result<(), Violation> {
         let last = self.last();
         let Some(at) = entry::id_of(body) else {
             return Violation::because("records", format!("the entry {index} has no readable id"));
@@ -119,6 +149,7 @@ impl GhostLog {
         let before = self.hash_at(last.index).expect("the last entry has a hash");
         self.terms.push(at.term);
         self.hashes.push(chain(before, body));
+        self.configs.extend(config_in(body).map(|config| (index, config)));
         Ok(())
     }
 
@@ -131,6 +162,7 @@ impl GhostLog {
         };
         self.terms.truncate(kept as usize);
         self.hashes.truncate(kept as usize);
+        self.configs.retain(|config| config.0 <= after);
         Ok(())
     }
 
@@ -140,6 +172,20 @@ impl GhostLog {
             return Violation::because(
                 "S12",
                 format!("the log starts after {at}, which was not committed"),
+            );
+        }
+        let (since, right) = commits.config_at(at.index);
+        // A node that joins knows no configuration before the first one in the log: the founding one is in no entry.
+        let expected = if at.index > self.last().index {
+            right
+        } else {
+            self.config_at(at.index)
+        };
+        if meta.config != *expected || (since > Index::ZERO && *expected != *right) {
+            let config = &meta.config;
+            return Violation::because(
+                "S12",
+                format!("the log starts after {at} with {config:?}, right is {right:?}"),
             );
         }
         if at.index > self.last().index {
@@ -153,6 +199,7 @@ impl GhostLog {
                 format!("the log was compacted to {at} and held another entry"),
             );
         }
+        self.configs.retain(|config| config.0 > at.index);
         self.mark = meta;
         Ok(())
     }
@@ -167,7 +214,8 @@ impl GhostLog {
             hash = chain(hash, body);
         }
         let last = Index(start.index.0 + found.entries.len() as u64);
-        start == self.mark.last
+        found.mark.as_ref().is_none_or(|meta| *meta == self.mark)
+            && start == self.mark.last
             && found.hard.unwrap_or_default() == self.hard
             && last == self.last().index
             && self.hash_at(last) == Some(hash)
@@ -182,7 +230,7 @@ pub struct Recovered {
     /// The hard state, if there was one.
     pub hard: Option<HardState>,
     /// The bodies of all entries.
-    pub entries: Vec<bytes::Bytes>,
+    pub entries: Vec<Bytes>,
 }
 
 impl Recovered {

@@ -5,36 +5,35 @@
 //! | --- | --- |
 //! | S1 one leader a term; S4 a new leader has what was committed before | [`Ghost::stepped`] |
 //! | S2 log matching, by entry bytes and by chained hashes | [`Ghost::emitted`], [`Commits::name`](commits::Commits::name) |
-//! | S3 committed prefix; S9 transitions of one run; S10, S11 | [`Ghost::stepped`], with the core's own `invariants` |
-//! | S5 C is durable on a quorum | [`Ghost::check_durable_quorum`] |
+//! | S3 committed prefix; S9 transitions of one run; S10 | [`Ghost::stepped`], with the core's own `invariants` |
+//! | S5 C is durable on a quorum; S11 configurations | [`Ghost::check_durable_quorum`] in `membership` |
 //! | S6 nothing leaves before it is durable; S8 votes and terms | [`Ghost::sent`] in `sending` |
 //! | S7 match index | [`Ghost::stepped`] |
 //! | S12 snapshots and compaction; S14 state hashes; S15 revisions | `applying` |
 //! | S13 reads | [`Ghost::check_read`] |
 //! | S20 recovery | [`Ghost::recovered`], [`Ghost::check_image`] |
 //!
-//! Not applicable yet, for want of the feature: the part of S11 about changing configurations (membership is static, so the
-//! configuration must simply never change), S18 (no client sessions), the repair of S19 (a damaged log stops the
-//! node, and the simulated disk does not rot), identities that return with an old or empty disk. S16 (watch) and S17 (leases) are
-//! properties of parts above the node that this simulator does not run; their crate tests them against models.
+//! Not here: S16 (watch), S17 (leases) and S18 (client sessions) are properties of parts above the node that this simulator does not
+//! run; their crates test them against models.
 //! Nothing here is switched off for a fault: every fault of the simulator is inside the model that the invariants are stated for.
 
 pub mod applying;
 pub mod commits;
 pub mod log;
+mod membership;
 mod sending;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use quorate_base::{Index, NodeId, Term};
+use quorate_base::{Index, LogId, NodeId, Term};
 use quorate_node::entry;
-use quorate_raft::{Config, Raft, RoleKind, WriteId, quorum};
+use quorate_raft::{Config, Raft, RoleKind, WriteId};
 use quorate_wal::Record;
 use thiserror::Error;
 
 use applying::Machines;
 use commits::Commits;
-use log::{GhostLog, Recovered};
+use log::{GhostLog, Recovered, config_in};
 
 /// A broken invariant.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -74,18 +73,21 @@ struct Member {
     leads: Option<Term>,
     /// It has truncated its log since the last look.
     truncated: bool,
+    /// It has put a configuration into its log since the last look.
+    reconfigured: bool,
 }
 
 /// The ghost state of a cluster.
 #[derive(Clone, Debug)]
 pub struct Ghost {
-    config: Config,
     commits: Commits,
     leaders: BTreeMap<Term, NodeId>,
     /// Promised by a message or a durable hard state.
     votes: BTreeMap<(NodeId, Term), NodeId>,
     durable_votes: BTreeMap<(NodeId, Term), NodeId>,
     members: BTreeMap<NodeId, Member>,
+    /// Members whose disks were damaged: they never start again.
+    lost: BTreeSet<NodeId>,
     /// What the state machines did.
     pub machines: Machines,
 }
@@ -93,20 +95,44 @@ pub struct Ghost {
 impl Ghost {
     /// Before anything has happened in a cluster of this configuration.
     pub fn new(config: Config) -> Ghost {
-        let members = config
-            .members()
-            .into_iter()
-            .map(|id| (id, Member::default()))
-            .collect();
-        Ghost {
-            config,
-            commits: Commits::default(),
+        let mut ghost = Ghost {
+            commits: Commits::founded(config.clone()),
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
             durable_votes: BTreeMap::new(),
-            members,
+            members: BTreeMap::new(),
             machines: Machines::default(),
+            lost: BTreeSet::new(),
+        };
+        for id in config.members() {
+            ghost.join(id, config.clone());
         }
+        ghost
+    }
+
+    /// There is a new node with an empty disk. It starts with `config`, which is empty unless it is one of the founders.
+    pub fn join(&mut self, id: NodeId, config: Config) {
+        let log = GhostLog::founded(config);
+        let member = Member {
+            volatile: log.clone(),
+            durable: log,
+            ..Member::default()
+        };
+        self.members.insert(id, member);
+    }
+
+    /// A node and its disk are gone for good: it is no member any longer.
+    pub fn destroyed(&mut self, id: NodeId) -> Result<(), Violation> {
+        self.members.remove(&id);
+        self.check_durable_quorum()
+    }
+
+    /// A member's disk is found damaged, and the node will never start again: it neither holds C nor ever votes. This is the one fault
+    /// that goes beyond what S5 is stated for, and it is taken out of account there.
+    pub fn lost(&mut self, id: NodeId) -> Result<(), Violation> {
+        self.members.remove(&id);
+        self.lost.insert(id);
+        self.check_durable_quorum()
     }
 
     /// C and the entries.
@@ -117,6 +143,13 @@ impl Ghost {
     /// How many terms had a leader.
     pub fn elections(&self) -> usize {
         self.leaders.len()
+    }
+
+    /// The last entry that is durable on a node.
+    pub fn last(&self, id: NodeId) -> LogId {
+        self.members
+            .get(&id)
+            .map_or(LogId::ZERO, |member| member.durable.last())
     }
 
     fn member(&mut self, id: NodeId) -> &mut Member {
@@ -138,6 +171,7 @@ impl Ghost {
                     return Violation::because("records", format!("{id} wrote nonsense at {index}"));
                 };
                 self.commits.name(at, body)?;
+                member.reconfigured |= config_in(body).is_some();
             }
             member.volatile.carry_out(record, &self.commits)?;
         }
@@ -231,11 +265,17 @@ impl Ghost {
         if *commit != Some(after.commit()) {
             self.check_commit(id, after)?;
         }
-        if after.config() != &self.config {
+        let config = self.members[&id].volatile.config();
+        if after.config() != config {
+            let believed = after.config();
             return Violation::because(
                 "S11",
-                format!("{id} changed its configuration to {:?}", after.config()),
+                format!("{id} acts on {believed:?}, the latest in its log is {config:?}"),
             );
+        }
+        if std::mem::take(&mut self.member(id).reconfigured) {
+            self.check_configs(id, after)?;
+            self.check_durable_quorum()?;
         }
         let truncated = std::mem::take(&mut self.member(id).truncated);
         match after.role() {
@@ -303,6 +343,7 @@ impl Ghost {
                     format!("{id} leads term {term} with a log to {last}, without C[{needed}]"),
                 );
             }
+            self.check_election(id, raft)?;
         }
         let mut matched = BTreeMap::new();
         for (peer, status) in raft.peers() {
@@ -319,7 +360,10 @@ impl Ghost {
 
     /// A leader takes `matched` for what `peer` holds: while the peer is in the same term, its disk agrees (S7).
     fn check_match(&self, id: NodeId, raft: &Raft, peer: NodeId, matched: Index) -> Result<(), Violation> {
-        let (leader, follower) = (&self.members[&id].volatile, &self.members[&peer].durable);
+        let Some(follower) = self.members.get(&peer) else {
+            return Ok(());
+        };
+        let (leader, follower) = (&self.members[&id].volatile, &follower.durable);
         if follower.hard.term != raft.term() || matched == Index::ZERO {
             return Ok(());
         }
@@ -339,17 +383,6 @@ impl Ghost {
                 follower.last()
             ),
         )
-    }
-
-    /// Everything committed is durable on a quorum (S5).
-    pub fn check_durable_quorum(&self) -> Result<(), Violation> {
-        let last = self.commits.last();
-        let durable = |id: NodeId| self.members[&id].durable.holds(last, &self.commits);
-        if quorum::has_quorum(&self.config, durable) {
-            return Ok(());
-        }
-        let have: Vec<NodeId> = self.members.keys().copied().filter(|id| durable(*id)).collect();
-        Violation::because("S5", format!("C[{last}] is durable only on {have:?}"))
     }
 
     /// A linearizable read that began when C had length `floor` is served at `applied` (S13).

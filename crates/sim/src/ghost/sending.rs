@@ -28,7 +28,9 @@ impl Ghost {
             }
             PeerMessage::SnapshotBegin { term, meta, .. } => {
                 self.check_term(id, raft, *term)?;
-                if self.commits.term_at(meta.last.index) != Some(meta.last.term) || meta.config != self.config
+                let last = meta.last;
+                if self.commits.term_at(last.index) != Some(last.term)
+                    || meta.config != *self.commits.config_at(last.index).1
                 {
                     return Violation::because(
                         "S12",

@@ -1,7 +1,6 @@
 //! Each invariant rejects a forged deed that breaks it.
 
 use bytes::Bytes;
-use quorate_base::LogId;
 use quorate_node::entry::encode_noop;
 use quorate_node::message::PeerMessage;
 use quorate_node::stored::state_record;
@@ -272,6 +271,7 @@ fn applying_what_is_not_committed_or_not_durable_is_rejected() {
         at: LogId::new(1, index),
         command: None,
         token: None,
+        level: None,
     };
     assert_eq!(rule(ghost.check_apply(NodeId(1), &apply(1))), "S3");
     ghost.stepped(NodeId(1), &raft(1, 1, &[1], 1)).unwrap();

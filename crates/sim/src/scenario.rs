@@ -1,0 +1,210 @@
+//! Clusters whose faults are chosen by hand, for tests with exact expectations: no random faults and no clients of their own, but the
+//! same machines, links, disks and checks as in every run.
+
+use std::collections::BTreeSet;
+
+use bytes::Bytes;
+use quorate_base::{NodeId, Term};
+use quorate_kv::{Command, PutRequest, RangeRequest};
+use quorate_node::handshake::FEATURE_LEVEL;
+use quorate_raft::RoleKind;
+
+use crate::failure::Failure;
+use crate::finish::Report;
+use crate::history::{Action, Outcome};
+use crate::net::Pair;
+use crate::params::{MS, NetParams, Params, SEC};
+use crate::trace::Nanos;
+use crate::world::World;
+
+/// A cluster under control.
+pub struct Scenario {
+    pub(crate) world: World,
+}
+
+impl Scenario {
+    /// A healthy cluster of so many nodes: links of about a millisecond that lose nothing, quick disks, an election timeout of a second.
+    pub fn new(nodes: u64, seed: u64) -> Scenario {
+        Scenario::of(Params {
+            nodes,
+            heartbeat: 100 * MS,
+            election: SEC,
+            drift: vec![0; nodes as usize],
+            net: NetParams {
+                stream: true,
+                min_delay: 200 * crate::params::US,
+                max_delay: 2 * MS,
+                slow: 0,
+                drop: 0,
+                duplicate: 0,
+            },
+            min_disk: MS / 2,
+            max_disk: 2 * MS,
+            clients: 1,
+            churn: None,
+            leases: false,
+            priorities: false,
+            features: FEATURE_LEVEL,
+            plan: Vec::new(),
+            operations: 0,
+            ..Params::draw(seed)
+        })
+    }
+
+    /// A cluster of these parameters, but without clients of its own.
+    pub fn of(params: Params) -> Scenario {
+        let mut world = World::new(params, std::env::var_os("QUORATE_TRACE").is_some());
+        world.silent = true;
+        Scenario { world }
+    }
+
+    /// The election timeout T.
+    pub fn election(&self) -> Nanos {
+        self.world.params.election
+    }
+
+    /// Virtual time.
+    pub fn now(&self) -> Nanos {
+        self.world.now
+    }
+
+    /// Lets things happen for `time`.
+    pub fn run(&mut self, time: Nanos) -> Result<(), Failure> {
+        let end = self.world.now + time;
+        while self.world.step(end)? {}
+        Ok(())
+    }
+
+    /// Lets things happen until `done`, for at most `time`.
+    pub fn until(
+        &mut self,
+        time: Nanos,
+        what: &str,
+        done: impl Fn(&Scenario) -> bool,
+    ) -> Result<(), Failure> {
+        let end = self.world.now + time;
+        while !done(self) {
+            if !self.world.step(end)? {
+                return Err(Failure::Liveness(format!("no {what} within {time} ns")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits for a leader that all running members follow, and returns it.
+    pub fn elect(&mut self) -> Result<NodeId, Failure> {
+        self.until(20 * self.election(), "leader", |scenario| scenario.world.is_led())?;
+        Ok(self.leader().expect("just elected"))
+    }
+
+    /// The running leader of the highest term.
+    pub fn leader(&self) -> Option<NodeId> {
+        self.world.leader()
+    }
+
+    /// Whether a node runs and leads.
+    pub fn leads(&self, id: NodeId) -> bool {
+        let process = self.world.hosts[&id].process.as_ref();
+        process.is_some_and(|process| process.node.raft().role() == RoleKind::Leader)
+    }
+
+    /// A running node's term.
+    pub fn term(&self, id: NodeId) -> Term {
+        let process = self.world.hosts[&id].process.as_ref();
+        process.expect("it is running").node.raft().term()
+    }
+
+    /// The highest term of a running node.
+    pub fn highest_term(&self) -> Term {
+        let running = self.world.running();
+        running
+            .into_iter()
+            .map(|id| self.term(id))
+            .max()
+            .unwrap_or_default()
+    }
+
+    /// All nodes there are.
+    pub fn nodes(&self) -> Vec<NodeId> {
+        self.world.hosts.keys().copied().collect()
+    }
+
+    /// Cuts these links and mends all others. Connections stand still until somebody gives them up.
+    pub fn cut(&mut self, severed: &BTreeSet<Pair>) {
+        self.world.net.cut(|pair| severed.contains(&pair));
+    }
+
+    /// Mends the network.
+    pub fn mend(&mut self) {
+        self.world.net.cut(|_| false);
+    }
+
+    /// Operations of this node's disk do not return until [`free_disk`](Scenario::free_disk).
+    pub fn stall_disk(&mut self, id: NodeId) {
+        self.world.stall_disk(id, 3600 * SEC);
+    }
+
+    /// The node's disk returns again. What it was asked for last is done late.
+    pub fn free_disk(&mut self, id: NodeId) {
+        self.world.free_disk(id);
+    }
+
+    /// Takes the power from a node for a while.
+    pub fn crash(&mut self, id: NodeId, down: Nanos) {
+        self.world.end(id, true, down);
+    }
+
+    /// Asks `id` for a write. Returns the number of the call.
+    pub fn write(&mut self, id: NodeId) -> usize {
+        let call = self.world.calls.len();
+        let put = PutRequest {
+            key: Bytes::from(format!("key{call:02}")),
+            value: Bytes::from(format!("v{call}")),
+            ..PutRequest::default()
+        };
+        self.world.ask(0, id, Action::Write(Command::Put(put)));
+        call
+    }
+
+    /// Asks `id` for a linearizable read of everything. Returns the number of the call.
+    pub fn read(&mut self, id: NodeId) -> usize {
+        let call = self.world.calls.len();
+        let request = RangeRequest {
+            key: "key".into(),
+            range_end: "kez".into(),
+            ..RangeRequest::default()
+        };
+        let read = Action::Read {
+            request,
+            serializable: false,
+        };
+        self.world.ask(0, id, read);
+        call
+    }
+
+    /// What became of a call; `None` while it is under way.
+    pub fn outcome(&self, call: usize) -> Option<&Outcome> {
+        let call = &self.world.calls[call];
+        (call.returned != u64::MAX).then_some(&call.outcome)
+    }
+
+    /// Whether a call was carried out.
+    pub fn is_done(&self, call: usize) -> bool {
+        matches!(
+            self.outcome(call),
+            Some(Outcome::Written(Ok(_)) | Outcome::Read(Ok(_)))
+        )
+    }
+
+    /// A write at `id` succeeds within `time`.
+    pub fn must_write(&mut self, id: NodeId, time: Nanos) -> Result<(), Failure> {
+        let call = self.write(id);
+        self.until(time, "answer to a write", |scenario| scenario.is_done(call))
+    }
+
+    /// Heals everything, demands what every run must come to, and judges the history.
+    pub fn finish(mut self) -> Result<Report, Failure> {
+        self.world.conclude()?;
+        Ok(self.world.report())
+    }
+}

@@ -1,0 +1,4 @@
+//! Faults chosen by hand, with exact expectations: who leads, in which term, and by when. `QUORATE_TRACE=1` prints what happens.
+
+mod partial_connectivity;
+mod stalled_disks;
