@@ -11,6 +11,7 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use quorate_base::{Disk, NodeId, StateMachine};
+use quorate_node::Node;
 use quorate_node::event::MachineOp;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinError;
@@ -210,13 +211,7 @@ fn assemble<S: StateMachine>(
         flushed.inbox.done(Done::Flushed(done))
     })
     .map_err(spawned("flusher"))?;
-    tracing::info!(
-        member = %format_args!("{:016x}", config.id.0),
-        cluster = %format_args!("{:016x}", config.cluster),
-        name = %config.name,
-        last_log = %opened.node.raft().last(),
-        "started"
-    );
+    announce(&config, &opened.node);
     let Opened {
         node,
         machine,
@@ -243,6 +238,16 @@ fn assemble<S: StateMachine>(
         threads: [log_gone, flusher_gone],
         registry,
     })
+}
+
+fn announce(config: &Config, node: &Node) {
+    tracing::info!(
+        member = %format_args!("{:016x}", config.id.0),
+        cluster = %format_args!("{:016x}", config.cluster),
+        name = %config.name,
+        last_log = %node.raft().last(),
+        "started"
+    );
 }
 
 /// However the node ends, with its runtime for example, whoever waits for that hears of it.

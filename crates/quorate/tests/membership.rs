@@ -219,7 +219,9 @@ async fn a_leader_that_is_removed_hands_over_and_ends() {
     assert!(others.contains(&next));
     assert_eq!(within(cluster.handle(next).propose(add(1))).await, Ok(2));
 
-    // It is not let back in, and says so.
+    // Started again, it knows; and it is not let back in.
+    cluster.start_member(leader).await;
+    expelled(&mut cluster, leader).await;
     let again = within(cluster.handle(next).change_membership(remove, false)).await;
     let none = ChangeRefusal::NotMember(NodeId(leader));
     assert_eq!(again, Err(ChangeError::NotDone(none)));

@@ -114,11 +114,17 @@ async fn what_one_member_has_becomes_a_cluster_that_grows_again() {
     cluster.stop_all().await;
 }
 
+/// Without the log's spare segment, which it can do without and the test is faster without.
 fn copy(dir: &Path) -> Arc<dyn Disk> {
     let copy: Arc<dyn Disk> = Arc::new(MemDisk::new());
-    for name in DirDisk::open(dir).unwrap().list().unwrap() {
-        let bytes = std::fs::read(dir.join(&name)).unwrap();
-        copy.open(&name, true).unwrap().write_at(0, &bytes).unwrap();
+    let names = DirDisk::open(dir).unwrap().list().unwrap();
+    let first = names.iter().find(|name| name.starts_with("wal-"));
+    for name in names
+        .iter()
+        .filter(|name| !name.starts_with("wal-") || Some(*name) == first)
+    {
+        let bytes = std::fs::read(dir.join(name)).unwrap();
+        copy.open(name, true).unwrap().write_at(0, &bytes).unwrap();
     }
     copy
 }

@@ -8,6 +8,7 @@
 mod host;
 mod members;
 mod replies;
+mod requests;
 mod stop;
 mod telling;
 mod watchdog;
@@ -20,14 +21,13 @@ use quorate_base::{NodeId, StateMachine};
 use quorate_node::Node;
 use quorate_node::event::{Effects, Event, MachineOp, Nanos};
 use quorate_node::message::PeerMessage;
-use quorate_raft::Change;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
-use crate::error::{ChangeError, ChangeRefusal, Fatal, ProposeError, ReadError, Reason};
+use crate::error::{Fatal, ReadError, Reason};
 use crate::flusher::{Flushed, Flusher};
 use crate::handle::Shared;
-use crate::inbox::{ChangeReply, Done, Look, Request};
+use crate::inbox::Done;
 use crate::log_thread::{DiskOp, LogThread};
 use crate::membership::Membership;
 use crate::peer::{Inbound, Links, Network};
@@ -316,92 +316,6 @@ impl<S: StateMachine> Driver<S> {
         }
         self.step_all(now, events);
         Ok(())
-    }
-
-    /// Steps all requests; gives back the reads that want nothing of the node.
-    fn take_requests(&mut self, now: Nanos, requests: Vec<Request<S>>) -> Vec<Look<S>> {
-        let deadline = now.saturating_add(self.timeout);
-        let (mut looks, mut confirms, mut local) = (Vec::new(), Vec::new(), Vec::new());
-        for request in requests {
-            match request {
-                Request::Propose {
-                    command,
-                    arrived,
-                    reply,
-                } => {
-                    let refuse = match self.telling.space {
-                        _ if self.telling.stopping => Some(Reason::Stopped),
-                        Space::Ok | Space::Low => None,
-                        Space::Out => Some(Reason::NoSpace),
-                    };
-                    if let Some(why) = refuse {
-                        let _ = reply.send(Err(ProposeError::NotDone(why)));
-                    } else if !reply.is_closed() {
-                        let token = self.replies.proposal(arrived, reply);
-                        self.node.step(
-                            now,
-                            Event::Propose {
-                                token,
-                                command,
-                                deadline,
-                            },
-                        );
-                    }
-                }
-                Request::Read(look) => looks.push(look),
-                Request::Local(look) => local.push(look),
-                Request::Confirm(reply) => confirms.push(reply),
-                Request::Reconfigure {
-                    changes,
-                    force,
-                    reply,
-                } => self.reconfigure(now, changes, force, reply),
-                Request::Transfer(to) => self.node.step(now, Event::Transfer(to)),
-                Request::Shutdown => self.begin_stopping(now),
-            }
-        }
-        if !looks.is_empty() {
-            let token = self.replies.read(Readers::Looks(looks));
-            self.node.step(
-                now,
-                Event::Read {
-                    token,
-                    forward: true,
-                    deadline,
-                },
-            );
-        }
-        if !confirms.is_empty() {
-            let token = self.replies.read(Readers::Confirms(confirms));
-            self.node.step(
-                now,
-                Event::Read {
-                    token,
-                    forward: false,
-                    deadline,
-                },
-            );
-        }
-        local
-    }
-
-    fn reconfigure(&mut self, now: Nanos, changes: Vec<Change>, force: bool, reply: ChangeReply) {
-        if self.telling.stopping {
-            let why = ChangeRefusal::Request(Reason::Stopped);
-            let _ = reply.send(Err(ChangeError::NotDone(why)));
-            return;
-        }
-        let token = self.replies.change(reply);
-        let deadline = now.saturating_add(self.timeout);
-        self.node.step(
-            now,
-            Event::Reconfigure {
-                token,
-                changes,
-                force,
-                deadline,
-            },
-        );
     }
 
     /// A leader whose disk is full should not lead; while nobody takes over, it tries again now and then. (A silent disk the node itself
