@@ -73,7 +73,7 @@ fn random_lives_keep_every_invariant_and_recover() {
     };
     let seeds = match number("QUORATE_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..number("QUORATE_SEEDS").unwrap_or(3000),
+        None => 0..number("QUORATE_SEEDS").unwrap_or(2000),
     };
     let whole = seeds.end - seeds.start > 100;
     let mut seen = Seen::new();
@@ -116,6 +116,7 @@ fn random_lives_keep_every_invariant_and_recover() {
         "force",
         "stall",
         "changed the membership",
+        "coup",
         "would serve by its lease",
     ];
     for kind in kinds.into_iter().filter(|_| whole) {

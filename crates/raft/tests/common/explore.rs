@@ -102,6 +102,9 @@ pub fn disturb(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, seen: &m
         *seen.entry("would serve by its lease").or_default() += cluster.check_leases();
     }
     let id = chance.pick(&cluster.ids());
+    if mood.clocks && chance.one_in(60) {
+        return coup(cluster, chance, seen);
+    }
     let what = match chance.below(104) {
         0..42 => return network(cluster, chance, mood, seen),
         42..46 if chance.one_in(mood.loyalty) => return churn(cluster, chance, mood, seen),
@@ -185,6 +188,70 @@ fn fire_any(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, id: NodeId)
     if !impatient || cluster.leader().is_none() || chance.one_in(mood.patience) {
         cluster.fire(id, timer);
     }
+}
+
+/// A chain of events that leases fear, and that chance alone would hardly ever find: a member stops to hear the leader, later the leader
+/// is cut off, others crash and come back or are told of newer terms, and all of them are quick to elect another.
+fn coup(cluster: &mut Cluster, chance: &mut Chance, seen: &mut Seen) {
+    let Some(leader) = cluster.leader() else {
+        return;
+    };
+    *seen.entry("coup").or_default() += 1;
+    let others: Vec<NodeId> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
+    if others.is_empty() {
+        return;
+    }
+    cluster.heal();
+    let rival = chance.pick(&others);
+    cluster.cut.insert((leader, rival));
+    let calm = chance.below(16);
+    for _ in 0..calm {
+        hurry(cluster);
+    }
+    if chance.one_in(2) && cluster.leader() == Some(leader) {
+        churn_one(cluster, chance, leader);
+        cluster.run();
+    }
+    if chance.one_in(4) {
+        let to = chance.pick(&others);
+        cluster.step(leader, Input::Transfer(Some(to)));
+    }
+    cluster.isolate(leader);
+    for id in others {
+        if chance.one_in(2) && cluster.is_up(id) {
+            cluster.crash(id, 0);
+        }
+        if !cluster.is_up(id) {
+            cluster.start(id);
+        }
+    }
+    for _ in 0..4 {
+        if let Some(other) = cluster.leader().filter(|id| *id != leader) {
+            cluster.propose(other);
+        }
+        hurry(cluster);
+        *seen.entry("would serve by its lease").or_default() += cluster.check_leases();
+    }
+    cluster.heal();
+}
+
+/// A tenth of the election timeout passes, in which everybody does all there is to do.
+fn hurry(cluster: &mut Cluster) {
+    cluster.pass(T / 10);
+    for id in cluster.ids() {
+        for timer in cluster.due(id) {
+            if cluster.is_up(id) {
+                cluster.fire(id, timer);
+            }
+        }
+    }
+    cluster.run();
+}
+
+/// A member other than the leader is removed, by force.
+fn churn_one(cluster: &mut Cluster, chance: &mut Chance, leader: NodeId) {
+    let members: Vec<NodeId> = cluster.raft(leader).config().members().into_iter().collect();
+    cluster.change(leader, &[Change::Remove(chance.pick(&members))], true);
 }
 
 /// Somebody asks for a change of the membership, sensible or not.
