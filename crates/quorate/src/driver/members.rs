@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use quorate_base::{Index, NodeId, StateMachine};
 use quorate_node::MEMBERSHIP_LEVEL;
@@ -28,6 +29,8 @@ pub(crate) struct Roll {
     describe_at: Nanos,
     /// Removed: it may end its leadership in order, but not for longer than this.
     pub(crate) leaving_by: Option<Nanos>,
+    /// It led when it was removed.
+    led: bool,
 }
 
 impl Roll {
@@ -43,6 +46,7 @@ impl Roll {
             told: None,
             describe_at: 0,
             leaving_by: None,
+            led: false,
         }
     }
 
@@ -145,6 +149,7 @@ impl<S: StateMachine> Driver<S> {
         tracing::warn!("this member has been removed from the cluster");
         self.telling.stopping = true;
         self.roll.leaving_by = Some(now + self.election);
+        self.roll.led = self.node_leads();
     }
 
     /// Whether this node was removed and has nothing more to do.
@@ -153,6 +158,16 @@ impl<S: StateMachine> Driver<S> {
         self.roll
             .leaving_by
             .is_some_and(|by| now >= by || !self.node_leads())
+    }
+
+    /// Sends what is queued, and after having led waits until the others have hung up, for an election timeout at the most: whoever waits for
+    /// an answer from here would take the end of the connection for its loss.
+    pub(super) async fn take_leave(&mut self) {
+        self.links.farewell().await;
+        if self.roll.led {
+            let patience = Duration::from_nanos(self.election);
+            let _ = tokio::time::timeout(patience, self.network.deserted()).await;
+        }
     }
 }
 

@@ -74,7 +74,7 @@ pub(crate) struct Driver<S: StateMachine> {
     links: Links,
     frames: mpsc::Receiver<Inbound>,
     /// Ends all connections with the driver.
-    _network: Network,
+    network: Network,
     began: Instant,
     heartbeat: Nanos,
     election: Nanos,
@@ -132,7 +132,7 @@ impl<S: StateMachine> Driver<S> {
             log,
             links,
             frames,
-            _network: network,
+            network,
             began,
             heartbeat: nanos(config.heartbeat),
             election: nanos(config.election),
@@ -158,7 +158,7 @@ impl<S: StateMachine> Driver<S> {
         loop {
             self.turn()?;
             if self.has_left(self.now()) {
-                self.links.farewell().await;
+                self.take_leave().await;
                 return Err(Fatal::Removed);
             }
             if matches!(self.stop, Stop::Done) {

@@ -155,6 +155,11 @@ impl Porter {
         tokio::time::sleep(REMOVAL_GRACE).await;
     }
 
+    /// Whether no other member is connected.
+    pub(crate) fn is_deserted(&self) -> bool {
+        self.lock_current().is_empty()
+    }
+
     fn lock_current(&self) -> std::sync::MutexGuard<'_, BTreeMap<(NodeId, Lane), Current>> {
         self.current.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -57,8 +57,17 @@ impl Lane {
 pub(crate) struct Network {
     _tasks: JoinSet<()>,
     /// Keeps the way of frames open even if nothing listens.
-    _porter: Arc<Porter>,
+    porter: Arc<Porter>,
     links: Links,
+}
+
+impl Network {
+    /// Resolves when nobody is connected here any more.
+    pub(crate) async fn deserted(&self) {
+        while !self.porter.is_deserted() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
 }
 
 impl Drop for Network {
@@ -125,7 +134,7 @@ impl Network {
         Ok((
             Network {
                 _tasks: tasks,
-                _porter: porter,
+                porter,
                 links,
             },
             inbound,
