@@ -70,10 +70,16 @@ impl Leases {
         self.lessor().revoke(id);
     }
 
-    fn promote(&self, term: Term, leases: Vec<Lease>) {
+    pub(crate) fn promote(&self, term: Term, leases: Vec<Lease>) {
         let now = self.now();
         self.lessor().promote(leases, now);
         self.office.send_replace(Some(term));
+    }
+
+    /// What has expired by the end of all time, not yet reported.
+    #[cfg(test)]
+    pub(crate) fn fired(&self) -> Vec<Expired> {
+        self.lessor().expired(u64::MAX, usize::MAX)
     }
 
     fn demote(&self) {

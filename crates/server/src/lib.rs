@@ -5,7 +5,7 @@
 //! - `grpc`: the services; `http`: the gateway and pages; `listener`: connections.
 //! - `hub`: watch fan-out; `leases`: when leases expire; `members`: who is reachable where; `changes`: how the membership changes;
 //!   `asks`: what servers ask each other; `ready`: when a member that has started serves data.
-//! - [`ids`]: member and cluster ids from URLs.
+//! - [`recover`]: a new cluster out of what one member still has. [`ids`]: member and cluster ids from URLs.
 //! - `errors`, `convert`: between the API's words and ours.
 //!
 //! No rule of the store and none of Raft is here.
@@ -36,6 +36,7 @@ mod listener;
 pub mod machine;
 mod members;
 mod ready;
+pub mod recover;
 pub mod server;
 mod space;
 

@@ -37,8 +37,8 @@ impl News {
         self.space_low.load(Relaxed)
     }
 
-    /// The cluster's feature level as of what this member has applied: what is proposed here must be understood by all members of at
-    /// least this level. Zero until the node has told it.
+    /// The cluster's feature level as of what this member has applied: every member understands it, and so what is proposed here may
+    /// take the forms of this level and no later ones. Zero until the node has told it.
     pub fn level(&self) -> u32 {
         self.level.load(Relaxed)
     }
@@ -162,5 +162,66 @@ impl StateMachine for KvMachine {
         self.kv.restore(at, source)?;
         self.batch_applied();
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate::DirDisk;
+    use quorate_base::Term;
+    use quorate_kv::{Expiry, level};
+
+    const TERM: Term = Term(3);
+
+    fn apply(machine: &mut KvMachine, command: &Command) -> Response {
+        let at = LogId {
+            term: TERM,
+            index: machine.applied().index.next(),
+        };
+        let applied = machine
+            .apply(at, &command.encode())
+            .expect("nothing is wrong with it");
+        applied.response
+    }
+
+    /// The lease expires; the proposal to revoke it comes only after a client has revoked it and taken the id anew. The answer, and how
+    /// many leases the lessor still knows of.
+    fn late_expiry(machine: &mut KvMachine, leases: &Leases, news: &News) -> (Response, usize) {
+        leases.promote(TERM, Vec::new());
+        apply(machine, &Command::grant(news.level(), 7, 5));
+        let late = Command::expiry(news.level(), TERM, leases.fired()[0]);
+        apply(machine, &Command::LeaseRevoke { id: 7, expiry: None });
+        apply(machine, &Command::grant(news.level(), 7, 60));
+        let answer = apply(machine, &late);
+        (answer, leases.fired().len())
+    }
+
+    #[test]
+    fn expiries_name_the_grant_once_the_level_allows() {
+        let dir = std::env::temp_dir().join(format!("quorate-machine-{}", std::process::id()));
+        let (news, leases) = (Arc::new(News::default()), Arc::new(Leases::default()));
+        let (events, _hub) = mpsc::unbounded_channel();
+        let disk = Arc::new(DirDisk::open(&dir).expect("a directory"));
+        let mut machine = KvMachine::open(disk, news.clone(), leases.clone(), events).expect("a store");
+
+        assert_eq!(news.level(), 0, "the node has not told it yet");
+        let old = late_expiry(&mut machine, &leases, &news);
+        assert_eq!(old, (Response::LeaseRevoke { void: false }, 0));
+
+        machine.level(level::NAMED_GRANTS);
+        let new = late_expiry(&mut machine, &leases, &news);
+        assert_eq!(new, (Response::LeaseRevoke { void: true }, 1));
+        let index = machine.kv().lease(7).expect("a read").expect("spared").grant;
+        let named = Command::LeaseRevoke {
+            id: 7,
+            expiry: Some(Expiry {
+                term: TERM,
+                grant: Some(index),
+            }),
+        };
+        assert_eq!(apply(&mut machine, &named), Response::LeaseRevoke { void: false });
+        drop(machine);
+        std::fs::remove_dir_all(dir).expect("the directory is still there");
     }
 }

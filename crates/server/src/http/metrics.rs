@@ -231,6 +231,11 @@ fn quorate(page: &mut Page, metrics: &Metrics, status: &Status) {
         "Connections on the peer port refused or closed because of what they sent.",
         metrics.peer_refused.get(),
     );
+    page.counter(
+        "quorate_impostors_refused_total",
+        "Members refused because they came with other or older data than they had.",
+        metrics.impostors_refused.get(),
+    );
     page.histogram(
         "quorate_commit_latency_seconds",
         "From the arrival of a proposal here to its being applied here.",

@@ -5,5 +5,6 @@ mod gateway;
 mod kv;
 mod lease;
 mod limits;
+mod membership;
 mod support;
 mod watch;
