@@ -95,7 +95,7 @@ pub enum Refusal {
     /// Another data directory than the one known under this id.
     #[error(
         "member {:016x} is known here with another data directory (incarnation {known:016x}, now {shown:016x}): its data was lost, or \
-         two machines have one id. With what it has forgotten it could vote twice and lose committed entries, so it is not let in. \
+         two machines have one id. With what it has forgotten it could vote twice and lose committed entries, so it is not let in: \
          {REMEDY}", .id.0
     )]
     Wiped {
@@ -109,7 +109,7 @@ pub enum Refusal {
     /// An older state of the data directory.
     #[error(
         "the data of member {:016x} is older than what was seen of it: {older}. It was put back from an old copy. With what it has \
-         forgotten it could vote twice and lose committed entries, so it is not let in. {REMEDY}", .id.0
+         forgotten it could vote twice and lose committed entries, so it is not let in: {REMEDY}", .id.0
     )]
     OlderData {
         /// The dialler.
@@ -117,21 +117,23 @@ pub enum Refusal {
         /// In which respect.
         older: Older,
     },
-    /// A second process from a copy of the data directory.
+    /// Another history than the one known: of a copy.
     #[error(
-        "another process has run as member {:016x} from a copy of this data directory (start {boot}): only one may. Stop this one for \
-         good if the other is the one to keep. Otherwise: {REMEDY}", .id.0
+        "the data of member {:016x} is not what was last seen of it, since its start {boot} was another one. Either it was put back from an \
+         older copy, or another process runs from a copy of it. With what it has forgotten it could vote twice and lose committed entries, \
+         so it is not let in. If another process runs as this member, stop this one for good. Otherwise: {REMEDY}", .id.0
     )]
     Duplicate {
         /// The dialler.
         id: NodeId,
-        /// The start of which two exist.
+        /// The start that is recorded otherwise.
         boot: u64,
     },
 }
 
 /// How to bring back a machine whose identity is spent.
-const REMEDY: &str = "Remove the member from the cluster, empty its data directory, and add it as a new member, which gets a new id";
+const REMEDY: &str = "to bring this machine back, remove the member from the cluster, empty its data directory, and add it as a new member, \
+                      which gets a new id";
 
 /// In which respect a data directory is older than it was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
