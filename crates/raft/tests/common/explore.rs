@@ -215,6 +215,8 @@ fn coup(cluster: &mut Cluster, chance: &mut Chance, seen: &mut Seen) {
     if chance.one_in(4) {
         let to = chance.pick(&others);
         cluster.step(leader, Input::Transfer(Some(to)));
+        cluster.settle(leader);
+        cluster.run_to(&[to.0]);
     }
     cluster.isolate(leader);
     for id in others {

@@ -243,6 +243,23 @@ fn a_lone_voter_waits_for_the_leader_that_left_it_alone() {
     );
 }
 
+/// A leader that must go has no lease, also while it waits for its successor to get ready.
+#[test]
+fn a_leader_that_must_go_has_no_lease() {
+    let mut c = leasing(3, 3);
+    c.heartbeat(n(1));
+    c.change(n(1), &[remove(1)], false);
+    c.run_until(|c| voters(c, 1) == (vec![2, 3], vec![]));
+    c.run_to(&[2, 3]);
+    c.propose(n(1));
+    c.cut.extend([(n(1), n(2)), (n(1), n(3))]);
+    assert!(c.lease_read(n(1)).is_some());
+    c.run();
+    assert_eq!(role(&c, 1), RoleKind::Leader, "its successor lacks an entry");
+    assert!(c.raft(n(1)).config_is_settled());
+    assert_eq!(c.lease_read(n(1)), None);
+}
+
 /// What the leader waits out before it steps down is no lease: RR #140, ER #166.
 #[test]
 fn the_lease_is_shorter_than_check_quorum() {
