@@ -4,8 +4,8 @@
 use std::io::Read;
 use std::path::Path;
 
-use quorate::{Fatal, JoinError, Joined};
-use quorate_server::{API_VERSION, EndError, Member, ServerConfig};
+use quorate::{Fatal, JoinError, Joined, StartError};
+use quorate_server::{API_VERSION, EndError, Member, ServeError, ServerConfig};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 
@@ -127,6 +127,9 @@ async fn serve(config: ServerConfig, exit_with_parent: bool) -> Result<(), Failu
         Ok(()) => {
             tracing::info!("ended in order");
             Ok(())
+        }
+        Err(EndError::Start(ServeError::Node(error @ StartError::Refused { .. }))) => {
+            Err(Failure::never_again(error.to_string()))
         }
         Err(error @ EndError::Start(_)) => Err(Failure::refused(error.to_string())),
         Err(EndError::Fatal(error)) => {
