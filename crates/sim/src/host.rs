@@ -312,6 +312,7 @@ fn kv_options(params: &Params) -> quorate_kv::Options {
         cache_bytes: 64 << 10,
         compact_chunk: 50,
         event_bytes: 1 << 20,
+        slack_bytes: params.flush_bytes as u64 * 64,
     }
 }
 
