@@ -70,7 +70,8 @@ enum Failed {
 }
 
 impl Dialer {
-    /// Resolves when the peer is no member any more.
+    /// Resolves when the peer is no member any more. Asked first wherever there is a choice: with the peer its addresses go, which looks like
+    /// a change of them.
     fn left(&self) -> impl Future<Output = ()> + use<> {
         let mut leaving = self.leaving.clone();
         async move {
@@ -87,6 +88,7 @@ impl Dialer {
         let mut said = String::new();
         loop {
             let connected = tokio::select! {
+                biased;
                 () = self.left() => return,
                 connected = self.connect() => connected,
             };
@@ -110,6 +112,7 @@ impl Dialer {
             let hint = self.hint.clone();
             let pausing = self.jitter.around(pause);
             tokio::select! {
+                biased;
                 () = self.left() => return,
                 () = hint.notified() => {}
                 _ = addresses.changed() => {}
@@ -153,10 +156,12 @@ impl Dialer {
         self.outbox.open();
         loop {
             let items = tokio::select! {
+                biased;
                 () = self.left() => break,
                 items = self.outbox.wait() => items,
             };
             let connected = tokio::select! {
+                biased;
                 () = self.left() => Err(Failed::Now(String::new())),
                 connected = self.connect() => connected,
             };
