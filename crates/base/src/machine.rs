@@ -28,9 +28,10 @@ pub trait StateMachine: Send + 'static {
     /// Passes an entry that holds no command (no-op, configuration): only the applied index moves.
     fn skip(&mut self, at: LogId);
 
-    /// From here on every member understands what this feature level means (mixed releases, rolling upgrades): an `apply` that changed
-    /// with a level does the new thing from the next command on. Called in log order, before the [`skip`](StateMachine::skip) of the entry that raised the
-    /// level; at the start and after [`restore`](StateMachine::restore) with the level as of [`applied`](StateMachine::applied); and at times with the same level again.
+    /// From here on every member understands what this feature level means (mixed releases, rolling upgrades), so commands of the forms that came
+    /// with it may be *proposed*. What `apply` does must follow from the command alone: a member that joined is given old entries before it
+    /// knows of any level. Called in log order, before the [`skip`](StateMachine::skip) of the entry that raised the level; at the start and after
+    /// [`restore`](StateMachine::restore) with the level known as of [`applied`](StateMachine::applied); and at times with the same level again.
     fn level(&mut self, level: u32) {
         let _ = level;
     }

@@ -53,8 +53,8 @@ pub trait State: Send + 'static {
         Box::new(move || saved)
     }
 
-    /// From the next command on every member understands what this feature level means; see [`StateMachine::level`]. A state whose `apply`
-    /// depends on it keeps it among what it [saves](State::save).
+    /// Every member understands what this feature level means, so commands of the forms that came with it may be proposed; see
+    /// [`StateMachine::level`]. What `apply` does must not depend on it.
     fn level(&mut self, level: u32) {
         let _ = level;
     }
