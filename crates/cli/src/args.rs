@@ -69,6 +69,8 @@ pub enum Command {
         #[command(subcommand)]
         command: MemberCommand,
     },
+    /// Make a new cluster out of one member's data, when a majority is lost for good
+    Recover(RecoverArgs),
     /// Look into a data directory
     Debug {
         /// What to look at.
@@ -214,6 +216,28 @@ pub struct ReplaceArgs {
     pub client: ClientArgs,
 }
 
+/// `quorate recover`
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  quorate recover --data-dir n1.data --dry-run
+  quorate recover --data-dir n1.data
+
+Shows what the directory holds and what may be lost, and asks for the cluster's id before it does anything. What the lost members had
+acknowledged after the end of this log is gone for good. The server must not run. Other members cannot come back with their old data: they
+are added again, empty.")]
+pub struct RecoverArgs {
+    /// The data directory of a member that has survived
+    #[arg(long)]
+    pub data_dir: PathBuf,
+    /// Say what is there and what would be done, and do nothing
+    #[arg(long, conflicts_with = "confirm")]
+    pub dry_run: bool,
+    /// Go on without asking: the id of the cluster that the data belongs to, in hexadecimal
+    #[arg(long, value_name = "CLUSTER ID", value_parser = cluster_id)]
+    pub confirm: Option<u64>,
+}
+
 /// A key, or several.
 #[derive(Clone, Debug, Args)]
 pub struct KeyArgs {
@@ -354,6 +378,10 @@ fn duration(text: &str) -> Result<Duration, String> {
     crate::flags::value::parse_duration(text)
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "not a duration such as 300ms or 5s".to_owned())
+}
+
+fn cluster_id(text: &str) -> Result<u64, String> {
+    u64::from_str_radix(text, 16).map_err(|error| format!("{error} (the id is written in hexadecimal)"))
 }
 
 fn hex(text: &str) -> Result<i64, String> {

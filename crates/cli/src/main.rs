@@ -8,6 +8,7 @@ mod demo;
 mod flags;
 mod logging;
 mod output;
+mod recover;
 mod serve;
 mod settings;
 mod urls;
@@ -67,6 +68,7 @@ fn run(command: Command) -> Result<(), Failure> {
             MemberCommand::Update(args) => block_on(client::membership::update(args)),
             MemberCommand::Replace(args) => block_on(client::replace::replace(args)),
         },
+        Command::Recover(args) => recover::run(&args),
         Command::Debug {
             command: DebugCommand::Log { dir },
         } => debug_log::run(&dir),

@@ -128,7 +128,7 @@ impl Settings {
             priority: priority(values)?,
             lease_reads: values.is_true("lease-reads"),
             strict_reconfig_check: values.is_true("strict-reconfig-check"),
-            max_learners: usize::try_from(values.number("max-learners")).unwrap_or(usize::MAX),
+            max_learners: max_learners(values)?,
             data_dir: data_dir(values)?,
             listen_peers: addresses(values, "listen-peer-urls", &listen_peer_urls)?,
             listen_clients: addresses(values, "listen-client-urls", &listen_client_urls)?,
@@ -286,6 +286,14 @@ fn timing(values: &Values) -> Result<(Duration, Duration)> {
     Ok((Duration::from_millis(heartbeat), Duration::from_millis(election)))
 }
 
+fn max_learners(values: &Values) -> Result<usize> {
+    let given = values.get("max-learners");
+    match given.parse::<usize>() {
+        Ok(most) => Ok(most),
+        Err(_) => wrong(format!("--max-learners={given} must not be negative")),
+    }
+}
+
 fn priority(values: &Values) -> Result<Priority> {
     match values.get("election-priority") {
         "low" => Ok(Priority::Low),
@@ -432,6 +440,7 @@ mod tests {
         assert!(settings(&["--initial-cluster-state=existing"]).unwrap().joins);
         assert!(refusal(&["--initial-cluster-state=old"]).contains("neither 'new' nor 'existing'"));
         assert!(refusal(&["--election-priority=highest"]).contains("none of low, normal and high"));
+        assert!(refusal(&["--max-learners=-1"]).contains("must not be negative"));
         assert!(refusal(&["--election-timeout=499"]).contains("at least 5 times"));
         assert!(refusal(&["--election-timeout=50001"]).contains("at most 50000"));
         assert!(refusal(&["--heartbeat-interval=0"]).contains("at least 1"));

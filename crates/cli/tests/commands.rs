@@ -127,3 +127,62 @@ async fn exit_codes_say_what_happened() {
     );
     assert_eq!(quorate(&["nonsense"], None).status.code(), Some(2));
 }
+
+#[tokio::test]
+async fn members_are_added_updated_and_removed() {
+    let (server, _dir) = server("members").await;
+    let endpoint = format!("127.0.0.1:{}", server.client_port);
+    let run = |args: &[&str]| quorate_ok(&[args, &["--endpoints", &endpoint]].concat());
+    let refused = |args: &[&str]| {
+        let output = quorate(&[args, &["--endpoints", &endpoint]].concat(), None);
+        (
+            output.status.code(),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
+        )
+    };
+    let (first, second) = ("http://127.0.0.1:1", "http://127.0.0.1:2");
+    let added = run(&["member", "add", "n2", "--peer-urls", first, "--learner"]);
+    let id = added.split(' ').nth(1).expect("an id").to_owned();
+    assert!(
+        added.starts_with(&format!("Member {id} added as learner to cluster ")),
+        "{added}"
+    );
+    assert!(
+        added.contains("ETCD_NAME=\"n2\"") && added.contains(&format!(",n2={first}\""))
+            || added.contains(&format!("\"n2={first},")),
+        "{added}"
+    );
+    let listed = run(&["member", "list"]);
+    assert!(listed.contains("learner") && listed.contains(first), "{listed}");
+
+    let (code, said) = refused(&["member", "promote", &id]);
+    assert!(
+        code == Some(1) && said.contains("can only promote a learner member which is in sync with leader"),
+        "{said}"
+    );
+    let (code, said) = refused(&["member", "add", "n3", "--peer-urls", first]);
+    assert!(
+        code == Some(1) && said.contains("Peer URLs already exists"),
+        "{said}"
+    );
+    let (code, said) = refused(&["member", "add", "n3", "--peer-urls", "https://127.0.0.1:3"]);
+    assert!(code == Some(2) && said.contains("TLS"), "{said}");
+    let (code, said) = refused(&["member", "remove", "n9"]);
+    assert!(
+        code == Some(1) && said.contains("no member \"n9\"") && said.contains("n1"),
+        "{said}"
+    );
+
+    assert!(
+        run(&["member", "update", &id, "--peer-urls", second]).starts_with(&format!("Member {id} updated"))
+    );
+    let json = run(&["member", "remove", &id, "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(json["members"].as_array().map(Vec::len), Some(1));
+    assert!(
+        refused(&["member", "remove", "n1"])
+            .1
+            .contains("not enough started members")
+    );
+    assert!(run(&["status"]).contains("BEHIND"));
+}

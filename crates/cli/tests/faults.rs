@@ -2,117 +2,23 @@
 
 mod common;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::collections::BTreeSet;
 
-use common::{Cluster, Random, Server, wait_for};
-use quorate_proto::etcdserverpb::kv_client::KvClient;
-use quorate_proto::etcdserverpb::maintenance_client::MaintenanceClient;
-use quorate_proto::etcdserverpb::{HashKvRequest, PutRequest, RangeRequest};
-use quorate_proto::mvccpb::KeyValue;
-use tonic::transport::{Channel, Endpoint};
+use common::load::{Load, check_order, check_stores, count};
+use common::{Cluster, Random, Server};
 
-const WRITERS: usize = 9;
 const KILLS: usize = 10;
-
-/// What a writer knows of one write.
-#[derive(Clone, Debug)]
-struct Write {
-    key: String,
-    value: String,
-    begun: Instant,
-    ended: Instant,
-    fate: Fate,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    /// Acknowledged, with this revision.
-    Done(i64),
-    /// The server said that it was not done.
-    NotDone,
-    /// Anything.
-    Unknown,
-}
-
-/// Writes until told to stop, one write at a time: new keys, and every fourth time its own one key again.
-async fn write(id: usize, urls: Vec<String>, stop: Arc<AtomicBool>, done: Arc<AtomicU64>) -> Vec<Write> {
-    let channels: Vec<Channel> = urls
-        .into_iter()
-        .map(|url| {
-            let endpoint = Endpoint::from_shared(url).expect("a URL");
-            endpoint
-                .connect_timeout(Duration::from_secs(1))
-                .timeout(Duration::from_secs(8))
-                .connect_lazy()
-        })
-        .collect();
-    let mut writes = Vec::new();
-    let mut n = 0_u64;
-    let mut at = id;
-    while !stop.load(Ordering::Relaxed) {
-        let key = if n.is_multiple_of(4) {
-            format!("again/{id}")
-        } else {
-            format!("new/{id}/{n:06}")
-        };
-        let value = format!("{id}:{n}");
-        let request = PutRequest {
-            key: key.clone().into_bytes().into(),
-            value: value.clone().into_bytes().into(),
-            ..PutRequest::default()
-        };
-        let begun = Instant::now();
-        let answer = KvClient::new(channels[at % channels.len()].clone())
-            .put(request)
-            .await;
-        let fate = match &answer {
-            Ok(answer) => Fate::Done(answer.get_ref().header.as_ref().expect("a header").revision),
-            Err(status) if status.message() == "etcdserver: no leader" => Fate::NotDone,
-            Err(_) => Fate::Unknown,
-        };
-        writes.push(Write {
-            key,
-            value,
-            begun,
-            ended: Instant::now(),
-            fate,
-        });
-        match fate {
-            Fate::Done(_) => {
-                done.fetch_add(1, Ordering::Relaxed);
-            }
-            _ => {
-                // Elsewhere, and not in a busy loop while nobody serves.
-                at += 1;
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            }
-        }
-        n += 1;
-    }
-    writes
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_acknowledged_is_lost_while_the_leader_is_killed_ten_times() {
     let mut random = Random::new();
     let mut cluster = Cluster::start("faults", 3, &[]).await;
-    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
     let urls: Vec<String> = cluster.servers.iter().map(Server::url).collect();
-    let writers: Vec<_> = (0..WRITERS)
-        .map(|id| tokio::spawn(write(id, urls.clone(), stop.clone(), done.clone())))
-        .collect();
+    let load = Load::start(&urls);
 
     let mut terms = BTreeSet::new();
-    for kill in 0..KILLS {
-        // A random moment, told by what the clients got done rather than by a clock.
-        let target = done.load(Ordering::Relaxed) + random.between(20, 400);
-        wait_for(&format!("writes before kill {kill}"), async || {
-            (done.load(Ordering::Relaxed) >= target).then_some(())
-        })
-        .await;
+    for _ in 0..KILLS {
+        load.go_on_for(random.between(20, 400)).await;
         let leader = cluster.leader().await;
         let before = cluster.servers[leader]
             .status()
@@ -132,147 +38,9 @@ async fn nothing_acknowledged_is_lost_while_the_leader_is_killed_ten_times() {
         cluster.servers[leader].start_and_serve().await;
     }
     assert_eq!(terms.len(), KILLS, "every kill made an election");
-    stop.store(true, Ordering::Relaxed);
-    let mut writes = Vec::new();
-    for writer in writers {
-        writes.extend(writer.await.expect("a writer"));
-    }
-    check_stores(&cluster, &writes).await;
+    let writes = load.stop().await;
+    let servers: Vec<&Server> = cluster.servers.iter().collect();
+    check_stores(&servers, &writes).await;
     check_order(&writes);
-    let count = |fate: fn(&Fate) -> bool| writes.iter().filter(|write| fate(&write.fate)).count();
-    println!(
-        "{} writes: {} acknowledged, {} refused, {} of unknown fate; {KILLS} leaders killed",
-        writes.len(),
-        count(|fate| matches!(fate, Fate::Done(_))),
-        count(|fate| *fate == Fate::NotDone),
-        count(|fate| *fate == Fate::Unknown),
-    );
-}
-
-/// All stores are equal; what was acknowledged is in them, what was refused is not.
-async fn check_stores(cluster: &Cluster, writes: &[Write]) {
-    let revision = wait_for("all stores to be at one revision", async || {
-        let mut revisions = BTreeSet::new();
-        for server in &cluster.servers {
-            revisions.insert(server.status().await?.header?.revision);
-        }
-        (revisions.len() == 1)
-            .then(|| revisions.first().copied())
-            .flatten()
-    })
-    .await;
-    let mut hashes = BTreeSet::new();
-    let mut contents: Vec<BTreeMap<String, KeyValue>> = Vec::new();
-    for server in &cluster.servers {
-        let channel = server.try_channel().await.expect("a connection");
-        let answer = MaintenanceClient::new(channel)
-            .hash_kv(HashKvRequest { revision })
-            .await;
-        hashes.insert(answer.expect("HashKV").into_inner().hash);
-        contents.push(all_keys(server).await);
-    }
-    assert_eq!(
-        hashes.len(),
-        1,
-        "the stores' hashes at revision {revision} are equal"
-    );
-    assert!(
-        contents.iter().all(|content| *content == contents[0]),
-        "the stores' keys are equal"
-    );
-    let store = &contents[0];
-
-    let mut fates: BTreeMap<&str, Vec<&Write>> = BTreeMap::new();
-    for write in writes {
-        fates.entry(&write.key).or_default().push(write);
-    }
-    for (key, writes) in &fates {
-        let present = store.get(*key);
-        let newest = writes
-            .iter()
-            .rposition(|write| matches!(write.fate, Fate::Done(_)));
-        // One writer writes a key, one write after the other. So what is there is the newest acknowledged write, or
-        // one of unknown fate (an older one of those may yet have been done later than it was given up).
-        let possible: Vec<&str> = writes
-            .iter()
-            .enumerate()
-            .filter(|(at, write)| Some(*at) == newest || write.fate == Fate::Unknown)
-            .map(|(_, write)| write.value.as_str())
-            .collect();
-        match present {
-            None => assert!(newest.is_none(), "{key} was acknowledged and is not there"),
-            Some(pair) => {
-                let value = String::from_utf8_lossy(&pair.value);
-                assert!(
-                    possible.contains(&&*value),
-                    "{key} is {value}, and can only be one of {possible:?}"
-                );
-                if let Some(Fate::Done(revision)) = newest.map(|at| writes[at].fate) {
-                    assert!(
-                        pair.mod_revision >= revision,
-                        "{key}: the acknowledged revision or a later one"
-                    );
-                    if *value == writes[newest.unwrap_or_default()].value {
-                        assert_eq!(
-                            pair.mod_revision, revision,
-                            "{key} has the revision that was acknowledged"
-                        );
-                    }
-                }
-            }
-        }
-    }
-    for key in store.keys() {
-        assert!(fates.contains_key(key.as_str()), "{key} was never written");
-    }
-}
-
-async fn all_keys(server: &Server) -> BTreeMap<String, KeyValue> {
-    let request = RangeRequest {
-        key: vec![0].into(),
-        range_end: vec![0].into(),
-        serializable: true,
-        ..RangeRequest::default()
-    };
-    let answer = server
-        .kv()
-        .await
-        .range(request)
-        .await
-        .expect("a range")
-        .into_inner();
-    assert_eq!(answer.count, answer.kvs.len() as i64);
-    answer
-        .kvs
-        .into_iter()
-        .map(|pair| (String::from_utf8_lossy(&pair.key).into_owned(), pair))
-        .collect()
-}
-
-/// Acknowledged revisions are distinct, and a write that began after another one's end has the higher revision.
-fn check_order(writes: &[Write]) {
-    let done: Vec<(&Write, i64)> = writes
-        .iter()
-        .filter_map(|write| match write.fate {
-            Fate::Done(revision) => Some((write, revision)),
-            _ => None,
-        })
-        .collect();
-    let distinct: BTreeSet<i64> = done.iter().map(|(_, revision)| *revision).collect();
-    assert_eq!(distinct.len(), done.len(), "no revision was given to two writes");
-    let (mut by_begin, mut by_end) = (done.clone(), done);
-    by_begin.sort_by_key(|(write, _)| write.begun);
-    by_end.sort_by_key(|(write, _)| write.ended);
-    let mut ended = by_end.iter().peekable();
-    let mut highest = 0;
-    for (write, revision) in &by_begin {
-        while let Some((_, earlier)) = ended.next_if(|(other, _)| other.ended < write.begun) {
-            highest = highest.max(*earlier);
-        }
-        assert!(
-            *revision > highest,
-            "{} got revision {revision}, though {highest} was acknowledged before it began",
-            write.key
-        );
-    }
+    count(&writes);
 }

@@ -31,8 +31,13 @@ impl Progress {
     /// Shows what is going on and, if that can be said, how much of it is done.
     pub fn show(&mut self, what: &str, done: Option<Done>) {
         if self.terminal {
-            let width = rustix::termios::tcgetwinsize(io::stderr())
-                .map_or(80, |size| usize::from(size.ws_col.max(20)));
+            // Some terminals do not say how wide they are.
+            let columns = rustix::termios::tcgetwinsize(io::stderr()).map_or(0, |size| size.ws_col);
+            let width = if columns == 0 {
+                80
+            } else {
+                usize::from(columns.max(20))
+            };
             let line: String = text(what, done, true).chars().take(width - 1).collect();
             say(&format!("\r\x1b[2K{line}"));
             self.drawn = true;

@@ -12,7 +12,7 @@
 //! | absent | voter | done |
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quorate_proto::etcdserverpb::{Member, StatusResponse};
 use serde_json::json;
@@ -38,6 +38,7 @@ pub async fn replace(args: ReplaceArgs) -> Result<(), Failure> {
         form: args.client.output,
         progress: Progress::new(),
         told_how_to_start: false,
+        short_since: None,
         args,
     };
     if job.args.dry_run {
@@ -59,6 +60,8 @@ struct Job {
     form: Output,
     progress: Progress,
     told_how_to_start: bool,
+    /// Since when too few members answer for the next step.
+    short_since: Option<Instant>,
 }
 
 /// The cluster at one look.
@@ -94,7 +97,17 @@ impl Job {
                 }
                 Err(failure) => return Err(failure),
             };
-            seen.check_quorum()?;
+            if let Err(refusal) = seen.check_quorum() {
+                // A member that is just being started again, perhaps.
+                let since = *self.short_since.get_or_insert_with(Instant::now);
+                if since.elapsed() >= self.args.client.command_timeout * 2 {
+                    return Err(refusal);
+                }
+                self.progress.show("waiting for more members to answer", None);
+                tokio::time::sleep(LOOK_EVERY).await;
+                continue;
+            }
+            self.short_since = None;
             let step = seen.step();
             let done = match step {
                 Step::Add => self.add().await,

@@ -60,7 +60,9 @@ async fn watch_over(args: &DemoArgs, nodes: &mut [Node], view: &mut View) -> Res
         }
         node::look_at_all(nodes).await;
         for node in nodes.iter_mut() {
-            let Some(since) = node.down_since() else { continue };
+            let Some(since) = node.down_since().filter(|_| !node.is_out()) else {
+                continue;
+            };
             if !node.ever_served() {
                 return Err(Failure::refused(format!("demo: {}", node.why_down())));
             }

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use crate::args::{ClientArgs, Output};
-use crate::client::{Cluster, members};
+use crate::client::{Cluster, Failure, members};
 
 /// Longest wait for one answer: less than two looks, so that a stopped process does not stop the view.
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -92,6 +92,13 @@ impl Node {
     /// Since when the process is gone.
     pub fn down_since(&self) -> Option<Instant> {
         self.down.map(|(since, _)| since)
+    }
+
+    /// Whether it was removed from the cluster, or may for another reason not run again.
+    pub fn is_out(&self) -> bool {
+        let never_again = i32::from(Failure::never_again("").code);
+        self.down
+            .is_some_and(|(_, status)| status.code() == Some(never_again))
     }
 
     /// How the process ended.

@@ -92,6 +92,7 @@ impl View {
 
     fn row(&self, node: &Node) -> Vec<String> {
         let (role, numbers) = match (node.down_since(), node.status()) {
+            (Some(_), _) if node.is_out() => ("no member any more".to_owned(), None),
             (Some(since), _) => {
                 let left = self.restart_after.saturating_sub(since.elapsed().as_secs());
                 (format!("down ({}), again in {left} s", node.how_it_ended()), None)
@@ -159,12 +160,15 @@ fn introduction(args: &DemoArgs, plans: &[Plan]) -> String {
          Try in another terminal:\n  \
            {program} put greeting hello --endpoints {endpoints}\n  \
            {program} get greeting --endpoints {endpoints}\n  \
+           {program} member replace n1 --name new --peer-urls http://127.0.0.1:{} --dry-run --endpoints {endpoints}\n  \
            etcdctl --endpoints {endpoints} get greeting\n  \
            curl -s {}/version\n  \
            kill -9 PID                (of any node: it is started again after {} s)\n\n\
          Ctrl-C ends it all.\n",
         args.nodes,
         args.data_dir.display(),
+        // The peer port of one more node.
+        args.base_port + 100 * args.nodes + 1,
         plans.first().map_or("", |plan| &plan.client_url),
         args.restart_after,
     )

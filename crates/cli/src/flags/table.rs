@@ -81,7 +81,7 @@ pub const TABLE: &[Flag] = &[
     acts("initial-cluster-state", Text, "new", "'new' founds a cluster; 'existing' joins a running one, as a member that was added before (quorate member add). Of no account once there is a data directory."),
     acts("initial-cluster-token", Text, "etcd-cluster", "Tells clusters with the same members apart: part of the cluster's and the members' ids."),
     acts("strict-reconfig-check", Bool, "true", "Refuse membership changes asked of this member that would cost the cluster its quorum."),
-    acts("max-learners", Uint, "1", "How many learners may be added that stay learners until promoted on request."),
+    acts("max-learners", Int, "1", "How many learners may be added that stay learners until promoted on request."),
     acts("advertise-client-urls", List, "http://localhost:2379", "Client URLs told to clients by the member list. Unset: the listening URLs."),
     // Logging.
     acts("log-level", Text, "info", "debug, info, warn, error (panic and fatal mean error)."),

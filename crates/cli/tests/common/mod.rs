@@ -4,6 +4,8 @@
 // Each test file uses a part of this.
 #![allow(dead_code)]
 
+pub mod load;
+
 use std::fs;
 use std::io::Read;
 use std::net::{Ipv4Addr, TcpListener};
@@ -226,6 +228,11 @@ impl Server {
         format!("http://127.0.0.1:{}", self.client_port)
     }
 
+    /// `http://…` for the other members.
+    pub fn peer_url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.peer_port)
+    }
+
     /// A connection, if the server accepts one.
     pub async fn try_channel(&self) -> Option<Channel> {
         let endpoint = Endpoint::from_shared(self.url()).expect("a URL");
@@ -316,6 +323,30 @@ impl Cluster {
             .map(|(k, p)| Server::with_ports(dir.path(), &format!("n{}", k + 1), *p, &members, &all))
             .collect();
         Cluster { servers, dir }
+    }
+
+    /// A server that is to join, not started. It is told of all members that are there from the start.
+    pub fn newcomer(&self, name: &str) -> Server {
+        let ports = (free_port(), free_port());
+        let founders = self
+            .servers
+            .iter()
+            .map(|s| format!("{}={}", s.name, s.peer_url()));
+        let members: Vec<String> = founders
+            .chain([format!("{name}=http://127.0.0.1:{}", ports.1)])
+            .collect();
+        let flags = [
+            "--heartbeat-interval=50",
+            "--election-timeout=500",
+            "--initial-cluster-state=existing",
+        ];
+        Server::with_ports(self.dir.path(), name, ports, &members.join(","), &flags)
+    }
+
+    /// The clients' endpoints, for `--endpoints`.
+    pub fn endpoints(&self) -> String {
+        let urls: Vec<String> = self.servers.iter().map(Server::url).collect();
+        urls.join(",")
     }
 
     /// The position of the leader, once a majority names the same one.
