@@ -62,8 +62,14 @@ impl Changing {
 impl Leader {
     /// Somebody asks for a change.
     pub fn on_reconfigure(&mut self, core: &mut Core, token: u64, changes: &[Change], force: bool) {
+        // The one before may have been committed since the last drain: it is over, and whoever waits for it is told.
+        self.flush_membership(core);
         match self.judge(core, changes, force) {
             Ok(to) => {
+                assert!(
+                    self.change.token.is_none(),
+                    "one who asked for a change is answered before the next one begins"
+                );
                 self.change.token = Some(token);
                 let next = core.log.config().towards(&to);
                 self.append_config(core, next);

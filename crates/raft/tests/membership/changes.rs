@@ -1,7 +1,9 @@
 //! Safety (§4.1) and joint consensus (§4.3): when a change may begin, from when on it counts, and how it comes to its end.
 
 use quorate_base::NodeId;
-use quorate_raft::{BadChange, Body, Change, ChangeEnd, ChangeRefused, Promote, RoleKind, Timer};
+use quorate_raft::{
+    BadChange, Body, Change, ChangeEnd, ChangeRefused, Input, Promote, Raft, RoleKind, Timer,
+};
 
 use crate::common::{Cluster, i, n};
 use crate::{add, end, led, promote, refusal, remove, role, timeout_passes, voters};
@@ -58,6 +60,26 @@ fn one_change_at_a_time() {
     c.run();
     assert!(matches!(end(&c, 1, second), Some(ChangeEnd::Done(_))));
     assert_eq!(voters(&c, 5), (vec![1, 2, 3, 4, 5], vec![]));
+}
+
+/// A driver may step several inputs before it drains: a change that is committed in between is answered, though the next one begins at once.
+#[test]
+fn a_change_is_answered_though_the_next_one_begins_in_the_same_drain() {
+    let mut raft = led(1, 2).raft(n(1)).clone();
+    let ask = |raft: &mut Raft, token: u64| {
+        let about = token.to_be_bytes().into();
+        raft.step(Input::Reconfigure {
+            token,
+            changes: vec![Change::Describe { id: n(1), about }],
+            force: false,
+        });
+    };
+    ask(&mut raft, 101);
+    let write = raft.take_effects().write.expect("the new configuration").id;
+    raft.step(Input::Persisted(write));
+    ask(&mut raft, 102);
+    let changed = raft.take_effects().changed;
+    assert!(matches!(changed[..], [(101, ChangeEnd::Done(_))]), "{changed:?}");
 }
 
 /// Ongaro's correction of 2015 to §4.1: "a leader may not append a new configuration entry until it has committed an entry from its
