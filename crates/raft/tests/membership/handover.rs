@@ -173,6 +173,12 @@ fn no_one_is_preferred_during_a_change() {
     c.fire(n(1), Timer::Quorum);
     c.run();
     assert_eq!((role(&c, 1), c.raft(n(1)).term()), (RoleKind::Leader, Term(1)));
+    let token = c.propose(n(1));
+    c.drain(n(1));
+    assert!(
+        c.nodes[&n(1)].placed.contains_key(&token),
+        "no transfer is under way"
+    );
     c.heal();
     timeout_passes(&mut c, 1);
     timeout_passes(&mut c, 1);
@@ -188,6 +194,22 @@ fn priority_never_biases_a_vote() {
     c.fire(n(3), Timer::Election);
     c.run();
     assert_eq!(role(&c, 3), RoleKind::Leader);
+}
+
+/// Among those that have caught up the highest priority is the best successor, even if another has an entry more by now.
+#[test]
+fn the_best_successor_is_the_one_of_the_highest_priority() {
+    let mut c = ranked(&[Priority::High, Priority::High, Priority::Normal]);
+    c.heartbeat(n(1));
+    c.node(n(2)).slow_disk = true;
+    c.propose(n(1));
+    c.run();
+    c.step(n(1), Input::Transfer(None));
+    c.run();
+    assert_eq!(c.leader(), Some(n(1)), "n2 does not have it all yet");
+    c.node(n(2)).slow_disk = false;
+    c.run();
+    assert_eq!(c.leader(), Some(n(2)));
 }
 
 /// HC #503: the disk hangs while heartbeats go on. The best follower takes over, as soon as it has what was sent.
