@@ -75,7 +75,9 @@ impl World {
 
     /// Heals everything, and demands what must come true then.
     pub(crate) fn conclude(&mut self) -> Result<(), Failure> {
+        self.unmask()?;
         self.heal();
+        self.await_replacements()?;
         self.await_leader()?;
         self.await_answers()?;
         self.last_requests()?;
@@ -200,6 +202,22 @@ impl World {
             !config.removed.contains(&host.member)
                 || host.process.as_ref().is_none_or(|process| !hears(host, process))
         })
+    }
+
+    /// Members whose disks were found damaged are replaced: what is left of the cluster must be able to.
+    fn await_replacements(&mut self) -> Result<(), Failure> {
+        let end = self.now + 120 * SEC;
+        let mut next = self.now;
+        while let Some(broken) = self.broken_member() {
+            if self.now >= next {
+                self.replace_broken(broken);
+                next = self.now + SEC;
+            }
+            if !self.step(end)? {
+                return Err(Failure::Liveness(format!("n{broken} cannot be replaced")));
+            }
+        }
+        Ok(())
     }
 
     fn await_leader(&mut self) -> Result<(), Failure> {

@@ -47,6 +47,8 @@ pub struct Host {
     pub expelled: bool,
     /// Bits of its disk were flipped at rest.
     pub rotten: bool,
+    /// The planned fault that did it, until it is known whether that is noticed.
+    pub rotted_by: Option<usize>,
     /// Its disk is damaged, and it does not start.
     pub broken: bool,
     /// It will be destroyed.
@@ -154,6 +156,7 @@ impl Host {
             features: FEATURE_LEVEL,
             expelled: false,
             rotten: false,
+            rotted_by: None,
             broken: false,
             doomed: false,
             disk,

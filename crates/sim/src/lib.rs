@@ -5,10 +5,11 @@
 //! | --- | --- |
 //! | what a seed decides | [`params`], [`plan`], and [`rng`], the only source of chance |
 //! | virtual time and its queue | `world` |
-//! | machines and their lives; who they are; one turn of a node | `host`, `machines`, `identity`, `turn` |
+//! | machines and their lives; who they are; one turn of a node | `host`, `machines`, `identity`, `turn`, `state` |
 //! | connections and handshakes | `links` |
 //! | disks that forget, networks that lose | [`disk`], [`net`] |
 //! | faults, the shapes of broken networks, and the proof that they struck | `nemesis`, `cuts`, [`coverage`] |
+//! | identities that come back with less, disks that rot | `impostors` |
 //! | requests; membership changes | `clients`, `operator` |
 //! | what must hold after every step | [`ghost`] |
 //! | what clients may see | [`history`], against [`model`] |
@@ -37,10 +38,12 @@ mod cuts;
 mod finish;
 mod host;
 mod identity;
+mod impostors;
 mod links;
 mod machines;
 mod nemesis;
 mod operator;
+mod state;
 mod turn;
 mod world;
 

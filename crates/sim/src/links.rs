@@ -138,7 +138,7 @@ impl World {
             hello = hello.without_papers();
         }
         let features = hello.features;
-        let Some(answer) = self.judge_greeting(to, over_the_wire(&hello))? else {
+        let Some(answer) = self.judge_greeting(from, to, over_the_wire(&hello))? else {
             return Ok(());
         };
         let heard = self.net.link((to, from)).is_some_and(|back| !back.cut);
@@ -161,9 +161,10 @@ impl World {
         Ok(())
     }
 
-    /// What the listener `to` says to a greeting; `None` if its process ended over it.
-    fn judge_greeting(
+    /// What the listener `to` says to a greeting from a machine; `None` if its process ended over it.
+    pub(crate) fn judge_greeting(
         &mut self,
+        machine: NodeId,
         to: NodeId,
         hello: quorate_node::handshake::Hello,
     ) -> Result<Option<Result<(), Refusal>>, Failure> {
@@ -185,6 +186,10 @@ impl World {
         if let Err(why) = hello.check(&local) {
             return Ok(Some(Err(why)));
         }
+        if self.blind {
+            process.visitors.insert(hello.from);
+            return Ok(Some(Ok(())));
+        }
         let from = hello.from;
         match process.roster.admit(from, &hello) {
             Err(why) => return Ok(Some(Err(why))),
@@ -196,7 +201,7 @@ impl World {
                 }
             }
         }
-        self.record_acceptance(to, &hello)?;
+        self.record_acceptance(machine, to, &hello)?;
         let process = self.process(to).expect("it has answered");
         process.visitors.insert(from);
         Ok(Some(Ok(())))

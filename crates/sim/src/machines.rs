@@ -14,6 +14,7 @@ use crate::failure::{Failure, catch};
 use crate::history::Outcome;
 use crate::host::{Host, StartFailure};
 use crate::params::{MS, Params, SEC};
+use crate::plan::Pretence;
 use crate::rng::Rng;
 use crate::trace::Nanos;
 use crate::world::{Happening, World};
@@ -129,6 +130,11 @@ impl World {
             );
             return Err(Failure::Correctness(what));
         }
+        // The bits that flipped were not read, and need not be ever: others are to flip.
+        if let Some(number) = self.host(id).rotted_by.take() {
+            self.host(id).rotten = false;
+            self.after(300 * MS, Happening::Fault(number));
+        }
         booted.process.contacts.extend(contacts);
         let started = self.hosts[&id].local(self.now);
         booted.process.started = started;
@@ -147,7 +153,9 @@ impl World {
         if !host.told.is_empty() {
             return Some(host.told.clone());
         }
-        let asked = self.rng.pick(&self.hosts.keys().copied().collect::<Vec<_>>());
+        let others = self.hosts.values().filter(|host| !host.impostor);
+        let others: Vec<NodeId> = others.map(|host| host.id).collect();
+        let asked = self.rng.pick(&others);
         let asked = &self.hosts[&asked];
         let config = asked.process.as_ref()?.node.raft().config();
         let reached = self.net.link((id, asked.id)).is_some_and(|link| !link.cut);
@@ -167,6 +175,7 @@ impl World {
         self.trace
             .event(self.now, Some(id), format_args!("refuses to start: {why}"));
         self.coverage.hit(Kind::BitRotFound);
+        self.host(id).rotted_by = None;
         self.host(id).broken = true;
         self.ghost.lost(id)?;
         Ok(())
@@ -178,13 +187,19 @@ impl World {
             .event(self.now, Some(id), format_args!("is refused by n{by}: {why}"));
         let host = &self.hosts[&id];
         let removed = self.ghost.commits().config().removed.contains(&host.member);
-        match (&why, host.impostor) {
-            (Refusal::Removed { .. }, false) if removed => {
+        let pretence = self.pretence_of(id);
+        match (&why, pretence) {
+            (Refusal::Removed { .. }, None) if removed => {
                 self.coverage.hit(Kind::RemovedRefused);
             }
-            (Refusal::Wiped { .. }, true) => self.coverage.hit(Kind::WipedRefused),
-            (Refusal::OlderData { .. }, true) => self.coverage.hit(Kind::BackupRefused),
-            (Refusal::Duplicate { .. }, true) => self.coverage.hit(Kind::DuplicateRefused),
+            (Refusal::Wiped { .. }, Some(Pretence::Wiped)) => self.coverage.hit(Kind::WipedRefused),
+            (Refusal::OlderData { .. }, Some(Pretence::Backup)) => {
+                self.coverage.hit(Kind::BackupRefused);
+            }
+            // The member itself may have started again since the copy was seen to be one.
+            (Refusal::Duplicate { .. } | Refusal::OlderData { .. }, Some(Pretence::Duplicate)) => {
+                self.coverage.hit(Kind::DuplicateRefused);
+            }
             _ => {
                 let what = format!("identity: n{by} refuses n{id} for good: {why}");
                 return Err(Failure::Correctness(what));
@@ -212,7 +227,17 @@ impl World {
     }
 
     /// Notes, apart from the listener's own roster, what it has durably seen of a peer.
-    pub(crate) fn record_acceptance(&mut self, by: NodeId, hello: &Hello) -> Result<(), Failure> {
+    pub(crate) fn record_acceptance(
+        &mut self,
+        machine: NodeId,
+        by: NodeId,
+        hello: &Hello,
+    ) -> Result<(), Failure> {
+        let false_name = self.hosts.get(&machine).is_some_and(|host| host.impostor);
+        if false_name && self.ghost.commits().config().is_member(by) {
+            let what = format!("identity: n{by} lets an impostor of n{} in", hello.from);
+            return Err(Failure::Correctness(what));
+        }
         let Some(papers) = &hello.papers else {
             return Ok(());
         };
@@ -232,6 +257,9 @@ impl World {
     pub(crate) fn retire(&mut self, id: NodeId) {
         self.host(id).expelled = true;
         self.end(id, false, 0);
+        if self.hosts[&id].impostor {
+            self.after(0, Happening::Unmask);
+        }
     }
 
     /// The process ends now: with the power (`power`), or killed. It starts again after `down`.

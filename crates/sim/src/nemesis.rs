@@ -93,6 +93,9 @@ impl World {
                 self.coverage.hit(Kind::FullDisk);
                 self.after(lasts, Happening::Restore(Restore::Space(any)));
             }
+            Fault::Impostor(pretence) => self.prepare_impostor(number, pretence),
+            Fault::OtherCluster => return self.greet_from_elsewhere(number),
+            Fault::BitRot { flips } => self.rot(number, any, flips),
             Fault::Transfer => {
                 self.coverage.hit(Kind::Transfer);
                 let to = Some(any).filter(|to| Some(*to) != leader);
@@ -195,7 +198,9 @@ impl World {
         match out {
             Some((oldest, since)) if oldest == write => {
                 let raft = process.node.raft();
-                let alone = raft.config().members().iter().all(|other| *other == id);
+                let config = raft.config();
+                let mut voters = config.voters.iter().chain(&config.outgoing);
+                let alone = voters.all(|other| *other == id);
                 if raft.role() == RoleKind::Leader && !alone {
                     return Err(Failure::Liveness(format!(
                         "n{id} leads, and its disk has not returned write {write} since {since}"
@@ -216,8 +221,16 @@ impl World {
         self.trace.event(self.now, None, format_args!("over: {what:?}"));
         match what {
             Restore::Network => self.net.cut(|_| false),
-            Restore::Speed(id) => self.host(id).slowness = 1,
-            Restore::Space(id) => self.hosts[&id].disk.limit(None),
+            Restore::Speed(id) => {
+                if let Some(host) = self.hosts.get_mut(&id) {
+                    host.slowness = 1;
+                }
+            }
+            Restore::Space(id) => {
+                if let Some(host) = self.hosts.get(&id) {
+                    host.disk.limit(None);
+                }
+            }
         }
     }
 }

@@ -66,6 +66,11 @@ impl Operator {
         NodeId(self.last_member)
     }
 
+    /// A new learner that promotes itself.
+    pub(crate) fn add_by_itself(&mut self) -> Change {
+        self.add(Promote::WhenCaughtUp)
+    }
+
     fn add(&mut self, promote: Promote) -> Change {
         let id = self.new_member();
         Change::AddLearner {
@@ -133,8 +138,13 @@ impl World {
         }
         let running = self.running();
         let (config, leader) = (self.ghost.commits().config().clone(), self.leader());
+        if let Some(broken) = self.broken_member() {
+            // What is left of the cluster must not be put at risk before that is done.
+            self.replace_broken(broken);
+        }
+        let risky = self.masquerade.is_some() || self.hosts.values().any(|host| host.rotten && !host.doomed);
         let operator = &mut self.operator;
-        let busy = !operator.is_idle() && operator.rng.below(4) > 0;
+        let busy = risky || (!operator.is_idle() && operator.rng.below(4) > 0);
         if !running.is_empty() && !busy && config.members().len() < 2 * MOST {
             let changes = operator.next_changes(&config, leader);
             let (force, at) = (operator.rng.below(8) == 0, operator.rng.pick(&running));

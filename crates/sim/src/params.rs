@@ -131,7 +131,7 @@ impl Params {
             leases: features > 1 && rng.chance(300_000),
             priorities: rng.chance(300_000),
             features,
-            plan: draw_plan(&mut rng, nodes, duration),
+            plan: draw_plan(&mut rng, nodes, features, duration),
             lying_disks: false,
         }
     }

@@ -82,6 +82,26 @@ pub enum Fault {
     FullDisk(Nanos),
     /// Ask the leader to hand over.
     Transfer,
+    /// A member's identity comes back with less than it had.
+    Impostor(Pretence),
+    /// A node of another cluster connects.
+    OtherCluster,
+    /// Bits of a log flip while the node is down.
+    BitRot {
+        /// How many.
+        flips: u64,
+    },
+}
+
+/// What an impostor runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pretence {
+    /// An empty disk, instead of the member.
+    Wiped,
+    /// An older copy of the member's disk, instead of the member.
+    Backup,
+    /// An older copy of the member's disk, beside the member.
+    Duplicate,
 }
 
 impl Fault {
@@ -108,11 +128,16 @@ impl Fault {
             Fault::Stall(_) => Kind::Stall,
             Fault::FullDisk(_) => Kind::FullDisk,
             Fault::Transfer => Kind::Transfer,
+            Fault::Impostor(Pretence::Wiped) => Kind::WipedRefused,
+            Fault::Impostor(Pretence::Backup) => Kind::BackupRefused,
+            Fault::Impostor(Pretence::Duplicate) => Kind::DuplicateRefused,
+            Fault::OtherCluster => Kind::OtherCluster,
+            Fault::BitRot { .. } => Kind::BitRotFound,
         }
     }
 }
 
-pub(crate) fn draw_plan(rng: &mut Rng, nodes: u64, duration: Nanos) -> Vec<(Nanos, Fault)> {
+pub(crate) fn draw_plan(rng: &mut Rng, nodes: u64, features: u32, duration: Nanos) -> Vec<(Nanos, Fault)> {
     let mut plan = Vec::new();
     // A quiet seed now and then shows that nothing depends on faults.
     let pause = if rng.chance(50_000) {
@@ -121,17 +146,17 @@ pub(crate) fn draw_plan(rng: &mut Rng, nodes: u64, duration: Nanos) -> Vec<(Nano
         rng.pick(&[1, 2, 4, 8]) * SEC
     };
     let mut at = rng.within(1..4) * SEC;
-    let mut choices: Vec<u64> = (0..21).filter(|_| rng.chance(600_000)).collect();
+    let mut choices: Vec<u64> = (0..25).filter(|_| rng.chance(600_000)).collect();
     choices.push(3);
     while at < duration * 9 / 10 {
         let choice = rng.pick(&choices);
-        plan.push((at, draw_fault(rng, choice, nodes)));
+        plan.push((at, draw_fault(rng, choice, nodes, features)));
         at += rng.within(pause / 4..pause * 2);
     }
     plan
 }
 
-fn draw_fault(rng: &mut Rng, choice: u64, nodes: u64) -> Fault {
+fn draw_fault(rng: &mut Rng, choice: u64, nodes: u64, features: u32) -> Fault {
     let lasts = rng.within(50..5_000) * MS;
     let down = rng.within(1..4_000) * MS;
     match choice {
@@ -170,6 +195,15 @@ fn draw_fault(rng: &mut Rng, choice: u64, nodes: u64) -> Fault {
             without_leader: rng.coin(),
         },
         17 if nodes > 2 => Fault::Chain(lasts),
+        // Old software shows no identity; and whoever is alone has nobody to be refused by.
+        20 | 21 if nodes > 2 && features > 1 => {
+            let pretences = [Pretence::Wiped, Pretence::Backup, Pretence::Duplicate];
+            Fault::Impostor(rng.pick(&pretences))
+        }
+        22 => Fault::OtherCluster,
+        23 if nodes > 2 && features > 1 => Fault::BitRot {
+            flips: rng.within(1..4),
+        },
         18 | 19 => Fault::StallDisk {
             leader: choice == 18,
             lasts: lasts * rng.pick(&[1, 1, 4]),

@@ -4,15 +4,18 @@
 use std::collections::BTreeSet;
 
 use bytes::Bytes;
-use quorate_base::{NodeId, Term};
+use quorate_base::{Index, NodeId, Term};
 use quorate_kv::{Command, PutRequest, RangeRequest};
+use quorate_node::event::{ChangeFailure, Event};
 use quorate_node::handshake::FEATURE_LEVEL;
-use quorate_raft::RoleKind;
+use quorate_raft::{Change, Config, Priority, Promote, RoleKind};
 
+use crate::coverage::Kind;
 use crate::failure::Failure;
 use crate::finish::Report;
 use crate::history::{Action, Outcome};
 use crate::net::Pair;
+use crate::operator::about;
 use crate::params::{MS, NetParams, Params, SEC};
 use crate::trace::Nanos;
 use crate::world::World;
@@ -56,6 +59,90 @@ impl Scenario {
         let mut world = World::new(params, std::env::var_os("QUORATE_TRACE").is_some());
         world.silent = true;
         Scenario { world }
+    }
+
+    /// A healthy cluster as [`new`](Scenario::new) makes it, but for these changes of its parameters.
+    pub fn with(nodes: u64, seed: u64, change: impl FnOnce(&mut Params)) -> Scenario {
+        let mut params = Scenario::new(nodes, seed).world.params.clone();
+        change(&mut params);
+        Scenario::of(params)
+    }
+
+    /// How gladly a node leads; before it has started.
+    pub fn prefer(&mut self, id: NodeId, priority: Priority) {
+        self.world.host(id).priority = priority;
+    }
+
+    /// Asks a leader to hand over.
+    pub fn transfer(&mut self, from: NodeId, to: NodeId) -> Result<(), Failure> {
+        self.world.step_node(from, Event::Transfer(Some(to)))
+    }
+
+    /// The last committed configuration.
+    pub fn config(&self) -> &Config {
+        self.world.ghost.commits().config()
+    }
+
+    /// A new member for [`change`](Scenario::change); its machine comes up when the change is done.
+    pub fn newcomer(&mut self, promote: Promote) -> (NodeId, Change) {
+        let id = self.world.operator.new_member();
+        let about = about(id);
+        (id, Change::AddLearner { id, promote, about })
+    }
+
+    /// Asks `at` for a membership change, and waits until it has ended.
+    pub fn change(
+        &mut self,
+        at: NodeId,
+        changes: Vec<Change>,
+        force: bool,
+    ) -> Result<Result<Index, ChangeFailure>, Failure> {
+        self.ask_change(at, changes, force);
+        self.until(60 * SEC, "end of a change", |scenario| {
+            scenario.changed().is_some()
+        })?;
+        Ok(self.changed().expect("just seen"))
+    }
+
+    /// Asks `at` for a membership change.
+    pub fn ask_change(&mut self, at: NodeId, changes: Vec<Change>, force: bool) {
+        self.world.reconfigure(at, changes, force);
+    }
+
+    /// How the last change asked for has ended.
+    pub fn changed(&self) -> Option<Result<Index, ChangeFailure>> {
+        self.world.operator.last
+    }
+
+    /// Whether a node's process runs.
+    pub fn is_running(&self, id: NodeId) -> bool {
+        let host = self.world.hosts.get(&id);
+        host.is_some_and(|host| host.process.is_some())
+    }
+
+    /// Replaces a member's machine by one with an empty disk.
+    pub fn wipe(&mut self, id: NodeId) {
+        self.world.wipe(id);
+    }
+
+    /// Puts the real machine back.
+    pub fn unwipe(&mut self) -> Result<(), Failure> {
+        self.world.unmask()
+    }
+
+    /// From now on nobody looks at what peers have shown before.
+    pub fn go_blind(&mut self) {
+        self.world.blind = true;
+    }
+
+    /// Takes the power from a node, flips bits of its log and starts it again.
+    pub fn rot(&mut self, id: NodeId, flips: u64) {
+        self.world.rot(usize::MAX, id, flips);
+    }
+
+    /// How often something was met.
+    pub fn met(&self, kind: Kind) -> u64 {
+        self.world.coverage.count(kind)
     }
 
     /// The election timeout T.

@@ -17,6 +17,7 @@ use crate::failure::Failure;
 use crate::ghost::Ghost;
 use crate::history::Call;
 use crate::host::Host;
+use crate::impostors::Masquerade;
 use crate::machines::new_host;
 use crate::nemesis::Restore;
 use crate::net::{Network, Pair};
@@ -64,6 +65,10 @@ pub(crate) enum Happening {
     Operator,
     /// A machine comes up for a new member.
     Enlist(NodeId),
+    /// An impostor may be let loose.
+    Masquerade,
+    /// An impostor goes.
+    Unmask,
     /// A machine is destroyed.
     Destroy(NodeId),
     /// A process starts.
@@ -128,6 +133,11 @@ pub struct World {
     pub(crate) config_seen: (Index, Config),
     /// Impostors that are reached instead of the members they claim to be.
     pub(crate) stand_ins: BTreeMap<NodeId, NodeId>,
+    /// Nobody looks at what peers have shown before: only to show what that is good for.
+    pub(crate) blind: bool,
+    /// The impostor of the moment, and how many there were.
+    pub(crate) masquerade: Option<Masquerade>,
+    pub(crate) impostors: u64,
     /// Which incarnation and start of a peer a machine has durably seen last.
     pub(crate) recorded: BTreeMap<(NodeId, NodeId), (u64, u64)>,
     /// The clients ask nothing by themselves.
@@ -166,6 +176,9 @@ impl World {
             operator,
             stand_ins: BTreeMap::new(),
             recorded: BTreeMap::new(),
+            blind: false,
+            masquerade: None,
+            impostors: 0,
             rng,
             net,
             hosts,
@@ -283,6 +296,11 @@ impl World {
                 self.enlist(id);
                 Ok(())
             }
+            Happening::Masquerade => {
+                self.masquerade();
+                Ok(())
+            }
+            Happening::Unmask => self.unmask(),
             Happening::Destroy(id) => self.destroy(id),
             Happening::Wake { id, .. } => self.wake(id),
             Happening::Drain { id, .. } => self.drain(id),

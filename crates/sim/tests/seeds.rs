@@ -62,19 +62,7 @@ fn two_hundred_clusters_survive_a_minute_of_faults() {
         searched > 100 * SEEDS as usize,
         "only {searched} operations were searched for linearizations"
     );
-    // The plans do not hold these faults yet.
-    let later = [
-        Kind::WipedRefused,
-        Kind::BackupRefused,
-        Kind::DuplicateRefused,
-        Kind::OtherCluster,
-        Kind::BitRotFound,
-    ];
-    let wanted: Vec<Kind> = Kind::ALL
-        .into_iter()
-        .filter(|kind| !later.contains(kind))
-        .collect();
-    let missing = coverage.missing(&wanted);
+    let missing = coverage.missing(&Kind::ALL);
     assert!(missing.is_empty(), "never met in {SEEDS} seeds: {missing:?}");
 }
 

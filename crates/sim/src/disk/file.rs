@@ -114,6 +114,19 @@ impl Contents {
         }
     }
 
+    /// Flips one bit of a byte that is not zero, if there is any.
+    pub fn flip(&mut self, rng: &mut Rng) {
+        let used: Vec<usize> = (0..self.now.len()).filter(|at| self.now[*at] != 0).collect();
+        if used.is_empty() {
+            return;
+        }
+        let (at, bit) = (rng.pick(&used), 1 << rng.below(8));
+        self.now[at] ^= bit;
+        if let Some(byte) = self.durable.get_mut(at) {
+            *byte ^= bit;
+        }
+    }
+
     /// Makes everything durable.
     pub fn sync(&mut self) {
         let dirty = std::mem::take(&mut self.dirty);

@@ -183,6 +183,17 @@ impl SimDisk {
         medium.crash(keep)
     }
 
+    /// Flips one bit of a file whose name begins so, in a part of it that is not empty, on the medium and in memory. Such a file must be
+    /// there.
+    pub fn rot(&self, name: &str) {
+        let medium = &mut *self.medium();
+        let names = medium.names.iter().filter(|(of, _)| of.starts_with(name));
+        let files: Vec<FileId> = names.map(|(_, id)| *id).collect();
+        let file = medium.rng.pick(&files);
+        let file = medium.files.get_mut(&file).expect("a linked file exists");
+        file.flip(&mut medium.rng);
+    }
+
     /// A disk of its own that holds what is certain to survive: the worst that a crash at this moment could leave.
     pub fn durable_copy(&self) -> SimDisk {
         let medium = self.medium();

@@ -168,6 +168,22 @@ fn a_full_disk_refuses_growth_and_nothing_else() {
 }
 
 #[test]
+fn rot_flips_one_bit_of_what_is_there_and_survives_a_crash() {
+    let disk = disk(1);
+    let mounted = disk.mount();
+    let file = mounted.open("a1", true).unwrap();
+    file.write_at(1000, &[0x55; 100]).unwrap();
+    file.sync().unwrap();
+    mounted.sync_dir().unwrap();
+    disk.rot("a");
+    disk.crash();
+    let bytes = contents(&disk, "a1").unwrap();
+    let flipped: u32 = bytes[1000..].iter().map(|byte| (byte ^ 0x55).count_ones()).sum();
+    assert_eq!(flipped, 1);
+    assert!(bytes[..1000].iter().all(|byte| *byte == 0));
+}
+
+#[test]
 fn the_durable_copy_is_the_worst_outcome() {
     let disk = disk(1);
     let mounted = disk.mount();

@@ -21,6 +21,7 @@ pub mod applying;
 pub mod commits;
 pub mod log;
 mod membership;
+pub mod quorum;
 mod sending;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -86,6 +87,8 @@ pub struct Ghost {
     votes: BTreeMap<(NodeId, Term), NodeId>,
     durable_votes: BTreeMap<(NodeId, Term), NodeId>,
     members: BTreeMap<NodeId, Member>,
+    /// Machines that claim to be a member.
+    aliases: BTreeMap<NodeId, NodeId>,
     /// Members whose disks were damaged: they never start again.
     lost: BTreeSet<NodeId>,
     /// What the state machines did.
@@ -103,6 +106,7 @@ impl Ghost {
             members: BTreeMap::new(),
             machines: Machines::default(),
             lost: BTreeSet::new(),
+            aliases: BTreeMap::new(),
         };
         for id in config.members() {
             ghost.join(id, config.clone());
@@ -143,6 +147,23 @@ impl Ghost {
     /// How many terms had a leader.
     pub fn elections(&self) -> usize {
         self.leaders.len()
+    }
+
+    /// A machine claims to be this member: its votes are the member's.
+    pub fn alias(&mut self, machine: NodeId, member: NodeId) {
+        self.aliases.insert(machine, member);
+    }
+
+    /// The log that is durable on a node.
+    pub fn durable_log(&self, id: NodeId) -> &GhostLog {
+        &self.members[&id].durable
+    }
+
+    /// A machine begins with a disk that was another's, with this log.
+    pub fn put_back(&mut self, id: NodeId, log: GhostLog) {
+        let member = self.member(id);
+        member.volatile = log.clone();
+        member.durable = log;
     }
 
     /// The last entry that is durable on a node.

@@ -85,7 +85,9 @@ impl Ghost {
                         format!("{id} acknowledges {upto}, and its disk has {last}"),
                     );
                 }
-                let member = &self.members[leader];
+                let Some(member) = self.members.get(leader) else {
+                    return Ok(());
+                };
                 if member.leads == Some(message.term)
                     && durable.hash_at(*upto) != member.volatile.hash_at(*upto)
                     && !(durable.holds(*upto, &self.commits) && member.volatile.holds(*upto, &self.commits))
@@ -118,7 +120,9 @@ impl Ghost {
         if self.durable_votes.get(&(id, term)) != Some(&to) {
             return Violation::because("S6", format!("{id} votes for {to} in term {term}, not durably"));
         }
-        let before = *self.votes.entry((id, term)).or_insert(to);
+        // One vote for the member, on whichever machine it runs.
+        let member = self.aliases.get(&id).copied().unwrap_or(id);
+        let before = *self.votes.entry((member, term)).or_insert(to);
         if before != to {
             return Violation::because("S8", format!("{id} votes for {before} and {to} in term {term}"));
         }

@@ -1,7 +1,7 @@
 //! Each invariant rejects a forged deed that breaks it.
 
 use bytes::Bytes;
-use quorate_node::entry::encode_noop;
+use quorate_node::entry::{Content, Entry, encode_noop};
 use quorate_node::message::PeerMessage;
 use quorate_node::stored::state_record;
 use quorate_raft::{Body, HardState, Message, Raft, Restored, SnapMeta};
@@ -285,4 +285,111 @@ fn applying_what_is_not_committed_or_not_durable_is_rejected() {
         "S9",
         "one was left out"
     );
+}
+
+fn config_entry(term: u64, index: u64, voters: &[u64], outgoing: &[u64]) -> Record {
+    let set = |ids: &[u64]| ids.iter().copied().map(NodeId).collect();
+    let content = Content::Config(Config {
+        voters: set(voters),
+        outgoing: set(outgoing),
+        ..Config::default()
+    });
+    let at = LogId::new(term, index);
+    Record::Entry {
+        index: at.index,
+        body: Entry { at, content }.encode(),
+    }
+}
+
+/// A core whose log holds what the records say, and nothing is committed.
+fn raft_of(id: u64, term: u64, records: &[Record]) -> Raft {
+    let shape = |record: &Record| match record {
+        Record::Entry { body, .. } => Some(quorate_node::entry::shape(body).unwrap().1),
+        _ => None,
+    };
+    Raft::new(Restored {
+        id: NodeId(id),
+        hard: HardState {
+            term: Term(term),
+            ..HardState::default()
+        },
+        base: SnapMeta {
+            last: LogId::ZERO,
+            config: Config::of(ids()),
+        },
+        entries: records.iter().filter_map(shape).collect(),
+        ..Restored::default()
+    })
+}
+
+fn holds(records: Vec<Record>) -> Result<(), Violation> {
+    let mut ghost = ghost();
+    let core = raft_of(1, 1, &records);
+    write(&mut ghost, 1, 1, records)?;
+    ghost.stepped(NodeId(1), &core)
+}
+
+#[test]
+fn configurations_out_of_order_are_rejected() {
+    let joint = || config_entry(1, 2, &[1, 2, 4], &[1, 2, 3]);
+    let all = |more: Vec<Record>| [vec![state(1, None, 0), entry(1, 1)], more].concat();
+    assert_eq!(holds(all(vec![joint()])), Ok(()));
+    let both = vec![joint(), config_entry(1, 3, &[1, 2, 4], &[])];
+    assert_eq!(rule(holds(all(both))), "S11", "the first is not committed");
+    let leap = vec![config_entry(1, 2, &[3, 4, 5], &[])];
+    assert_eq!(rule(holds(all(leap))), "S11", "no joint configuration");
+    let mut ghost = ghost();
+    let core = raft(1, 1, &[1, 1], 0);
+    write(&mut ghost, 1, 1, all(vec![joint()])).unwrap();
+    assert_eq!(
+        rule(ghost.stepped(NodeId(1), &core)),
+        "S11",
+        "acts on another configuration than the latest in its log"
+    );
+}
+
+#[test]
+fn a_commit_must_be_on_both_halves_of_a_joint_configuration() {
+    let records = || {
+        vec![
+            state(1, None, 0),
+            entry(1, 1),
+            config_entry(1, 2, &[3, 4, 5], &[1, 2, 3]),
+        ]
+    };
+    let committed = |on: &[u64]| {
+        let mut ghost = ghost();
+        (4..=5).for_each(|id| ghost.join(NodeId(id), Config::default()));
+        for id in 1..=2 {
+            write(&mut ghost, id, 1, vec![state(1, None, 0), entry(1, 1)]).unwrap();
+        }
+        ghost.stepped(NodeId(1), &raft(1, 1, &[1], 1)).unwrap();
+        let rest = |id: u64| {
+            if id < 3 {
+                records()[2..].to_vec()
+            } else {
+                records()
+            }
+        };
+        on.iter()
+            .for_each(|id| write(&mut ghost, *id, 2, rest(*id)).unwrap());
+        ghost.commits.push(
+            Term(1),
+            ghost.members[&NodeId(1)].durable.hash_at(Index(2)).unwrap(),
+            Term(1),
+        );
+        ghost.check_durable_quorum()
+    };
+    assert_eq!(rule(committed(&[1, 2, 3])), "S5", "one of the new half");
+    assert_eq!(committed(&[1, 2, 3, 4]), Ok(()));
+}
+
+#[test]
+fn a_leader_needs_the_votes_of_a_quorum() {
+    let mut ghost = ghost();
+    write(&mut ghost, 1, 1, vec![state(1, Some(1), 0), entry(1, 1)]).unwrap();
+    let core = raft(1, 1, &[1], 0);
+    assert_eq!(rule(ghost.check_election(NodeId(1), &core)), "S11");
+    ghost.votes.insert((NodeId(2), Term(1)), NodeId(1));
+    assert_eq!(ghost.check_election(NodeId(1), &core), Ok(()));
 }

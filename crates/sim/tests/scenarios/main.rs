@@ -1,4 +1,7 @@
 //! Faults chosen by hand, with exact expectations: who leads, in which term, and by when. `QUORATE_TRACE=1` prints what happens.
 
+mod identity;
+mod leadership;
+mod membership;
 mod partial_connectivity;
 mod stalled_disks;

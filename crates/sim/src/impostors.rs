@@ -1,0 +1,269 @@
+//! Identities that come back with less than they had: an empty disk under an old id, an older copy of a disk, a second process from a
+//! copy, a node of another cluster; and disks whose bits flip at rest.
+//!
+//! An impostor is a machine of its own that claims to be a member. It is let loose only when every other machine has durably seen
+//! a later state of that member, for then the promise is that nobody lets it in, and the run's checks stay on without any
+//! exception. What may happen otherwise, before anybody has seen the later state, no protocol can prevent; that is shown in
+//! the tests of scenarios.
+
+use quorate_base::{Index, NodeId};
+use quorate_node::handshake::Refusal;
+use quorate_raft::{Change, Config};
+
+use crate::coverage::Kind;
+use crate::disk::SimDisk;
+use crate::failure::Failure;
+use crate::ghost::log::GhostLog;
+use crate::ghost::quorum::is_quorum;
+use crate::host::{CLUSTER, Host};
+use crate::identity::Identity;
+use crate::params::{MS, SEC};
+use crate::plan::Pretence;
+use crate::rng::Rng;
+use crate::trace::Nanos;
+use crate::world::{Happening, World};
+
+/// Numbers of impostors' machines begin here.
+const FIRST: u64 = 1_000;
+
+/// How long to wait for everybody to have seen the later state.
+const PATIENCE: Nanos = 20 * SEC;
+
+/// An impostor, or the plan of one.
+pub(crate) struct Masquerade {
+    /// The planned fault.
+    number: usize,
+    pretence: Pretence,
+    victim: NodeId,
+    /// The disk it will run on, the log on it, and the count of starts.
+    disk: SimDisk,
+    log: GhostLog,
+    boot: u64,
+    since: Nanos,
+    /// The member was made to start once more.
+    again: bool,
+    /// It is loose.
+    machine: Option<NodeId>,
+}
+
+impl World {
+    /// Takes a copy of a member's disk (or an empty one), and lets the member's state go on from there.
+    pub(crate) fn prepare_impostor(&mut self, number: usize, pretence: Pretence) {
+        let config = self.ghost.commits().config();
+        let voters: Vec<NodeId> = config.voters.iter().copied().collect();
+        let victim = self.rng.pick(&voters);
+        let running = self.hosts.get(&victim).filter(|host| host.process.is_some());
+        let busy = self.masquerade.is_some() || !self.operator.is_idle() || config.is_joint();
+        let Some(host) = running.filter(|_| !busy && voters.len() > 1) else {
+            self.after(200 * MS, Happening::Fault(number));
+            return;
+        };
+        let boot = host.process.as_ref().expect("it runs").identity.boot;
+        let (disk, log) = match pretence {
+            Pretence::Wiped => (SimDisk::new(self.rng.fork()), GhostLog::default()),
+            _ => (host.disk.durable_copy(), self.ghost.durable_log(victim).clone()),
+        };
+        self.masquerade = Some(Masquerade {
+            number,
+            pretence,
+            victim,
+            disk,
+            log,
+            boot,
+            since: self.now,
+            again: false,
+            machine: None,
+        });
+        if pretence != Pretence::Wiped {
+            self.end(victim, true, 50 * MS);
+        }
+        self.after(200 * MS, Happening::Masquerade);
+    }
+
+    /// What a machine pretends, if it is an impostor.
+    pub(crate) fn pretence_of(&self, machine: NodeId) -> Option<Pretence> {
+        let plan = self.masquerade.as_ref()?;
+        (plan.machine == Some(machine)).then_some(plan.pretence)
+    }
+
+    /// Lets the impostor loose when everybody has seen a later state of the member.
+    pub(crate) fn masquerade(&mut self) {
+        let Some(plan) = self.masquerade.as_ref().filter(|plan| plan.machine.is_none()) else {
+            return;
+        };
+        if self.everybody_knows_better(plan) {
+            let (victim, early) = (plan.victim, plan.pretence == Pretence::Backup && !plan.again);
+            if !early {
+                return self.unleash();
+            }
+            // With one start more the copy is older than the start before the last, and no twin of the last.
+            let plan = self.masquerade.as_mut().expect("just seen");
+            (plan.again, plan.boot) = (true, plan.boot + 1);
+            self.end(victim, true, 50 * MS);
+            self.after(200 * MS, Happening::Masquerade);
+            return;
+        }
+        if self.now - plan.since < PATIENCE {
+            self.after(200 * MS, Happening::Masquerade);
+        } else {
+            let number = plan.number;
+            self.masquerade = None;
+            self.after(200 * MS, Happening::Fault(number));
+        }
+    }
+
+    fn everybody_knows_better(&self, plan: &Masquerade) -> bool {
+        let config = self.ghost.commits().config();
+        let alone = is_quorum(plan.log.config(), &[plan.victim].into());
+        let member = config.voters.contains(&plan.victim) && config.voters.len() > 1;
+        let knows = |host: &Host| {
+            let seen = self.recorded.get(&(host.id, plan.victim));
+            seen.is_some_and(|seen| plan.pretence == Pretence::Wiped || seen.1 > plan.boot)
+        };
+        let mut others = self.hosts.values().filter(|host| {
+            host.id != plan.victim && config.is_member(host.id) && !host.broken && !host.impostor
+        });
+        !alone && member && self.operator.is_idle() && others.all(knows)
+    }
+
+    /// Replaces a member's disk by an empty one, whoever knows it.
+    pub(crate) fn wipe(&mut self, victim: NodeId) {
+        self.masquerade = Some(Masquerade {
+            number: usize::MAX,
+            pretence: Pretence::Wiped,
+            victim,
+            disk: SimDisk::new(self.rng.fork()),
+            log: GhostLog::default(),
+            boot: 0,
+            since: self.now,
+            again: false,
+            machine: None,
+        });
+        self.unleash();
+    }
+
+    fn unleash(&mut self) {
+        let number = self.impostors + FIRST;
+        self.impostors += 1;
+        let plan = self.masquerade.as_mut().expect("it was planned");
+        let (victim, machine) = (plan.victim, NodeId(number));
+        plan.machine = Some(machine);
+        let (pretence, log) = (plan.pretence, plan.log.clone());
+        let real = &self.hosts[&victim];
+        let host = Host {
+            member: victim,
+            impostor: true,
+            founder: real.founder,
+            told: real.told.clone(),
+            drift: real.drift,
+            ..Host::new(machine, plan.disk.clone())
+        };
+        let founding = if host.founder {
+            self.founding.clone()
+        } else {
+            Config::default()
+        };
+        self.trace.event(
+            self.now,
+            Some(victim),
+            format_args!("has an impostor: {pretence:?}"),
+        );
+        self.add_host(host, founding);
+        self.ghost.alias(machine, victim);
+        if pretence != Pretence::Wiped {
+            self.ghost.put_back(machine, log);
+        }
+        if pretence != Pretence::Duplicate {
+            self.end(victim, true, 3600 * SEC);
+            self.stand_ins.insert(victim, machine);
+        }
+        self.after(0, Happening::Start(machine));
+    }
+
+    /// The impostor is gone with its disk, and the member has its machine back.
+    pub(crate) fn unmask(&mut self) -> Result<(), Failure> {
+        let Some(plan) = self.masquerade.take() else {
+            return Ok(());
+        };
+        let Some(machine) = plan.machine else {
+            return Ok(());
+        };
+        if self.hosts[&machine].process.is_some() {
+            self.end(machine, false, 0);
+        }
+        self.hosts.remove(&machine);
+        self.net.remove(machine);
+        self.ghost.destroyed(machine)?;
+        self.stand_ins.remove(&plan.victim);
+        self.after(MS, Happening::Start(plan.victim));
+        Ok(())
+    }
+
+    /// Somebody of another cluster connects to one of ours.
+    pub(crate) fn greet_from_elsewhere(&mut self, number: usize) -> Result<(), Failure> {
+        let running = self.running();
+        let (from, to) = (self.rng.pick(&running), self.rng.pick(&running));
+        let disk = SimDisk::new(Rng::new(1));
+        let identity = Identity::begin(&*disk.mount(), CLUSTER + 1, self.rng.word());
+        let identity = identity.map_err(|error| Failure::Crash(error.to_string()))?;
+        let member = self.hosts[&to].member;
+        let hello = identity.greeting(
+            from,
+            member,
+            self.hosts[&to].features,
+            self.params.lease_timeout(),
+        );
+        match self.judge_greeting(from, to, hello)? {
+            Some(Err(Refusal::WrongCluster { .. })) => self.coverage.hit(Kind::OtherCluster),
+            None => self.after(100 * MS, Happening::Fault(number)),
+            Some(other) => {
+                let what = format!("identity: n{to} says {other:?} to a node of another cluster");
+                return Err(Failure::Correctness(what));
+            }
+        }
+        Ok(())
+    }
+
+    /// Bits flip at rest on the disk of a node that is down; only if the cluster can do without that disk.
+    pub(crate) fn rot(&mut self, number: usize, victim: NodeId, flips: u64) {
+        let config = self.ghost.commits().config();
+        let voters = config.voters.len();
+        let up = |id: &&NodeId| self.hosts.get(id).is_some_and(|host| host.process.is_some());
+        let spared = config.voters.iter().filter(up).count() == voters
+            && voters > 2
+            && config.voters.contains(&victim)
+            && !config.is_joint()
+            && self.hosts.values().all(|host| !host.rotten)
+            && self.operator.is_idle()
+            && self.masquerade.is_none();
+        if !spared || self.ghost.last(victim).index == Index::ZERO {
+            self.after(300 * MS, Happening::Fault(number));
+            return;
+        }
+        self.end(victim, true, 200 * MS);
+        let host = self.host(victim);
+        host.rotten = true;
+        host.rotted_by = Some(number);
+        for _ in 0..flips {
+            host.disk.rot("wal-");
+        }
+    }
+
+    /// A member whose disk was found damaged.
+    pub(crate) fn broken_member(&self) -> Option<NodeId> {
+        let config = self.ghost.commits().config();
+        let mut broken = self.hosts.values().filter(|host| host.broken);
+        broken.find(|host| config.is_member(host.id)).map(|host| host.id)
+    }
+
+    /// Asks for a damaged member to be replaced by a new one.
+    pub(crate) fn replace_broken(&mut self, broken: NodeId) {
+        let running = self.running();
+        if running.is_empty() || !self.operator.is_idle() {
+            return;
+        }
+        let at = self.leader().unwrap_or(running[0]);
+        let changes = vec![Change::Remove(broken), self.operator.add_by_itself()];
+        self.reconfigure(at, changes, false);
+    }
+}
