@@ -16,7 +16,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "quorate",
         &["quorate-base", "quorate-raft", "quorate-wal", "quorate-node"],
     ),
-    ("quorate-conformance", &["quorate-base", "quorate-wal"]),
+    ("quorate-conformance", &["quorate-base", "quorate-wal", "quorate"]),
     (
         "quorate-server",
         &["quorate-base", "quorate", "quorate-kv", "quorate-proto"],

@@ -1,11 +1,12 @@
-//! Does it keep what the traits promise? Checks to be run against a [`Disk`](quorate_base::Disk) or a
-//! [`StateMachine`](quorate_base::StateMachine) of one's own, crashes at every operation and torn writes included.
+//! Does it keep what the traits promise? Checks to be run against a [`Disk`](quorate_base::Disk), a
+//! [`Transport`](quorate::Transport) or a [`StateMachine`](quorate_base::StateMachine) of one's own, crashes at every operation and torn writes included.
 //!
 //! | what is checked | how |
 //! | --- | --- |
 //! | a disk does what its methods say | [`disk::contract`] |
 //! | what was synced survives, what was not is torn at sectors at the most | [`power::survival`] |
 //! | Quorate's log on that disk loses nothing acknowledged | [`log::survival`] |
+//! | a transport carries bytes as members need it | [`transport::contract`] |
 //! | a state machine is deterministic, its snapshots and durable index are honest, crashes included | [`machine::Checks`] |
 //!
 //! Where power is to fail, something must be able to cut it: a [`Medium`]. A disk that is built over another disk (one that encrypts,
@@ -32,6 +33,7 @@ mod medium;
 mod memory;
 pub mod power;
 mod random;
+pub mod transport;
 
 use thiserror::Error;
 

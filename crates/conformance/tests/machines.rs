@@ -6,7 +6,7 @@ use quorate_base::Index;
 use quorate_conformance::Effort;
 use quorate_conformance::machine::Checks;
 use quorate_kv::{Command, Compare, CompareOp, CompareTarget, DeleteRangeRequest, Kv, Options, PutRequest};
-use quorate_kv::{RequestOp, TxnRequest};
+use quorate_kv::{RequestOp, TxnRequest, level};
 
 /// Remembers every command; answers how many there were.
 #[derive(Default)]

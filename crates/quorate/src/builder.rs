@@ -14,6 +14,7 @@ use crate::handle::Handle;
 use crate::join::Joined;
 use crate::membership::Member;
 use crate::start::{Resources, Running, start_with};
+use crate::transport::Transport;
 
 /// A node to be started.
 ///
@@ -72,6 +73,12 @@ impl Builder {
     /// Listens for peers on a socket that is already bound.
     pub fn listener(mut self, listener: TcpListener) -> Builder {
         self.resources.listeners.push(listener);
+        self
+    }
+
+    /// Connects to the other members by this in place of TCP; whatever listens is its own affair.
+    pub fn transport(mut self, transport: Arc<dyn Transport>) -> Builder {
+        self.config.transport = Some(transport);
         self
     }
 

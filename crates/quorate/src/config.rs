@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use quorate_base::NodeId;
@@ -10,6 +11,7 @@ use quorate_node::handshake::FEATURE_LEVEL;
 use quorate_raft::Priority;
 
 use crate::membership::Member;
+use crate::transport::Transport;
 
 /// How to start a node. Made by [`Config::new`], then adjusted field by field.
 #[derive(Clone, Debug)]
@@ -27,6 +29,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where to listen for peers. May be empty for a cluster of one.
     pub listen_peers: Vec<SocketAddr>,
+    /// What makes and takes the connections between members, in place of TCP. It listens by itself: the addresses above are not used then.
+    pub transport: Option<Arc<dyn Transport>>,
     /// How often a leader is heard of.
     pub heartbeat: Duration,
     /// How long without a leader until a follower campaigns; drawn anew from this to twice this. At least five heartbeats.
@@ -76,6 +80,7 @@ impl Config {
                 .collect(),
             data_dir: data_dir.into(),
             listen_peers: Vec::new(),
+            transport: None,
             heartbeat: Duration::from_millis(100),
             election: Duration::from_secs(1),
             max_proposal: 3 << 19,

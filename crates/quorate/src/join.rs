@@ -3,6 +3,8 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Duration;
 
 use quorate_base::NodeId;
 use quorate_node::handshake::{FEATURE_LEVEL, Welcome};
@@ -11,6 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::membership::{Member, Membership};
 use crate::peer::inquire::inquire;
+use crate::transport::{TcpTransport, Transport};
 
 /// What a new member has to know of the cluster; [`Config`](crate::Config) takes it as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,11 +78,26 @@ fn ids(ids: &[NodeId]) -> String {
 /// # Errors
 /// If nobody answers, or nobody who answers knows this node as a member that may start with nothing.
 pub async fn join(addresses: &[String], own: &[String]) -> Result<Joined, JoinError> {
+    // One question is not worth noticing for a long time that nobody is there.
+    let plain =
+        TcpTransport::new(Vec::new(), Duration::from_secs(3)).expect("without listeners nothing can fail");
+    join_over(Arc::new(plain), addresses, own).await
+}
+
+/// [`join`] over a transport of one's own.
+///
+/// # Errors
+/// As [`join`].
+pub async fn join_over(
+    transport: Arc<dyn Transport>,
+    addresses: &[String],
+    own: &[String],
+) -> Result<Joined, JoinError> {
     let mut asking = JoinSet::new();
     for address in addresses.iter().filter(|address| !is_among(address, own)) {
-        let (address, own) = (address.clone(), own.to_vec());
+        let (transport, address, own) = (transport.clone(), address.clone(), own.to_vec());
         asking.spawn(async move {
-            let answer = inquire(&address, FEATURE_LEVEL, own).await;
+            let answer = inquire(&*transport, &address, FEATURE_LEVEL, own).await;
             (address, answer)
         });
     }

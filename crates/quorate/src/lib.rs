@@ -47,6 +47,7 @@
 //! | --- | --- |
 //! | a state in memory, made durable | [`State`], [`Checkpointed`] |
 //! | a state machine with storage of its own | [`StateMachine`], [`Disk`] |
+//! | connections of its own | [`Transport`] |
 //! | starting a node | [`Builder`], or [`Config`] and [`start`]; [`join`] a running cluster |
 //! | proposing, reading, handing leadership over, stopping | [`Handle`] |
 //! | errors that tell "not done" from "unknown" | [`ProposeError`], [`ChangeError`] |
@@ -86,6 +87,7 @@ mod start;
 mod status;
 #[cfg(test)]
 mod testing;
+mod transport;
 mod work;
 
 pub use builder::Builder;
@@ -96,7 +98,7 @@ pub use error::{
     AskError, ChangeError, ChangeRefusal, Fatal, ProposeError, ReadError, Reason, StartError, TransferError,
 };
 pub use handle::Handle;
-pub use join::{JoinError, Joined, join};
+pub use join::{JoinError, Joined, join, join_over};
 pub use membership::{Member, MemberChange, Membership};
 pub use metrics::{BUCKETS, Counter, Gauge, Histogram, HistogramReading, Metrics, PeerMetrics};
 pub use peer::asks::Ask;
@@ -107,6 +109,7 @@ pub use session::{
 };
 pub use start::{Owner, Resources, Running, owner, start, start_with};
 pub use status::{PeerStatus, Role, Space, Status};
+pub use transport::{Accepted, Connecting, Stream, TcpTransport, Transport};
 
 /// The code in the guides is compiled, and run where it can be.
 #[cfg(doctest)]

@@ -29,9 +29,10 @@ use crate::log_thread::LogThread;
 use crate::membership::Membership;
 use crate::opened::{Opened, open_state};
 use crate::peer::asks::Asks;
-use crate::peer::{Links, Network, Registry, Setup, max_frame};
+use crate::peer::{Links, Network, Registry, Setup, dead_after, max_frame};
 use crate::refused;
 use crate::status::Status;
+use crate::transport::{TcpTransport, Transport};
 use crate::work::{Reports, panic_text};
 
 /// Resolves when the node has ended, for whatever reason, and its data directory is free again: `Ok` after
@@ -87,9 +88,9 @@ pub async fn start_with<S: StateMachine>(
         Some(disk) => (disk, None),
         None => open_directory(&config.data_dir)?,
     };
-    let listeners = match resources.listeners {
-        given if !given.is_empty() => given,
-        _ => bind(&config)?,
+    let transport = match &config.transport {
+        Some(transport) => transport.clone(),
+        None => listen(&config, resources.listeners)?,
     };
     let mut config = config;
     let opened = open_state(&mut config, &disk, open)?;
@@ -101,7 +102,7 @@ pub async fn start_with<S: StateMachine>(
         first,
         threads,
         registry,
-    } = assemble(config, opened, disk, &lock, listeners, shared.clone(), links)?;
+    } = assemble(config, opened, disk, &lock, transport, shared.clone(), links)?;
     let driver = tokio::spawn(driver.run(first));
     let (sender, ended) = oneshot::channel();
     let ending = Ending(shared.clone());
@@ -176,7 +177,7 @@ fn assemble<S: StateMachine>(
     opened: Opened<S>,
     disk: Arc<dyn Disk>,
     lock: &Option<Arc<DirLock>>,
-    listeners: Vec<TcpListener>,
+    transport: Arc<dyn Transport>,
     shared: Arc<Shared<S>>,
     links: Links,
 ) -> Result<Assembled<S>, StartError> {
@@ -193,10 +194,10 @@ fn assemble<S: StateMachine>(
         asks: shared.asks.clone(),
         metrics: shared.metrics.clone(),
         reports: reports.clone(),
-        election: config.election,
+        transport,
         max_frame: max_frame(&config),
     };
-    let (network, frames) = Network::start(setup, listeners).map_err(StartError::io("listen for peers"))?;
+    let (network, frames) = Network::start(setup);
     let spawned = |what| StartError::io(format!("start the {what} thread"));
     let (log, log_gone) = LogThread::spawn(
         opened.wal,
@@ -271,11 +272,17 @@ pub(crate) fn open_directory(dir: &Path) -> Result<Directory, StartError> {
     Ok((Arc::new(disk), Some(Arc::new(lock))))
 }
 
-fn bind(config: &Config) -> Result<Vec<TcpListener>, StartError> {
+/// TCP, on these listeners or else on those that the configuration names.
+fn listen(config: &Config, mut listeners: Vec<TcpListener>) -> Result<Arc<dyn Transport>, StartError> {
     let bind = |address: &SocketAddr| {
         TcpListener::bind(address).map_err(StartError::io(format!("listen for peers on {address}")))
     };
-    config.listen_peers.iter().map(bind).collect()
+    if listeners.is_empty() {
+        listeners = config.listen_peers.iter().map(bind).collect::<Result<_, _>>()?;
+    }
+    let transport =
+        TcpTransport::new(listeners, dead_after(config)).map_err(StartError::io("listen for peers"))?;
+    Ok(Arc::new(transport))
 }
 
 fn share<S: StateMachine>(config: &Config, opened: &Opened<S>) -> (Arc<Shared<S>>, Links) {

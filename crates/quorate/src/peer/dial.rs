@@ -8,7 +8,6 @@ use quorate_base::NodeId;
 use quorate_node::event::Event;
 use quorate_node::handshake::{Answer, Hello, Verdict};
 use tokio::io::AsyncReadExt;
-use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
@@ -16,9 +15,10 @@ use super::frame::WriteBuffer;
 use super::inquire::exchange;
 use super::links::{Dialing, Turn};
 use super::outbox::{Item, Outbox};
-use super::{Jitter, Lane, tune};
+use super::{Jitter, Lane};
 use crate::error::Fatal;
 use crate::metrics::PeerMetrics;
+use crate::transport::Stream;
 use crate::work::Report;
 
 /// How long a connection and its handshake may take.
@@ -50,7 +50,7 @@ pub(crate) struct Dialer {
 
 /// An open connection.
 struct Connection {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     address: String,
     /// The version of the protocol that both sides speak.
     protocol: u32,
@@ -228,10 +228,8 @@ impl Dialer {
 
     async fn greet(&self, address: &str, hello: &Hello) -> Result<Connection, Failed> {
         let greeting = async {
-            let mut stream = TcpStream::connect(address)
-                .await
-                .map_err(|error| error.to_string())?;
-            tune(&stream, self.shared.dead_after).map_err(|error| error.to_string())?;
+            let connecting = self.shared.transport.connect(address);
+            let mut stream = connecting.await.map_err(|error| error.to_string())?;
             let answer = exchange(&mut stream, hello).await?;
             Ok((stream, answer))
         };
@@ -257,8 +255,8 @@ impl Dialer {
     }
 
     /// Writes what comes until the connection ends, and answers why it did. A bulk connection ends for want of work, too.
-    async fn carry(&self, mut connection: Connection, first: Option<Vec<Item>>) -> String {
-        let (mut reading, mut writing) = connection.stream.split();
+    async fn carry(&self, connection: Connection, first: Option<Vec<Item>>) -> String {
+        let (mut reading, mut writing) = tokio::io::split(connection.stream);
         let mut unexpected = [0; 1];
         let bulk = first.is_some();
         let write = async {

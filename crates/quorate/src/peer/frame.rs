@@ -127,6 +127,7 @@ impl WriteBuffer {
             total += written as u64;
             self.advance(written);
         }
+        stream.flush().await?;
         Ok(total)
     }
 

@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use quorate_base::{Index, NodeId, Term};
 use quorate_node::handshake::{Hello, Local, Papers, Refusal, Welcome, protocol_of};
@@ -21,6 +20,7 @@ use super::outbox::{Item, Outbox};
 use super::registry::Registry;
 use super::{Jitter, Lane};
 use crate::metrics::Metrics;
+use crate::transport::Transport;
 use crate::work::Reports;
 
 /// Guests at the same time.
@@ -66,7 +66,7 @@ pub(crate) struct Dialing {
     pub metrics: Arc<Metrics>,
     pub reports: Reports,
     pub registry: Arc<Registry>,
-    pub dead_after: Duration,
+    pub transport: Arc<dyn Transport>,
 }
 
 /// See the module. Clones share the same queues.

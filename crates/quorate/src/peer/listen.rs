@@ -2,7 +2,6 @@
 //! peer port costs one short task for a few seconds at most, and nothing is lost by it.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -13,17 +12,17 @@ use quorate_node::handshake::{Answer, Hello, Refusal, Verdict};
 use quorate_node::message::PeerMessage;
 use quorate_node::roster::durable_term;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
+use super::Lane;
 use super::asks::Asks;
 use super::frame::{Arrived, ReadBuffer};
 use super::links::{Links, Myself};
 use super::registry::Registry;
-use super::{Lane, tune};
 use crate::metrics::Metrics;
+use crate::transport::{Accepted, Stream, Transport};
 use crate::work::{Report, Reports};
 
 /// How long a greeting may take.
@@ -54,11 +53,10 @@ pub(crate) struct Porter {
     pub asks: Arc<Asks>,
     pub metrics: Arc<Metrics>,
     pub reports: Reports,
-    pub dead_after: Duration,
     pub strangers: Arc<Semaphore>,
     /// The connection that counts, for each member and lane: a newer one ends the older.
     pub current: Mutex<BTreeMap<(NodeId, Lane), Current>>,
-    pub complaints: Mutex<BTreeMap<(IpAddr, String), Instant>>,
+    pub complaints: Mutex<BTreeMap<(String, String), Instant>>,
 }
 
 /// A connection, and in which start of its dialler it was made.
@@ -73,21 +71,21 @@ impl Porter {
     }
 
     /// Accepts for ever. Dropping the future ends all that was accepted.
-    pub(crate) async fn listen(self: Arc<Self>, listener: TcpListener) {
+    pub(crate) async fn listen(self: Arc<Self>, transport: Arc<dyn Transport>) {
         let mut guests = JoinSet::new();
         loop {
-            match listener.accept().await {
-                Ok((stream, address)) => match self.strangers.clone().try_acquire_owned() {
+            match transport.accept().await {
+                Ok(Accepted { stream, from }) => match self.strangers.clone().try_acquire_owned() {
                     Ok(permit) => {
                         let porter = self.clone();
                         let (own, handle) = tokio::sync::oneshot::channel();
                         let guest = guests.spawn(async move {
                             let Ok(handle) = handle.await else { return };
-                            porter.receive(stream, address, permit, handle).await;
+                            porter.receive(stream, &from, permit, handle).await;
                         });
                         let _ = own.send(guest);
                     }
-                    Err(_) => self.complain(address, "too many connections that do not greet"),
+                    Err(_) => self.complain(&from, "too many connections that do not greet"),
                 },
                 // Out of file descriptors, most likely: give others time to close theirs.
                 Err(error) => {
@@ -101,8 +99,8 @@ impl Porter {
 
     async fn receive(
         &self,
-        mut stream: TcpStream,
-        address: SocketAddr,
+        mut stream: Box<dyn Stream>,
+        address: &str,
         permit: tokio::sync::OwnedSemaphorePermit,
         own: AbortHandle,
     ) {
@@ -165,9 +163,8 @@ impl Porter {
     }
 
     /// Exchanges greetings; an error is the reason for the refusal, which the other side has heard. `None`: it only had a question.
-    async fn greet(&self, stream: &mut TcpStream) -> Result<Option<(NodeId, Lane, u64)>, String> {
+    async fn greet(&self, stream: &mut Box<dyn Stream>) -> Result<Option<(NodeId, Lane, u64)>, String> {
         let gone = |_| "it hung up during the greeting".to_owned();
-        tune(stream, self.dead_after).map_err(gone)?;
         let mut bytes = Vec::new();
         let hello = loop {
             let needs = match Hello::needs(&bytes) {
@@ -185,7 +182,12 @@ impl Porter {
             Err(refusal) => Err(*refusal),
         };
         let answer = answered.as_ref().map_or_else(Answer::from, Clone::clone);
-        let written = stream.write_all(&answer.encode()).await;
+        let answer = answer.encode();
+        let written = async {
+            stream.write_all(&answer).await?;
+            stream.flush().await
+        };
+        let written = written.await;
         match (hello, answered) {
             (_, Err(refusal)) => {
                 if refusal.verdict() == Verdict::Final {
@@ -214,7 +216,7 @@ impl Porter {
     }
 
     /// Reads until the connection ends; an error is worth a complaint.
-    async fn read_frames(&self, stream: &mut TcpStream, from: NodeId) -> Result<(), String> {
+    async fn read_frames(&self, stream: &mut Box<dyn Stream>, from: NodeId) -> Result<(), String> {
         let mut buffer = ReadBuffer::new(self.max_frame);
         let metrics = self.metrics.peer(from);
         loop {
@@ -240,14 +242,14 @@ impl Porter {
     }
 
     /// One line for each address and reason, and not again for a while.
-    fn complain(&self, address: SocketAddr, why: &str) {
+    fn complain(&self, address: &str, why: &str) {
         self.metrics.peer_refused.add(1);
         let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
         complaints.retain(|_, said| said.elapsed() < COMPLAINT_EVERY);
         if complaints.len() >= MAX_COMPLAINTS {
             return;
         }
-        let key = (address.ip(), why.to_owned());
+        let key = (address.to_owned(), why.to_owned());
         if let std::collections::btree_map::Entry::Vacant(new) = complaints.entry(key) {
             new.insert(Instant::now());
             tracing::warn!(%address, %why, "a connection on the peer port was refused");

@@ -3,17 +3,15 @@
 //! To every other member this one keeps two connections that it dials and writes on: *control*, always, and *bulk* for
 //! snapshots, so that a long transfer never holds up a heartbeat. What the other side has to say comes on its own two.
 
-use std::io;
-use std::net::TcpListener;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::Config;
 use crate::metrics::Metrics;
+use crate::transport::Transport;
 use crate::work::Reports;
 
 pub(crate) mod asks;
@@ -76,7 +74,7 @@ impl Drop for Network {
     }
 }
 
-/// What a network needs besides its sockets.
+/// What a network needs.
 pub(crate) struct Setup {
     pub myself: Arc<Myself>,
     pub links: Links,
@@ -84,21 +82,17 @@ pub(crate) struct Setup {
     pub asks: Arc<Asks>,
     pub metrics: Arc<Metrics>,
     pub reports: Reports,
-    /// The minimum election timeout.
-    pub election: Duration,
+    /// Makes and takes the connections.
+    pub transport: Arc<dyn Transport>,
     /// The longest frame to take.
     pub max_frame: usize,
 }
 
 impl Network {
     /// Listens and dials. Frames come out of the receiver, everything else by `reports`.
-    pub(crate) fn start(
-        setup: Setup,
-        listeners: Vec<TcpListener>,
-    ) -> io::Result<(Network, mpsc::Receiver<Inbound>)> {
+    pub(crate) fn start(setup: Setup) -> (Network, mpsc::Receiver<Inbound>) {
         let (frames, inbound) = mpsc::channel(MAX_INBOUND);
         let mut tasks = JoinSet::new();
-        let dead_after = (setup.election * 3).max(Duration::from_secs(3));
         let porter = Arc::new(Porter {
             myself: setup.myself.clone(),
             links: setup.links.clone(),
@@ -108,19 +102,11 @@ impl Network {
             asks: setup.asks.clone(),
             metrics: setup.metrics.clone(),
             reports: setup.reports.clone(),
-            dead_after,
             strangers: Porter::strangers(),
             current: Mutex::default(),
             complaints: Mutex::default(),
         });
-        for listener in listeners {
-            listener.set_nonblocking(true)?;
-            tasks.spawn(
-                porter
-                    .clone()
-                    .listen(tokio::net::TcpListener::from_std(listener)?),
-            );
-        }
+        tasks.spawn(porter.clone().listen(setup.transport.clone()));
         tasks.spawn(setup.registry.clone().keep());
         let links = setup.links;
         links.begin(Dialing {
@@ -129,40 +115,25 @@ impl Network {
             metrics: setup.metrics,
             reports: setup.reports,
             registry: setup.registry,
-            dead_after,
+            transport: setup.transport,
         });
-        Ok((
-            Network {
-                _tasks: tasks,
-                porter,
-                links,
-            },
-            inbound,
-        ))
+        let network = Network {
+            _tasks: tasks,
+            porter,
+            links,
+        };
+        (network, inbound)
     }
+}
+
+/// A connection is given up when the other machine has not answered for so long.
+pub(crate) fn dead_after(config: &Config) -> Duration {
+    (config.election * 3).max(Duration::from_secs(3))
 }
 
 /// The longest frame taken from a peer: several times what this node would itself send.
 pub(crate) fn max_frame(config: &Config) -> usize {
     2 * config.max_proposal + (8 << 20)
-}
-
-/// Small frames must not wait for company, and a peer whose machine has vanished must be noticed although it says nothing.
-fn tune(stream: &TcpStream, dead_after: Duration) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    rustix::net::sockopt::set_socket_keepalive(stream, true)?;
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::net::sockopt;
-        let millis = u32::try_from(dead_after.as_millis()).unwrap_or(u32::MAX);
-        sockopt::set_tcp_keepidle(stream, dead_after.max(Duration::from_secs(1)))?;
-        sockopt::set_tcp_keepintvl(stream, Duration::from_secs(1))?;
-        sockopt::set_tcp_keepcnt(stream, 3)?;
-        sockopt::set_tcp_user_timeout(stream, millis)?;
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = dead_after;
-    Ok(())
 }
 
 /// Spreads retries so that members do not dial in step. Its quality does not matter.

@@ -6,7 +6,7 @@ use quorate_node::handshake::{Papers, Refusal};
 use quorate_node::message::{PeerMessage, RequestId};
 use quorate_node::roster::Roster;
 use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::super::asks::{AskFrame, AskRoad, AskRoads, Asks};
@@ -17,6 +17,7 @@ use super::*;
 use crate::disk::DirDisk;
 use crate::metrics::Metrics;
 use crate::testing::TempDir;
+use crate::transport::TcpTransport;
 use crate::work::Reports;
 
 struct NoRoads;
@@ -85,7 +86,7 @@ fn bench(address: String) -> Bench {
             metrics: Arc::new(Metrics::default()),
             reports,
             registry: Arc::new(Registry::new(Roster::new(7, me), disk, None)),
-            dead_after: PATIENCE,
+            transport: Arc::new(TcpTransport::new(Vec::new(), PATIENCE).unwrap()),
         }),
     };
     Bench {
