@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use etcd_client::{
     Client, Compare, CompareOp, ConnectOptions, DeleteOptions, EventType, GetOptions, LeaseGrantOptions,
-    LeaseTimeToLiveOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp, WatchOptions,
+    LeaseTimeToLiveOptions, MemberAddOptions, PutOptions, SortOrder, SortTarget, Txn, TxnOp, WatchOptions,
 };
 
 type Result<T = ()> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -84,6 +84,7 @@ async fn main() {
                 watch_lives,
                 leases,
                 status_and_members,
+                members_change,
             ]
         );
     }
@@ -552,5 +553,46 @@ async fn status_and_members(client: &mut Client) -> Result {
     );
     let at = revision(client.put("i/h", "1", None).await?.header())?;
     same!(client.hash_kv(at).await?.hash() != 0, true);
+    Ok(())
+}
+
+async fn members_change(client: &mut Client) -> Result {
+    // A port that nobody uses: the learner is never started.
+    let url = |port| [format!("http://127.0.0.1:{port}")];
+    let learner = || Some(MemberAddOptions::new().with_is_learner());
+    // etcd changes no membership whose members have known each other for less than five seconds.
+    let added = loop {
+        match client.member_add(url(9), learner()).await {
+            Err(etcd_client::Error::GRpcStatus(status)) if status.message().contains("unhealthy cluster") => {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+            answer => break answer?,
+        }
+    };
+    let member = added.member().ok_or("an answer without member")?;
+    let id = member.id();
+    same!((member.name(), member.is_learner()), ("", true));
+    same!(added.member_list().len(), 4);
+    same!(
+        refusal(client.member_promote(id).await)?,
+        "FailedPrecondition: etcdserver: can only promote a learner member which is in sync with leader"
+    );
+    let first = client.member_list().await?;
+    let first = first
+        .members()
+        .iter()
+        .find(|member| member.id() != id)
+        .ok_or("nobody else")?;
+    same!(
+        refusal(client.member_update(id, first.peer_urls()).await)?,
+        "FailedPrecondition: etcdserver: Peer URLs already exists"
+    );
+    client.member_update(first.id(), first.peer_urls()).await?;
+    client.member_remove(id).await?;
+    same!(client.member_list().await?.members().len(), 3);
+    same!(
+        refusal(client.member_remove(id).await)?,
+        "NotFound: etcdserver: member not found"
+    );
     Ok(())
 }
