@@ -191,7 +191,11 @@ async fn every_command_counts_once_while_leaders_come_and_go() {
     let mut stopped_leaders = 0;
     for round in 0..9 {
         // Commands are under way while a member stops: the leader, or the one that the session speaks to.
-        let leader = nodes[round % 3].handle.status().leader;
+        let mut status = nodes[round % 3].handle.subscribe();
+        let leader = within(status.wait_for(|now| now.leader.is_some()))
+            .await
+            .unwrap()
+            .leader;
         let stops = match leader {
             Some(leader) if round % 2 == 0 => leader.0 as usize - 1,
             _ => round % 3,
