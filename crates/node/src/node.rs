@@ -130,9 +130,8 @@ impl Node {
             }
             Event::Transfer(to) => self.raft.step(Input::Transfer(to)),
             Event::Written(id) => {
-                if let Some(id) = self.writes.written(id) {
-                    self.raft.step(Input::Persisted(id));
-                }
+                let id = self.writes.written(id);
+                self.raft.step(Input::Persisted(id));
             }
             Event::LogRead { id, bodies } => self.on_log_read(id, &bodies),
             Event::Applied(index) => self.on_applied(index),

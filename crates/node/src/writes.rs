@@ -20,6 +20,8 @@ pub(crate) struct Writes {
     patience: Nanos,
     /// The last write of which that was said.
     complained: WriteId,
+    /// The core's last write that is known to be durable, by the core's number.
+    core_done: WriteId,
     /// Founds a fresh log with the first write.
     first_mark: Option<Record>,
     /// The newest mark written: truncation never reaches before it.
@@ -44,6 +46,7 @@ impl Writes {
             in_flight: VecDeque::new(),
             patience,
             complained: 0,
+            core_done: 0,
             first_mark,
             marked: log.base().last.index,
             end: log.last_index(),
@@ -124,14 +127,14 @@ impl Writes {
         }
     }
 
-    /// Writes up to `id` are durable. Returns the core's last one among them.
-    pub(crate) fn written(&mut self, id: WriteId) -> Option<WriteId> {
+    /// Writes up to `id` are durable. Returns the core's last one so far, perhaps once more: the core must hear that the disk answers, even if
+    /// what came back was a mark of compaction.
+    pub(crate) fn written(&mut self, id: WriteId) -> WriteId {
         assert!(id <= self.last, "write {id} was never handed out");
-        let mut core = None;
         while let Some(write) = self.in_flight.pop_front_if(|write| write.id <= id) {
-            core = write.core.or(core);
+            self.core_done = write.core.unwrap_or(self.core_done);
         }
-        core
+        self.core_done
     }
 
     /// Whether the oldest write has been out for too long; said once of each.

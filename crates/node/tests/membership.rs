@@ -454,3 +454,22 @@ fn a_leader_whose_disk_hangs_is_replaced_within_two_election_timeouts() {
     ));
     cluster.converge();
 }
+
+/// A mark of compaction is a write that the core knows nothing of; the stall it shows ends all the same.
+#[test]
+fn a_disk_that_hung_over_a_compaction_is_trusted_again() {
+    let mut cluster = Cluster::new(3, |config| config.keep_entries = 8);
+    let leader = cluster.elect();
+    (0..60).for_each(|i| cluster.write(leader, format!("{i}")));
+    cluster.converge();
+    cluster.pass(3_000_000_000);
+    for id in 1..=3 {
+        cluster.host(id).disk_stalled = true;
+        cluster.flush(id);
+    }
+    cluster.pass(700_000_000);
+    (1..=3).for_each(|id| cluster.unstall(id));
+    cluster.pass(PATIENCE);
+    let leader = cluster.leader().expect("somebody leads again");
+    cluster.write(leader, "after");
+}
