@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use quorate_base::Disk;
 
+use crate::backend::is_full;
 use crate::flush::{Flush, Outcome};
 use crate::kv::Options;
 use crate::snapshot::{self, Stream};
@@ -71,7 +72,7 @@ impl Flush {
         let fill = |file: &File| snapshot::receive(file, meta.applied, &mut all);
         match File::create(&*anew.disk, &anew.options, fill) {
             Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+            Err(error) if is_full(&error) => {
                 remove_if_there(&*anew.disk, NEW_FILE)?;
                 return Ok(false);
             }

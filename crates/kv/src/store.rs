@@ -72,8 +72,9 @@ impl File {
         flush::commit(flush::begin(&file.db)?, &flushed)?;
         file.check_space()?;
         drop(file);
-        disk.rename(NEW_FILE, FILE)?;
-        disk.sync_dir()
+        // From here on "no room" is no excuse: which file has the name is not known any more, so nobody may go on with the old one.
+        let placed = disk.rename(NEW_FILE, FILE).and_then(|()| disk.sync_dir());
+        placed.map_err(|error| io::Error::other(format!("putting a new {FILE} in place: {error}")))
     }
 
     /// Whether all that was committed is on the disk, and not waiting in memory for room there.
