@@ -156,9 +156,11 @@ impl Roster {
         news
     }
 
-    /// Forgets members that were removed: they are refused for that.
-    pub fn forget(&mut self, removed: &BTreeSet<NodeId>) {
+    /// Forgets members that were removed: they are refused for that. Answers whether there were any.
+    pub fn forget(&mut self, removed: &BTreeSet<NodeId>) -> bool {
+        let before = self.peers.len();
         self.peers.retain(|id, _| !removed.contains(id));
+        self.peers.len() < before
     }
 
     /// The file's content.

@@ -165,6 +165,7 @@ impl Links {
     /// Begins to dial. Whoever is added later is dialled at once.
     pub(crate) fn begin(&self, dialing: Dialing) {
         let mut state = self.lock();
+        dialing.registry.forget(&state.removed.borrow());
         state.dialing = Some(Arc::new(dialing));
         let State {
             peers,

@@ -106,13 +106,16 @@ impl Porter {
     ) {
         let admitted = timeout(PATIENCE, self.greet(&mut stream)).await;
         drop(permit);
-        let (peer, lane, boot) = match admitted {
+        let (hello, lane) = match admitted {
             Ok(Ok(Some(admitted))) => admitted,
             Ok(Ok(None)) => return,
             Ok(Err(why)) => return self.complain(address, &why),
             Err(_) => return self.complain(address, "no greeting in time"),
         };
-        self.replace(peer, lane, boot, own.clone());
+        let peer = hello.from;
+        self.replace(peer, lane, hello.boot, own.clone());
+        // Now that an older connection's end is not taken for the peer's.
+        self.links.arrived(&hello);
         tokio::select! {
             read = self.read_frames(&mut stream, peer) => {
                 if let Err(why) = read {
@@ -163,7 +166,7 @@ impl Porter {
     }
 
     /// Exchanges greetings; an error is the reason for the refusal, which the other side has heard. `None`: it only had a question.
-    async fn greet(&self, stream: &mut Box<dyn Stream>) -> Result<Option<(NodeId, Lane, u64)>, String> {
+    async fn greet(&self, stream: &mut Box<dyn Stream>) -> Result<Option<(Hello, Lane)>, String> {
         let gone = |_| "it hung up during the greeting".to_owned();
         let mut bytes = Vec::new();
         let hello = loop {
@@ -197,9 +200,8 @@ impl Porter {
             }
             (Ok(hello), Ok(Answer::Accepted)) => {
                 written.map_err(gone)?;
-                self.links.arrived(&hello);
                 let lane = Lane::from_byte(hello.lane).expect("a greeting without a lane is not admitted");
-                Ok(Some((hello.from, lane, hello.boot)))
+                Ok(Some((hello, lane)))
             }
             _ => Ok(None),
         }

@@ -98,7 +98,10 @@ impl Registry {
 
     /// Forgets those who were removed; the file does so with its next change.
     pub(crate) fn forget(&self, removed: &BTreeSet<NodeId>) {
-        self.state().roster.forget(removed);
+        let mut state = self.state();
+        if state.roster.forget(removed) {
+            state.version += 1;
+        }
     }
 
     /// Makes the changes up to this one durable, and all others that there are.
