@@ -52,6 +52,12 @@ pub trait StateMachine: Send + 'static {
         None
     }
 
+    /// With more entries than this applied and not durable, the next [`job`](StateMachine::job) is urgent: the log cannot drop them, and a restart has to apply
+    /// them again.
+    fn hurry_after(&self) -> u64 {
+        100_000
+    }
+
     /// Whether more is held in memory than should be while a [`job`](StateMachine::job) runs: nothing is applied until that job is done, and
     /// so the clients that wait for answers are slowed down to the speed of the disk.
     fn backlog(&self) -> bool {

@@ -167,6 +167,11 @@ impl<S: State> StateMachine for Checkpointed<S> {
         self.advance(at, 0);
     }
 
+    /// Never because many entries wait: a checkpoint costs as much as the whole state, and is made when as much was applied.
+    fn hurry_after(&self) -> u64 {
+        u64::MAX
+    }
+
     fn level(&mut self, level: u32) {
         self.state.level(level);
     }

@@ -15,10 +15,6 @@ use crate::handle::Shared;
 use crate::inbox::{Done, Look};
 use crate::work::{Report, panic_text};
 
-/// With more entries than this applied and not durable, the machine is told that the log waits for it: they are what a restart
-/// has to apply again, and what the log cannot drop.
-const HURRY_AFTER: u64 = 100_000;
-
 enum Waiting<S> {
     Op(MachineOp),
     Look(Look<S>),
@@ -134,7 +130,7 @@ impl<S: StateMachine> Host<S> {
             self.durable = durable;
             events.push(Event::MachineDurable(durable));
         }
-        let urgent = self.urgent || self.applied.0.saturating_sub(durable.0) > HURRY_AFTER;
+        let urgent = self.urgent || self.applied.0.saturating_sub(durable.0) > machine.hurry_after();
         if !self.job_runs
             && let Some(job) = machine.job(urgent)
         {
