@@ -61,6 +61,10 @@ pub enum Kind {
     FullDisk,
     /// A snapshot was installed.
     SnapshotInstall,
+    /// A snapshot transfer went on where a restart of the receiver had left it.
+    SnapshotResumed,
+    /// A node sent several snapshots at once.
+    SeveralSnapshots,
     /// A log was compacted.
     Compaction,
     /// The log was read back from disk.
@@ -115,13 +119,15 @@ pub enum Kind {
     LeaseRead,
     /// The feature level was raised.
     LevelRaised,
+    /// In the end a majority had to go on while the others were still cut off.
+    MajorityOnly,
     /// A request ended without anybody knowing how.
     UnknownOutcome,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 55] = [
+    pub const ALL: [Kind; 58] = [
         Kind::Drop,
         Kind::Delay,
         Kind::Reorder,
@@ -149,6 +155,8 @@ impl Kind {
         Kind::Stall,
         Kind::FullDisk,
         Kind::SnapshotInstall,
+        Kind::SnapshotResumed,
+        Kind::SeveralSnapshots,
         Kind::Compaction,
         Kind::ColdRead,
         Kind::Flush,
@@ -176,6 +184,7 @@ impl Kind {
         Kind::BitRotFound,
         Kind::LeaseRead,
         Kind::LevelRaised,
+        Kind::MajorityOnly,
         Kind::UnknownOutcome,
     ];
 }

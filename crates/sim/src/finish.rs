@@ -1,7 +1,7 @@
 //! The end of a run: everything is healed, and then what must become true has to become true in bounded time. After that the
 //! nodes are compared and the clients' history is judged.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_base::{NodeId, StateMachine};
@@ -9,8 +9,9 @@ use quorate_kv::{Command, PutRequest, RangeRequest};
 use quorate_node::handshake::FEATURE_LEVEL;
 use quorate_raft::{Promote, RoleKind};
 
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, Kind};
 use crate::failure::Failure;
+use crate::ghost::quorum::is_quorum;
 use crate::history::{self, Action, Call, Outcome};
 use crate::host::{Host, Process};
 use crate::model::Change;
@@ -78,6 +79,7 @@ impl World {
         self.unmask()?;
         self.heal();
         self.await_replacements()?;
+        self.await_majority()?;
         self.await_leader()?;
         self.await_answers()?;
         self.last_requests()?;
@@ -218,6 +220,47 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// A minority of the voters is still cut off: the others must come to something without it, as long as no log holds a configuration
+    /// in which they are no quorum.
+    fn await_majority(&mut self) -> Result<(), Failure> {
+        if self.silent {
+            // Whoever directs the run decides who is cut off.
+            return Ok(());
+        }
+        let config = self.ghost.commits().config();
+        let mut inside = config.voters.clone();
+        for _ in 0..(config.voters.len().max(1) - 1) / 2 {
+            let one = self.rng.pick(&inside.iter().copied().collect::<Vec<_>>());
+            inside.remove(&one);
+        }
+        let whole = inside == config.voters;
+        if whole || !self.ghost.all_configs().all(|config| is_quorum(config, &inside)) {
+            return Ok(());
+        }
+        self.coverage.hit(Kind::MajorityOnly);
+        self.trace
+            .event(self.now, None, format_args!("only {inside:?} are together"));
+        self.net
+            .cut(|(from, to)| inside.contains(&from) != inside.contains(&to));
+        let within = inside.clone();
+        self.until(
+            ELECTIONS * self.params.election + 2 * SEC,
+            "leader of a majority",
+            move |world| world.leads_among(&within),
+        )?;
+        self.net.cut(|_| false);
+        Ok(())
+    }
+
+    /// One of these leads, and has committed an entry of its term.
+    fn leads_among(&self, ids: &BTreeSet<NodeId>) -> bool {
+        let rafts = ids
+            .iter()
+            .filter_map(|id| Some(self.hosts.get(id)?.process.as_ref()?.node.raft()));
+        let mut leaders = rafts.filter(|raft| raft.role() == RoleKind::Leader);
+        leaders.any(|raft| raft.log().term_at(raft.commit()) == Some(raft.term()))
     }
 
     fn await_leader(&mut self) -> Result<(), Failure> {

@@ -146,10 +146,12 @@ impl World {
                 }
                 let process = self.process(id).expect("settled");
                 process.views.insert(stream, view);
-                Event::SnapshotOpened {
-                    stream,
-                    at: Some(process.kv.applied()),
+                let several = process.views.len() > 1;
+                let at = Some(process.kv.applied());
+                if several {
+                    self.coverage.hit(Kind::SeveralSnapshots);
                 }
+                Event::SnapshotOpened { stream, at }
             }
             SnapshotOp::Read { stream, max } => {
                 let result = catch(|| Ok(process.read_view(stream, max)));

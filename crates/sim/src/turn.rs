@@ -5,7 +5,7 @@
 use std::mem;
 
 use quorate_base::NodeId;
-use quorate_node::event::{Effects, Event, LogOp};
+use quorate_node::event::{Effects, Event, LogOp, StageOp};
 use quorate_node::stored::{Mark, Origin};
 use quorate_raft::invariants;
 use quorate_wal::{Record, Space};
@@ -111,6 +111,7 @@ impl World {
             }
         }
         process.disk_queue.extend(log.into_iter().map(DiskWork::Log));
+        let resumes = stage.iter().any(|op| matches!(op, StageOp::Resume { .. }));
         process.disk_queue.extend(stage.into_iter().map(DiskWork::Stage));
         process
             .machine_queue
@@ -125,6 +126,9 @@ impl World {
         }
         for (to, message) in send {
             self.transmit(id, to, message);
+        }
+        if resumes {
+            self.coverage.hit(Kind::SnapshotResumed);
         }
         for (token, failure) in answers {
             self.answer(id, token, Outcome::from(failure));

@@ -58,6 +58,13 @@ impl Ghost {
         )
     }
 
+    /// Every configuration that some node acts on, and the last committed one.
+    pub fn all_configs(&self) -> impl Iterator<Item = &Config> {
+        let acted_on = self.members.values().map(|member| member.volatile.config());
+        let known = acted_on.filter(|config| !config.voters.is_empty());
+        known.chain([self.commits.config()])
+    }
+
     /// The configurations that may decide something from now on: the last committed one, and what logs that contain all of C have
     /// after it.
     fn active_configs(&self) -> BTreeSet<&Config> {
