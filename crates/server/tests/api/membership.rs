@@ -6,8 +6,8 @@ use std::time::Duration;
 use quorate_base::NodeId;
 use quorate_proto::etcdserverpb as pb;
 use quorate_server::{Member, Server, ServerConfig};
-use tonic::Code;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use crate::support::{
     Cluster, Kv, Lease, Maintenance, One, Scratch, Watch, channel, free_ports, get, http, members, post, put,
@@ -30,6 +30,32 @@ fn update(id: u64, url: &str) -> pb::MemberUpdateRequest {
 
 fn not_found() -> (Code, String) {
     (Code::NotFound, "etcdserver: member not found".to_owned())
+}
+
+/// Asks until there is an answer that is none of those which only say that leadership moved, or that the machine was slow, just then.
+async fn settled<T>(what: &str, mut call: impl AsyncFnMut() -> Result<T, Status>) -> Result<T, Status> {
+    let asked = async {
+        loop {
+            match call().await {
+                Err(status)
+                    if status.code() == Code::Unavailable || status.message() == "etcdserver: not leader" => {
+                }
+                settled => return settled,
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(120), asked)
+        .await
+        .unwrap_or_else(|_| panic!("{what}: no answer in time"))
+}
+
+/// The members, as a majority knows them.
+async fn listed(channel: &Channel) -> Vec<pb::Member> {
+    let mut cluster = Cluster::new(channel.clone());
+    let request = pb::MemberListRequest { linearizable: true };
+    let answer = settled("list", async || cluster.member_list(request).await).await;
+    answer.expect("listed").into_inner().members
 }
 
 fn precondition(text: &str) -> (Code, String) {
@@ -234,15 +260,22 @@ impl Two {
         let first = quorate_server::start(config).await.expect("the first starts");
         wait_for_leader(&first).await;
         let to_first = channel(first.addresses()[0]).await;
-        let added = Cluster::new(to_first.clone())
-            .member_add(add(&urls[1], as_learner))
-            .await;
-        let id = added
-            .expect("added")
-            .into_inner()
-            .member
-            .expect("the new member")
-            .id;
+        let mut cluster = Cluster::new(to_first.clone());
+        let added = settled("add", async || {
+            cluster.member_add(add(&urls[1], as_learner)).await
+        })
+        .await;
+        match added {
+            Ok(_) => {}
+            // After a timeout it may have been added at the first try.
+            Err(status) => assert_eq!(
+                (status.code(), status.message().to_owned()),
+                precondition("Peer URLs already exists")
+            ),
+        }
+        let known = listed(&to_first).await;
+        let new = known.iter().find(|member| member.peer_ur_ls == [urls[1].clone()]);
+        let id = new.expect("the new member").id;
 
         let address = |port: &u16| format!("127.0.0.1:{port}");
         let joined = quorate::join(&[address(&ports[0])], &[address(&ports[1])])
@@ -315,10 +348,9 @@ impl Two {
 async fn a_learner_serves_what_may_be_stale_and_nothing_else_until_it_is_promoted() {
     let two = Two::start(true).await;
     two.wait_until_listed(true).await;
-    Kv::new(two.channels[0].clone())
-        .put(put("a", "1"))
-        .await
-        .expect("a put");
+    let mut first = Kv::new(two.channels[0].clone());
+    let written = settled("put", async || first.put(put("a", "1")).await).await;
+    written.expect("a put");
     let here = two.channels[1].clone();
     let (mut kv, mut lease) = (Kv::new(here.clone()), Lease::new(here.clone()));
     let (mut maintenance, mut cluster) = (Maintenance::new(here.clone()), Cluster::new(here.clone()));
@@ -369,42 +401,61 @@ async fn a_learner_serves_what_may_be_stale_and_nothing_else_until_it_is_promote
         ..get("a")
     };
     kv.range(stale).await.expect("a stale read");
-    let status = maintenance
-        .status(pb::StatusRequest {})
+    let led = async {
+        loop {
+            let status = maintenance.status(pb::StatusRequest {}).await;
+            let status = status.expect("a status").into_inner();
+            assert!(status.is_learner);
+            if status.leader == 1 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), led)
         .await
-        .expect("a status")
-        .into_inner();
-    assert!(status.is_learner && status.leader == 1);
+        .expect("it knows the leader in time");
     let (code, page) = http(two.second.addresses()[0], "GET", "/readyz", "").await;
     assert!(
         code == 503 && page.contains("[-]non_learner failed: not supported for learner"),
         "{code}: {page}"
     );
-    assert_eq!(
-        refused(
-            Maintenance::new(two.channels[0].clone())
-                .move_leader(pb::MoveLeaderRequest { target_id: two.id })
-                .await
-        ),
-        precondition("bad leader transferee")
-    );
+    let mut leader = Maintenance::new(two.channels[0].clone());
+    let target_id = two.id;
+    let moved = settled("move", async || {
+        leader.move_leader(pb::MoveLeaderRequest { target_id }).await
+    });
+    assert_eq!(refused(moved.await), precondition("bad leader transferee"));
 
+    promote(&two).await;
+    two.wait_until_listed(false).await;
+    let written = settled("put", async || kv.put(put("a", "2")).await).await;
+    written.expect("a voter serves everything");
+}
+
+async fn promote(two: &Two) {
     let mut leader = Cluster::new(two.channels[0].clone());
+    let request = pb::MemberPromoteRequest { id: two.id };
     let promoted = async {
-        // The leader judges whether it has caught up, which takes it a moment.
-        while let Err(status) = leader
-            .member_promote(pb::MemberPromoteRequest { id: two.id })
-            .await
-        {
-            assert!(status.message().ends_with("in sync with leader"), "{status}");
+        let mut in_doubt = false;
+        loop {
+            let Err(status) = leader.member_promote(request).await else {
+                return;
+            };
+            let said = (status.code(), status.message().to_owned());
+            if in_doubt && said == precondition("can only promote a learner member") {
+                return;
+            }
+            in_doubt |= status.code() == Code::Unavailable;
+            // The leader judges whether it has caught up, which takes it a moment.
+            let early = status.message().ends_with("in sync with leader");
+            assert!(early || status.code() == Code::Unavailable, "{status}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), promoted)
+    tokio::time::timeout(Duration::from_secs(120), promoted)
         .await
         .expect("promoted in time");
-    two.wait_until_listed(false).await;
-    kv.put(put("a", "2")).await.expect("a voter serves everything");
 }
 
 #[tokio::test]
@@ -421,15 +472,21 @@ async fn a_member_that_was_added_as_a_voter_votes_by_itself_and_a_removed_leader
 
     // Through the follower, which is then alone.
     let mut cluster = Cluster::new(two.channels[1].clone());
-    let left = cluster
-        .member_remove(pb::MemberRemoveRequest { id: 1 })
-        .await
-        .expect("removed")
-        .into_inner();
-    assert_eq!(
-        left.members.iter().map(|member| member.id).collect::<Vec<_>>(),
-        [two.id]
-    );
+    let mut asked = 0;
+    let removed = settled("remove", async || {
+        asked += 1;
+        cluster.member_remove(pb::MemberRemoveRequest { id: 1 }).await
+    });
+    let left = match removed.await {
+        Ok(left) => left.into_inner().members,
+        Err(status) => {
+            assert!(asked > 1, "{status}");
+            assert_eq!((status.code(), status.message().to_owned()), not_found());
+            listed(&two.channels[1]).await
+        }
+    };
+    let left: Vec<u64> = left.iter().map(|member| member.id).collect();
+    assert_eq!(left, [two.id]);
     let ended = tokio::time::timeout(Duration::from_secs(60), two.first.ended())
         .await
         .expect("ends in time");

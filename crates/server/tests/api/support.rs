@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU16, AtomicU64, Ordering};
 use std::time::Duration;
 
 use quorate_base::NodeId;
@@ -101,20 +101,21 @@ pub fn members(all: &[(u64, u16)]) -> BTreeMap<NodeId, Member> {
     all.iter().map(member).collect()
 }
 
-/// Ports that were free a moment ago.
+/// Ports that nobody listens on, below the range from which outgoing connections take theirs.
 pub fn free_ports(n: usize) -> Vec<u16> {
-    let held: Vec<TcpListener> = (0..n)
-        .map(|_| TcpListener::bind("127.0.0.1:0").expect("a free port"))
-        .collect();
-    held.iter()
-        .map(|l| l.local_addr().expect("bound").port())
-        .collect()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let start = 10_000 + (std::process::id() % 200) as u16 * 100;
+    let tried = (0..10_000).map(|_| start + NEXT.fetch_add(1, Ordering::Relaxed));
+    let free = |port: &u16| *port < 32_000 && TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    let ports: Vec<u16> = tried.filter(free).take(n).collect();
+    assert_eq!(ports.len(), n, "free ports");
+    ports
 }
 
 pub async fn wait_for_leader(server: &Server) {
     let mut status = server.node().subscribe();
     let led = status.wait_for(|now| now.leader.is_some());
-    tokio::time::timeout(Duration::from_secs(20), led)
+    tokio::time::timeout(Duration::from_secs(60), led)
         .await
         .expect("a leader in time")
         .expect("a running node");
