@@ -15,7 +15,9 @@
 //!
 //! Not here: S16 (watch), S17 (leases) and S18 (client sessions) are properties of parts above the node that this simulator does not
 //! run; their crates test them against models.
-//! Nothing here is switched off for a fault: every fault of the simulator is inside the model that the invariants are stated for.
+//! Nothing here is switched off for a fault, but for one thing: S5 no longer counts on a disk that was found damaged, see
+//! [`Ghost::lost`]. All other faults are inside the model that the invariants are stated for; identities that come back with less than they
+//! had are let loose only where the promise holds that nobody lets them in.
 
 pub mod applying;
 pub mod commits;

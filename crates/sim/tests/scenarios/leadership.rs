@@ -107,3 +107,64 @@ fn a_clock_far_outside_the_assumption_makes_stale_reads_that_are_found() {
         assert!(found, "seed {seed}");
     }
 }
+
+/// For one election timeout the others are asked for writes and `leader` for reads; then everything is judged.
+fn race(mut scenario: Scenario, leader: NodeId) -> Result<(), Failure> {
+    let others: Vec<NodeId> = scenario.nodes().into_iter().filter(|id| *id != leader).collect();
+    for _ in 0..50 {
+        for id in others.iter().copied() {
+            if scenario.is_running(id) {
+                scenario.write(id);
+            }
+        }
+        scenario.run(scenario.election() / 50)?;
+        scenario.read(leader);
+    }
+    scenario.finish().map(|_| ())
+}
+
+fn with_leases(nodes: u64, seed: u64) -> Scenario {
+    Scenario::with(nodes, seed, |params| params.leases = true)
+}
+
+#[test]
+fn a_lease_ends_with_the_word_to_the_successor() {
+    for seed in 0..SEEDS {
+        let mut scenario = with_leases(3, seed);
+        let leader = scenario.elect().unwrap();
+        scenario.must_write(leader, scenario.election()).unwrap();
+        scenario.run(2 * scenario.election()).unwrap();
+        let others = scenario.nodes().into_iter().filter(|id| *id != leader);
+        let others: Vec<NodeId> = others.collect();
+        // It speaks and hears nothing, so it does not learn of its successor.
+        scenario.cut(&others.iter().map(|id| (*id, leader)).collect());
+        scenario.transfer(leader, others[0]).unwrap();
+        race(scenario, leader).unwrap();
+    }
+}
+
+#[test]
+fn a_restarted_voter_keeps_the_promise_that_it_has_forgotten() {
+    for seed in 0..12 {
+        let mut scenario = with_leases(3, seed);
+        let leader = scenario.elect().unwrap();
+        scenario.must_write(leader, scenario.election()).unwrap();
+        scenario.run(2 * scenario.election()).unwrap();
+        let others = scenario.nodes().into_iter().filter(|id| *id != leader);
+        let others: Vec<NodeId> = others.collect();
+        let (eager, voter) = (others[0], others[1]);
+        // One has not heard of the leader for long and would like to lead; the other has promised the leader to wait.
+        scenario.cut(&BTreeSet::from([(leader, eager), (eager, leader)]));
+        scenario
+            .run(3 * scenario.election() + seed * scenario.election() / 12)
+            .unwrap();
+        scenario.cut(
+            &others
+                .iter()
+                .flat_map(|id| [(leader, *id), (*id, leader)])
+                .collect(),
+        );
+        scenario.crash(voter, 1);
+        race(scenario, leader).unwrap();
+    }
+}
