@@ -42,7 +42,7 @@ async fn in_memory() -> io::Result<Ends> {
 #[tokio::test]
 async fn tcp_and_memory_carry_what_members_need() {
     let report = contract(tcp, PATIENCE).await.unwrap();
-    assert_eq!(report.checks, 6);
+    assert_eq!(report.checks, 11);
     contract(in_memory, PATIENCE).await.unwrap();
 }
 
@@ -62,6 +62,22 @@ enum Flaw {
     NeverWaits,
     /// A connection that has ended ends the listener.
     GivesUp,
+    /// Reads nothing while a write waits.
+    TakesTurns,
+    /// Takes what is written to a connection that has ended.
+    WritesToNobody,
+    /// Tries for ever to reach an address.
+    NeverDespairs,
+    /// A write that waits keeps those to other connections waiting, too.
+    Entangles,
+    /// Forgets the connection that it was about to hand out when it is given up.
+    Forgets,
+    /// One that is given up while it connects leaves a door locked.
+    LocksTheDoor,
+    /// Serves no more than so many connections.
+    IsSmall,
+    /// Listens when it is gone, too.
+    Outlives,
 }
 
 use Flaw::*;
@@ -72,6 +88,8 @@ struct Broken {
     flaw: Flaw,
     known: String,
     dead: AtomicBool,
+    /// One for each stream; whether one of them waits, or somebody is at the door.
+    shared: Arc<AtomicBool>,
 }
 
 impl Transport for Broken {
@@ -82,8 +100,21 @@ impl Transport for Broken {
             } else {
                 address
             };
-            let inner = self.inner.connect(address).await?;
-            Ok(Box::new(BrokenStream::new(inner, self.flaw)) as Box<dyn Stream>)
+            if self.flaw == LocksTheDoor {
+                if self.shared.swap(true, Ordering::Relaxed) {
+                    return std::future::pending().await;
+                }
+                tokio::task::yield_now().await;
+                self.shared.store(false, Ordering::Relaxed);
+            }
+            if self.flaw == IsSmall && Arc::strong_count(&self.shared) > 50 {
+                return Err(io::ErrorKind::QuotaExceeded.into());
+            }
+            let inner = match self.inner.connect(address).await {
+                Err(_) if self.flaw == NeverDespairs => std::future::pending().await,
+                connected => connected?,
+            };
+            Ok(self.stream(inner))
         })
     }
 
@@ -105,11 +136,33 @@ impl Transport for Broken {
                 return Ok(accepted);
             }
             let Accepted { stream, from } = self.inner.accept().await?;
-            Ok(Accepted {
-                stream: Box::new(BrokenStream::new(stream, self.flaw)),
-                from,
-            })
+            if self.flaw == Forgets {
+                tokio::task::yield_now().await;
+            }
+            let stream = self.stream(stream);
+            Ok(Accepted { stream, from })
         })
+    }
+}
+
+impl Broken {
+    fn stream(&self, inner: Box<dyn Stream>) -> Box<dyn Stream> {
+        Box::new(BrokenStream {
+            inner: Some(inner),
+            flaw: self.flaw,
+            written: 0,
+            held: Vec::new(),
+            waits: false,
+            shared: self.shared.clone(),
+        })
+    }
+}
+
+impl Drop for Broken {
+    fn drop(&mut self) {
+        if self.flaw == Outlives {
+            std::mem::forget(self.inner.clone());
+        }
     }
 }
 
@@ -118,18 +171,12 @@ struct BrokenStream {
     flaw: Flaw,
     written: usize,
     held: Vec<u8>,
+    /// Whether a write waits.
+    waits: bool,
+    shared: Arc<AtomicBool>,
 }
 
 impl BrokenStream {
-    fn new(inner: Box<dyn Stream>, flaw: Flaw) -> BrokenStream {
-        BrokenStream {
-            inner: Some(inner),
-            flaw,
-            written: 0,
-            held: Vec::new(),
-        }
-    }
-
     fn inner(&mut self) -> Pin<&mut Box<dyn Stream>> {
         Pin::new(self.inner.as_mut().expect("until it is dropped"))
     }
@@ -153,6 +200,9 @@ impl AsyncRead for BrokenStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        if self.flaw == TakesTurns && self.waits {
+            return Poll::Pending;
+        }
         self.inner().poll_read(context, buffer)
     }
 }
@@ -182,8 +232,17 @@ impl AsyncWrite for BrokenStream {
                 let _later = self.poll_held(context)?;
                 Poll::Ready(Ok(bytes.len()))
             }
+            Entangles if !self.waits && self.shared.load(Ordering::Relaxed) => Poll::Pending,
             _ => {
-                let written = ready!(self.inner().poll_write(context, bytes))?;
+                let written = self.inner().poll_write(context, bytes);
+                self.waits = written.is_pending();
+                if self.flaw == Entangles {
+                    self.shared.store(self.waits, Ordering::Relaxed);
+                }
+                let written = match ready!(written) {
+                    Err(_) if self.flaw == WritesToNobody => bytes.len(),
+                    written => written?,
+                };
                 self.written += written;
                 Poll::Ready(Ok(written))
             }
@@ -226,6 +285,7 @@ async fn failing(flaw: Flaw) -> String {
                 flaw,
                 known: ends.address.clone(),
                 dead: false.into(),
+                shared: Arc::default(),
             })
         };
         Ok(Ends {
@@ -249,6 +309,14 @@ fn each_check_can_fail() {
         (ReachesEverybody, "connecting to where nobody listens"),
         (NeverWaits, "connections do not wait for each other"),
         (GivesUp, "connections that end at once"),
+        (TakesTurns, "bytes arrive as they were written"),
+        (WritesToNobody, "when one side drops its end, the other cannot"),
+        (NeverDespairs, "connecting to where nobody listens"),
+        (Entangles, "connections do not wait for each other"),
+        (Forgets, "an accept that is given up"),
+        (LocksTheDoor, "a connect that is given up"),
+        (IsSmall, "many connections"),
+        (Outlives, "a transport that is dropped"),
     ];
     // All at once, since most of the time goes by in waiting.
     std::thread::scope(|scope| {

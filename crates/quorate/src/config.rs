@@ -29,7 +29,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where to listen for peers. May be empty for a cluster of one.
     pub listen_peers: Vec<SocketAddr>,
-    /// What makes and takes the connections between members, in place of TCP. It listens by itself: the addresses above are not used then.
+    /// What makes and takes the connections between members, in place of TCP. It listens by itself: no addresses may be named above then.
     pub transport: Option<Arc<dyn Transport>>,
     /// How often a leader is heard of.
     pub heartbeat: Duration,

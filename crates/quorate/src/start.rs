@@ -84,6 +84,10 @@ pub async fn start_with<S: StateMachine>(
     if let Some(problem) = config.problem() {
         return Err(StartError::Config(problem));
     }
+    if config.transport.is_some() && !(config.listen_peers.is_empty() && resources.listeners.is_empty()) {
+        let both = "a transport of one's own listens by itself: leave out addresses and sockets to listen on";
+        return Err(StartError::Config(both.into()));
+    }
     let (disk, lock) = match resources.disk {
         Some(disk) => (disk, None),
         None => open_directory(&config.data_dir)?,

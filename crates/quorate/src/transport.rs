@@ -24,7 +24,7 @@ pub type Connecting<'a, T> = Pin<Box<dyn Future<Output = io::Result<T>> + Send +
 pub struct Accepted {
     /// The connection.
     pub stream: Box<dyn Stream>,
-    /// The host it comes from, for people. Complaints about the same one are not repeated.
+    /// Where it comes from, for people. Complaints about the same place are not repeated, nor about other ports of the same IP address.
     pub from: String,
 }
 
@@ -38,6 +38,10 @@ pub struct Accepted {
 /// - A writer waits when the reader does not read.
 /// - Connections do not wait for each other.
 /// - Where nobody listens, [`connect`](Transport::connect) fails.
+/// - A future of it that is dropped before it is ready loses no connection and keeps nobody out. So a greeting of the transport's own (of TLS,
+///   say) belongs into a task or into the first reads and writes: in [`accept`](Transport::accept), a stranger who says nothing would keep
+///   members waiting.
+/// - Dropped itself, it listens no more.
 ///
 /// The handshake above it recognises members and refuses strangers, but it is no protection against malice: whoever needs that
 /// authenticates in the transport. `quorate-conformance` checks a transport.
@@ -98,7 +102,7 @@ impl Transport for TcpTransport {
             let _ = tune(&stream, self.dead_after);
             Ok(Accepted {
                 stream: Box::new(stream),
-                from: address.ip().to_string(),
+                from: address.to_string(),
             })
         })
     }

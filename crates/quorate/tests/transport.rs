@@ -1,4 +1,5 @@
-//! A cluster without a socket: three members over a network in memory, one of which comes back under its address, and a fourth that joins.
+//! A cluster without a socket: members over a network in memory, one of which comes back under its address, one that joins, and a
+//! leader that is cut off.
 
 mod common;
 
@@ -98,4 +99,57 @@ async fn members_meet_over_a_transport_of_ones_own() {
         within(node.shutdown()).await;
         within(running).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn a_leader_that_is_cut_off_is_replaced_and_catches_up() {
+    let (network, dir) = (MemNetwork::new(), TempDir::new());
+    let mut nodes = Vec::new();
+    for id in 1..=3 {
+        nodes.push(builder(&network, &dir, id, 3).start(Sum::open).await.unwrap());
+    }
+    propose(&nodes[0].0, 5).await;
+    let mut seen = nodes[0].0.subscribe();
+    let known = within(seen.wait_for(|now| now.leader.is_some())).await.unwrap();
+    let old = known.leader.expect("waited for").0;
+    drop(known);
+    let others: Vec<u64> = (1..=3).filter(|id| *id != old).collect();
+    let place = |id: u64| format!("place-{id}");
+    for other in &others {
+        network.cut(&place(old), &place(*other));
+    }
+    let node = |id: u64| &nodes[id as usize - 1].0;
+    let alone = |now: &Status| now.peers.values().all(|peer| !peer.connected);
+    within(node(old).subscribe().wait_for(alone)).await.unwrap();
+    let replaced = |now: &Status| now.leader.is_some_and(|leader| leader.0 != old);
+    within(node(others[0]).subscribe().wait_for(replaced))
+        .await
+        .unwrap();
+    let without = propose(node(others[0]), 7).await;
+    let there = within(node(old).local(|machine| machine.sum)).await.unwrap();
+    assert!(there < without, "{there} where nothing arrives");
+
+    for other in &others {
+        network.mend(&place(old), &place(*other));
+    }
+    assert!(read(node(old)).await >= without);
+    let connected = |now: &Status| now.peers.values().all(|peer| peer.connected);
+    within(node(old).subscribe().wait_for(connected)).await.unwrap();
+    for (node, running) in nodes {
+        within(node.shutdown()).await;
+        within(running).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn whoever_brings_a_transport_names_no_addresses_to_listen_on() {
+    let (network, dir) = (MemNetwork::new(), TempDir::new());
+    let both = builder(&network, &dir, 1, 1).listen("127.0.0.1:0".parse().unwrap());
+    let refused = both.start(Sum::open).await.err().map(|error| error.to_string());
+    assert!(
+        refused
+            .as_ref()
+            .is_some_and(|why| why.contains("listens by itself")),
+        "{refused:?}"
+    );
 }

@@ -2,6 +2,7 @@
 //! peer port costs one short task for a few seconds at most, and nothing is lost by it.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -251,7 +252,10 @@ impl Porter {
         if complaints.len() >= MAX_COMPLAINTS {
             return;
         }
-        let key = (address.to_owned(), why.to_owned());
+        let host = address
+            .parse()
+            .map_or_else(|_| address.to_owned(), |known: SocketAddr| known.ip().to_string());
+        let key = (host, why.to_owned());
         if let std::collections::btree_map::Entry::Vacant(new) = complaints.entry(key) {
             new.insert(Instant::now());
             tracing::warn!(%address, %why, "a connection on the peer port was refused");
