@@ -65,10 +65,8 @@ fn learner(id: u64, promote: Promote, address: &str) -> MemberChange {
 async fn admit(cluster: &mut Cluster, at: u64, id: u64, promote: Promote) -> Config {
     let address = cluster.prepare_member(id);
     let added = vec![learner(id, promote, &address)];
-    let membership = within(cluster.handle(at).change_membership(added, false))
-        .await
-        .unwrap();
-    assert_eq!(membership.learners.get(&NodeId(id)), Some(&promote));
+    let waits = |now: &Membership| now.learners.get(&NodeId(id)) == Some(&promote);
+    change_when_ready(cluster, at, added, false, waits).await;
     let others: Vec<String> = cluster.addresses.values().cloned().collect();
     let joined = within(join(&others, &[address])).await.unwrap();
     assert_eq!((joined.cluster, joined.id), (CLUSTER, NodeId(id)));
@@ -82,40 +80,11 @@ async fn admit(cluster: &mut Cluster, at: u64, id: u64, promote: Promote) -> Con
 /// Waits until this member knows a membership like this.
 async fn settled(cluster: &Cluster, id: u64, voters: &[u64]) -> Arc<Membership> {
     let mut status = cluster.handle(id).subscribe();
-    let settled = |now: &Status| {
-        let membership = &now.membership;
-        !membership.is_joint() && membership.voters.iter().map(|id| id.0).eq(voters.iter().copied())
-    };
-    let now = within(status.wait_for(settled)).await.unwrap();
+    let voting = voting(voters);
+    let now = within(status.wait_for(|now| voting(&now.membership)))
+        .await
+        .unwrap();
     now.membership.clone()
-}
-
-/// Asks for a change until the learners in it have caught up and the leader has heard of everyone (one that was only just elected has not), and
-/// again if its leader was gone before the answer was here.
-async fn change_when_ready(
-    cluster: &Cluster,
-    at: u64,
-    changes: Vec<MemberChange>,
-    voters: &[u64],
-) -> Arc<Membership> {
-    use ChangeRefusal::{NotCaughtUp, NotLearner, NotMember, WouldLoseQuorum};
-    let mut asked_again = false;
-    within(async {
-        loop {
-            match cluster.handle(at).change_membership(changes.clone(), false).await {
-                Ok(membership) => {
-                    assert!(membership.voters.iter().map(|id| id.0).eq(voters.iter().copied()));
-                    break;
-                }
-                Err(ChangeError::NotDone(NotCaughtUp(_) | WouldLoseQuorum)) => breathe().await,
-                Err(ChangeError::NotDone(NotLearner(_) | NotMember(_))) if asked_again => break,
-                Err(ChangeError::Unknown(_)) => asked_again = true,
-                Err(error) => panic!("{error}"),
-            }
-        }
-    })
-    .await;
-    settled(cluster, at, voters).await
 }
 
 /// Waits for the end of a member that was removed.
@@ -148,38 +117,34 @@ async fn an_added_member_catches_up_under_load_and_votes_by_itself() {
     };
     cluster.start_with(4, stale, None).await;
     settled(&cluster, 4, &[1, 2, 3, 4]).await;
-    let before = sum(cluster.handle(1)).await.unwrap();
+    let before = sum_at(cluster.handle(1)).await;
     // Now three of four are needed, so its voice counts.
     let gone = cluster.leader().await % 3 + 1;
     cluster.kill(gone);
-    assert_eq!(within(cluster.handle(4).propose(add(5))).await, Ok(before + 5));
+    reach(cluster.handle(4), add(5), before + 5).await;
     cluster.stop_all().await;
 }
 
 #[tokio::test]
 async fn a_learner_votes_when_it_is_asked_to_and_has_caught_up() {
     let mut cluster = Cluster::start(3).await;
-    assert_eq!(within(cluster.handle(1).propose(add(3))).await, Ok(3));
+    reach(cluster.handle(1), add(3), 3).await;
     let config = admit(&mut cluster, 1, 4, Promote::Never).await;
     let promote = vec![MemberChange::Promote(NodeId(4))];
-    let early = within(cluster.handle(2).change_membership(promote.clone(), false)).await;
+    // It does not even run.
     let behind = ChangeRefusal::NotCaughtUp(NodeId(4));
-    assert_eq!(early, Err(ChangeError::NotDone(behind)), "it does not even run");
+    refused(cluster.handle(2), promote.clone(), behind).await;
 
     cluster.start_with(4, config, None).await;
-    assert_eq!(sum(cluster.handle(4)).await, Ok(3));
+    assert_eq!(sum_at(cluster.handle(4)).await, 3);
     assert!(!cluster.handle(4).status().membership.is_voter(NodeId(4)));
-    let to_learner = within(cluster.handle(cluster.leader().await).transfer(Some(NodeId(4)))).await;
+    let to_learner = transfer_from_leader(&cluster, 4).await;
     assert_eq!(to_learner, Err(TransferError::NotMember), "only voters lead");
-    let membership = change_when_ready(&cluster, 2, promote.clone(), &[1, 2, 3, 4]).await;
+    let membership = change_when_ready(&cluster, 2, promote.clone(), false, voting(&[1, 2, 3, 4])).await;
     assert!(membership.voters.contains(&NodeId(4)) && membership.learners.is_empty());
-    let again = within(cluster.handle(3).change_membership(promote, false)).await;
     let voter = ChangeRefusal::NotLearner(NodeId(4));
-    assert_eq!(again, Err(ChangeError::NotDone(voter)));
-    let leader = cluster.leader().await;
-    let matched = |id: u64| cluster.handle(leader).status().peers[&NodeId(id)].matched;
-    let other = if leader == 4 { 1 } else { 4 };
-    until(|| matched(other) >= Some(cluster.handle(leader).status().commit)).await;
+    refused(cluster.handle(3), promote, voter).await;
+    caught_up(&cluster, 4).await;
     cluster.stop_all().await;
 }
 
@@ -196,7 +161,7 @@ async fn two_of_three_are_replaced_at_once_under_load() {
     let stays = (1..=3).find(|id| !old.contains(id)).unwrap();
     let mut changes: Vec<MemberChange> = [4, 5].map(|id| MemberChange::Promote(NodeId(id))).into();
     changes.extend(old.map(|id| MemberChange::Remove(NodeId(id))));
-    let membership = change_when_ready(&cluster, stays, changes, &[stays, 4, 5]).await;
+    let membership = change_when_ready(&cluster, stays, changes, false, voting(&[stays, 4, 5])).await;
     assert_eq!(membership.removed, old.map(NodeId).into());
     assert!(!membership.members.contains_key(&NodeId(leader)));
     for id in old {
@@ -209,8 +174,8 @@ async fn two_of_three_are_replaced_at_once_under_load() {
 
     // The new ones bear it on their own.
     cluster.kill(stays);
-    let before = sum(cluster.handle(4)).await.unwrap();
-    assert_eq!(within(cluster.handle(5).propose(add(1))).await, Ok(before + 1));
+    let before = sum_at(cluster.handle(4)).await;
+    reach(cluster.handle(5), add(1), before + 1).await;
     cluster.stop_all().await;
 }
 
@@ -219,27 +184,25 @@ async fn a_leader_that_is_removed_hands_over_and_ends() {
     let mut cluster = Cluster::start(3).await;
     let leader = cluster.leader().await;
     cluster.connected().await;
-    assert_eq!(within(cluster.handle(leader).propose(add(1))).await, Ok(1));
+    reach(cluster.handle(leader), add(1), 1).await;
     let remove = vec![MemberChange::Remove(NodeId(leader))];
     let others: Vec<u64> = (1..=3).filter(|id| *id != leader).collect();
-    let membership = change_when_ready(&cluster, leader, remove.clone(), &others).await;
+    let membership = change_when_ready(&cluster, leader, remove.clone(), false, voting(&others)).await;
     assert!(membership.removed.contains(&NodeId(leader)));
     expelled(&mut cluster, leader).await;
     settled(&cluster, others[0], &others).await;
     let next = cluster.leader().await;
     assert!(others.contains(&next));
-    assert_eq!(within(cluster.handle(next).propose(add(1))).await, Ok(2));
+    reach(cluster.handle(next), add(1), 2).await;
 
     // Started again, it knows; and it is not let back in.
     cluster.start_member(leader).await;
     expelled(&mut cluster, leader).await;
-    let again = within(cluster.handle(next).change_membership(remove, false)).await;
     let none = ChangeRefusal::NotMember(NodeId(leader));
-    assert_eq!(again, Err(ChangeError::NotDone(none)));
+    refused(cluster.handle(next), remove, none).await;
     let back = vec![learner(leader, Promote::Never, "127.0.0.1:1")];
-    let back = within(cluster.handle(next).change_membership(back, false)).await;
     let removed = ChangeRefusal::WasRemoved(NodeId(leader));
-    assert_eq!(back, Err(ChangeError::NotDone(removed)));
+    refused(cluster.handle(next), back, removed).await;
     cluster.stop_all().await;
 }
 
@@ -252,7 +215,7 @@ async fn a_member_that_was_away_when_it_was_removed_hears_of_it() {
     cluster.kill(away);
     let remove = vec![MemberChange::Remove(NodeId(away))];
     let left: Vec<u64> = (1..=3).filter(|id| *id != away).collect();
-    change_when_ready(&cluster, leader, remove, &left).await;
+    change_when_ready(&cluster, leader, remove, false, voting(&left)).await;
     cluster.start_member(away).await;
     let member = cluster.members.remove(&away).unwrap();
     let fatal = fate(member.running).await.to_string();
@@ -264,14 +227,12 @@ async fn a_member_that_was_away_when_it_was_removed_hears_of_it() {
 #[tokio::test]
 async fn what_would_lose_the_quorum_is_refused_unless_it_is_forced() {
     let mut cluster = Cluster::start(3).await;
-    assert_eq!(within(cluster.handle(1).propose(add(7))).await, Ok(7));
+    reach(cluster.handle(1), add(7), 7).await;
     let leader = cluster.leader().await;
     let config = admit(&mut cluster, leader, 4, Promote::Never).await;
     let promote = vec![MemberChange::Promote(NodeId(4))];
-    let membership = within(cluster.handle(leader).change_membership(promote, true))
-        .await
-        .unwrap();
-    assert!(membership.is_voter(NodeId(4)), "forced, though it never ran");
+    // Although it never ran.
+    change_when_ready(&cluster, leader, promote, true, voting(&[1, 2, 3, 4])).await;
 
     // It would be one of two, and it is not there.
     let leader = cluster.leader().await;
@@ -280,25 +241,24 @@ async fn what_would_lose_the_quorum_is_refused_unless_it_is_forced() {
         .iter()
         .map(|id| MemberChange::Remove(NodeId(*id)))
         .collect();
-    let refused = within(cluster.handle(others[0]).change_membership(remove.clone(), false)).await;
-    assert_eq!(refused, Err(ChangeError::NotDone(ChangeRefusal::WouldLoseQuorum)));
-    assert_eq!(within(cluster.handle(1).propose(add(1))).await, Ok(8));
+    let lost = ChangeRefusal::WouldLoseQuorum;
+    refused(cluster.handle(others[0]), remove.clone(), lost).await;
+    reach(cluster.handle(1), add(1), 8).await;
 
-    // With force the change begins, and ends when it is there. What the caller hears depends on who leads in between.
-    let handle = cluster.handle(leader).clone();
-    let forced = tokio::spawn(async move { handle.change_membership(remove, true).await });
+    // With force the change begins, and ends when it is there.
+    let handle = std::iter::once(cluster.handle(leader).clone());
+    let forced = tokio::spawn(insist(handle, remove, true));
     let mut status = cluster.handle(leader).subscribe();
     within(status.wait_for(|now| now.membership.is_joint() || now.membership.voters.len() == 2))
         .await
         .unwrap();
     cluster.start_with(4, config, None).await;
-    let ended = within(forced).await.unwrap();
-    assert!(matches!(ended, Ok(_) | Err(ChangeError::Unknown(_))), "{ended:?}");
+    within(forced).await.unwrap();
     settled(&cluster, 4, &[leader, 4]).await;
     for id in others {
         expelled(&mut cluster, id).await;
     }
-    assert_eq!(within(cluster.handle(4).propose(add(1))).await, Ok(9));
+    reach(cluster.handle(4), add(1), 9).await;
     cluster.stop_all().await;
 }
 
@@ -307,25 +267,16 @@ async fn a_change_that_makes_no_sense_says_why() {
     let cluster = Cluster::start(3).await;
     let follower = cluster.leader().await % 3 + 1;
     let handle = cluster.handle(follower);
-    let refused = |changes: Vec<MemberChange>| async {
-        match within(handle.change_membership(changes, false)).await {
-            Err(ChangeError::NotDone(why)) => why,
-            other => panic!("{other:?}"),
-        }
-    };
     let known = learner(2, Promote::Never, "127.0.0.1:1");
-    assert_eq!(
-        refused(vec![known]).await,
-        ChangeRefusal::AlreadyMember(NodeId(2))
-    );
+    refused(handle, vec![known], ChangeRefusal::AlreadyMember(NodeId(2))).await;
     let unknown = MemberChange::Describe {
         id: NodeId(9),
         member: Member::default(),
     };
-    assert_eq!(refused(vec![unknown]).await, ChangeRefusal::NotMember(NodeId(9)));
+    refused(handle, vec![unknown], ChangeRefusal::NotMember(NodeId(9))).await;
     let all = [1, 2, 3].map(|id| MemberChange::Remove(NodeId(id)));
-    assert_eq!(refused(all.into()).await, ChangeRefusal::NoVoters);
-    assert_eq!(refused(Vec::new()).await, ChangeRefusal::Nothing);
+    refused(handle, all.into(), ChangeRefusal::NoVoters).await;
+    refused(handle, Vec::new(), ChangeRefusal::Nothing).await;
     cluster.stop_all().await;
 }
 
@@ -360,9 +311,8 @@ async fn a_member_moves_to_another_address() {
         id: NodeId(mover),
         member: Member::new("moved", &address),
     }];
-    within(cluster.handle(leader).change_membership(describe, false))
-        .await
-        .unwrap();
+    let moved = |now: &Membership| now.members[&NodeId(mover)].name == "moved";
+    change_when_ready(&cluster, leader, describe, false, moved).await;
     let config = Config {
         id: NodeId(mover),
         name: format!("n{mover}"),
@@ -370,7 +320,7 @@ async fn a_member_moves_to_another_address() {
         ..cluster.config(9)
     };
     cluster.start_with(9, config, None).await;
-    assert_eq!(within(cluster.handle(9).propose(add(4))).await, Ok(4));
+    reach(cluster.handle(9), add(4), 4).await;
     let mut status = cluster.handle(leader).subscribe();
     within(status.wait_for(|now| now.peers[&NodeId(mover)].connected))
         .await
@@ -382,19 +332,18 @@ async fn a_member_moves_to_another_address() {
 #[tokio::test]
 async fn a_rolling_upgrade_makes_membership_changes_possible_at_its_end() {
     let mut cluster = Cluster::start_adjusted(3, |config| config.features = 1).await;
-    assert_eq!(within(cluster.handle(1).propose(add(1))).await, Ok(1));
+    reach(cluster.handle(1), add(1), 1).await;
     cluster.adjust = |_| {};
     let mut expected = 1;
     for id in 1..=3 {
         let membership = cluster.handle(id).status().membership;
         assert!(membership.level < 2, "{membership:?} before the upgrade of {id}");
         let add_four = vec![learner(4, Promote::Never, "127.0.0.1:1")];
-        let early = within(cluster.handle(id).change_membership(add_four, false)).await;
-        assert_eq!(early, Err(ChangeError::NotDone(ChangeRefusal::Level)));
+        refused(cluster.handle(id), add_four, ChangeRefusal::Level).await;
         cluster.stop(id).await;
         cluster.start_member(id).await;
         expected += id;
-        assert_eq!(within(cluster.handle(id).propose(add(id))).await, Ok(expected));
+        reach(cluster.handle(id), add(id), expected).await;
     }
     for id in 1..=3 {
         let mut status = cluster.handle(id).subscribe();
@@ -413,7 +362,7 @@ async fn a_rolling_upgrade_makes_membership_changes_possible_at_its_end() {
     let config = admit(&mut cluster, 2, 4, Promote::WhenCaughtUp).await;
     cluster.start_with(4, config, None).await;
     settled(&cluster, 4, &[1, 2, 3, 4]).await;
-    assert_eq!(sum(cluster.handle(4)).await, Ok(expected));
+    assert_eq!(sum_at(cluster.handle(4)).await, expected);
     cluster.stop_all().await;
 }
 
@@ -427,9 +376,9 @@ async fn with_a_lease_a_leader_reads_without_asking() {
     .await;
     let leader = cluster.leader().await;
     cluster.connected().await;
-    assert_eq!(within(cluster.handle(leader).propose(add(1))).await, Ok(1));
+    reach(cluster.handle(leader), add(1), 1).await;
     // This one may have to ask; what it asks gives the lease.
-    assert_eq!(sum(cluster.handle(leader)).await, Ok(1));
+    assert_eq!(sum_at(cluster.handle(leader)).await, 1);
     let others = (1..=3).filter(|id| *id != leader);
     others.for_each(|id| cluster.kill(id));
     assert_eq!(sum(cluster.handle(leader)).await, Ok(1), "there is nobody to ask");
@@ -441,7 +390,7 @@ async fn a_leader_that_slept_through_its_lease_reads_nothing_stale() {
     let cluster = Cluster::start_adjusted(3, |config| config.leases = true).await;
     let old = cluster.leader().await;
     cluster.connected().await;
-    assert_eq!(within(cluster.handle(old).propose(add(1))).await, Ok(1));
+    reach(cluster.handle(old), add(1), 1).await;
 
     // Its only thread does nothing else, until somebody else leads and has written.
     let (wake, woken) = std::sync::mpsc::channel::<()>();
@@ -453,7 +402,7 @@ async fn a_leader_that_slept_through_its_lease_reads_nothing_stale() {
     within(status.wait_for(|now| now.leader.is_some_and(|leader| leader.0 != old)))
         .await
         .unwrap();
-    assert_eq!(within(cluster.handle(awake).propose(add(1))).await, Ok(2));
+    reach(cluster.handle(awake), add(1), 2).await;
 
     // The questions wait for it to wake up.
     let reads: Vec<_> = (0..8)
@@ -491,9 +440,9 @@ async fn the_member_that_leads_gladly_leads() {
     leads(&cluster).await;
     cluster.kill(3);
     let other = cluster.leader().await;
-    assert_eq!(within(cluster.handle(other).propose(add(2))).await, Ok(2));
+    reach(cluster.handle(other), add(2), 2).await;
     cluster.start_member(3).await;
     leads(&cluster).await;
-    assert_eq!(sum(cluster.handle(3)).await, Ok(2));
+    assert_eq!(sum_at(cluster.handle(3)).await, 2);
     cluster.stop_all().await;
 }

@@ -16,7 +16,7 @@ async fn remains() -> (Cluster, u64) {
         let mut cluster = Cluster::start(3).await;
         let leader = cluster.leader().await;
         cluster.connected().await;
-        assert_eq!(within(cluster.handle(leader).propose(add(7))).await, Ok(7));
+        reach(cluster.handle(leader), add(7), 7).await;
         let others = (1..=3).filter(|id| *id != leader);
         others.for_each(|id| cluster.kill(id));
         let handle = cluster.handle(leader).clone();
@@ -78,7 +78,7 @@ async fn what_one_member_has_becomes_a_cluster_that_grows_again() {
         matches!(used, RecoverError::Open(StartError::Locked { .. })),
         "{used}"
     );
-    assert_eq!(sum(cluster.handle(id)).await, Ok(15), "the whole log counts");
+    assert_eq!(sum_at(cluster.handle(id)).await, 15, "the whole log counts");
     let status = cluster.handle(id).status();
     assert_eq!(status.membership.voters, [NodeId(id)].into());
     assert_eq!(status.membership.removed.len(), 2);
@@ -93,9 +93,8 @@ async fn what_one_member_has_becomes_a_cluster_that_grows_again() {
             promote: Promote::WhenCaughtUp,
             member: Member::from(&address),
         };
-        within(cluster.handle(id).change_membership(vec![added], false))
-            .await
-            .unwrap();
+        let knows = |now: &Membership| now.members.contains_key(&NodeId(new));
+        change_when_ready(&cluster, id, vec![added], false, knows).await;
         let joined = within(join(&[cluster.addresses[&NodeId(id)].clone()], &[address]))
             .await
             .unwrap();
@@ -112,8 +111,8 @@ async fn what_one_member_has_becomes_a_cluster_that_grows_again() {
             .await
             .unwrap();
     }
-    assert_eq!(within(cluster.handle(5).propose(add(1))).await, Ok(16));
-    assert_eq!(sum(cluster.handle(4)).await, Ok(16));
+    reach(cluster.handle(5), add(1), 16).await;
+    assert_eq!(sum_at(cluster.handle(4)).await, 16);
     assert_eq!(cluster.handle(old).status().leader, None);
     cluster.stop_all().await;
 }

@@ -1,6 +1,8 @@
 //! What the tests of whole nodes share: a machine that sums numbers, directories that go away, and clusters on loopback.
 #![allow(dead_code, reason = "every test file uses another part")]
 
+mod asking;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -9,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::Duration;
 
+pub use asking::*;
 use bytes::Bytes;
 use quorate::{
     Config, Disk, Fatal, Handle, Index, Job, LogId, NodeId, ReadError, Resources, Running, SnapshotReader,
@@ -308,6 +311,29 @@ impl Cluster {
         cluster
     }
 
+    /// Three members of which one leads, none of whom campaigns by itself in the time that a test may take: whoever leads later was handed
+    /// the leadership.
+    pub async fn start_patient() -> Cluster {
+        let patient: Adjust = |config| config.election = Duration::from_secs(600);
+        let mut cluster = Cluster::prepare(3);
+        // Somebody has to begin.
+        cluster.adjust = |config| config.election = Duration::from_secs(2);
+        cluster.start_member(1).await;
+        cluster.adjust = patient;
+        cluster.start_member(2).await;
+        cluster.start_member(3).await;
+        within(async {
+            while cluster.leader().await == 1 {
+                // Whether somebody took over is seen above.
+                let _ = cluster.handle(1).transfer(None).await;
+            }
+        })
+        .await;
+        cluster.stop(1).await;
+        cluster.start_member(1).await;
+        cluster
+    }
+
     pub fn address(&self, id: u64) -> SocketAddr {
         self.bound[&id]
     }
@@ -435,9 +461,9 @@ impl Cluster {
     }
 }
 
-/// Awaits, but not for ever: a test that hangs says where.
+/// Awaits, but not for ever: a test that hangs says where. So long that nothing else reaches it.
 pub async fn within<F: IntoFuture>(future: F) -> F::Output {
-    tokio::time::timeout(Duration::from_secs(30), future.into_future())
+    tokio::time::timeout(Duration::from_secs(120), future.into_future())
         .await
         .expect("this should not take so long")
 }
