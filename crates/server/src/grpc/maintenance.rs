@@ -75,7 +75,8 @@ impl pb::maintenance_server::Maintenance for Api {
             raft_applied_index: now.applied.0,
             errors: complaints,
             db_size_in_use: i64::try_from(size.in_use).unwrap_or(i64::MAX),
-            is_learner: ctx.is_learner(),
+            // Also while a member that was added as a voter, and is listed as one, does not vote yet: this is how it takes part now.
+            is_learner: !now.membership.is_voter(ctx.config.id),
             storage_version: CLUSTER_VERSION.to_owned(),
             // No quota: the store is limited by the disk alone.
             db_size_quota: 0,
