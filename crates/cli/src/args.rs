@@ -153,9 +153,10 @@ pub struct ClientArgs {
     /// Longest time to wait for a connection
     #[arg(long, default_value = "2s", value_parser = duration)]
     pub dial_timeout: Duration,
-    /// Longest time to wait for an answer
-    #[arg(long, default_value = "5s", value_parser = duration)]
-    pub command_timeout: Duration,
+    /// Longest time to wait for an answer [default: 5s; 10s for what changes something, of which the server says within that time
+    /// what became of it, even if a leader is elected meanwhile]
+    #[arg(long, value_parser = duration)]
+    pub command_timeout: Option<Duration>,
 }
 
 /// `quorate member add`

@@ -15,7 +15,7 @@ pub async fn status_at(cluster: &Cluster, endpoint: &str) -> Result<StatusRespon
         let answer = MaintenanceClient::new(channel).status(StatusRequest {}).await;
         answer.map(tonic::Response::into_inner)
     };
-    cluster.call_at(endpoint, call).await
+    cluster.call_at(endpoint, Call::Read, call).await
 }
 
 /// `quorate status`: every endpoint is asked; one that does not answer is shown, and fails the command.

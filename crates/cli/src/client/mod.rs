@@ -81,8 +81,23 @@ pub enum Call {
 pub struct Cluster {
     endpoints: Vec<String>,
     dial_timeout: Duration,
-    command_timeout: Duration,
+    command_timeout: Option<Duration>,
 }
+
+/// How long an answer to a read is waited for, as etcdctl does.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same for a write. A server gives up after 5 s and two election timeouts, and what it says then is worth more than no answer.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What a server answers to a write, with the code Unavailable, only when it has certainly done nothing and will do nothing.
+const NOT_DONE: [&str; 2] = [
+    "etcdserver: unhealthy cluster",
+    "etcdserver: another membership change is under way",
+];
+
+/// The same, when another member, or the same one a moment later, may well do it.
+const NOT_NOW: [&str; 2] = ["etcdserver: no leader", "etcdserver: leader changed"];
 
 impl Cluster {
     /// The cluster that the options name.
@@ -135,13 +150,26 @@ impl Cluster {
             .map_err(|error| innermost(&error))
     }
 
+    /// How long an answer is waited for.
+    pub fn patience(&self, kind: Call) -> Duration {
+        self.command_timeout.unwrap_or(match kind {
+            Call::Read => READ_TIMEOUT,
+            Call::Write => WRITE_TIMEOUT,
+        })
+    }
+
     /// Makes a call at one endpoint, within the time for it.
-    pub async fn call_at<T, F>(&self, endpoint: &str, call: impl FnOnce(Channel) -> F) -> Result<T, Fault>
+    pub async fn call_at<T, F>(
+        &self,
+        endpoint: &str,
+        kind: Call,
+        call: impl FnOnce(Channel) -> F,
+    ) -> Result<T, Fault>
     where
         F: Future<Output = Result<T, Status>>,
     {
         let channel = self.connect(endpoint).await.map_err(Fault::NotSent)?;
-        match tokio::time::timeout(self.command_timeout, call(channel)).await {
+        match tokio::time::timeout(self.patience(kind), call(channel)).await {
             Err(_) => Err(Fault::NoAnswer),
             Ok(answer) => answer.map_err(|status| Fault::Status(Box::new(status))),
         }
@@ -154,7 +182,7 @@ impl Cluster {
     {
         let mut tried = Vec::new();
         for endpoint in &self.endpoints {
-            let fault = match self.call_at(endpoint, &call).await {
+            let fault = match self.call_at(endpoint, kind, &call).await {
                 Ok(answer) => return Ok(answer),
                 Err(fault) => fault,
             };
@@ -201,9 +229,8 @@ impl Fault {
                 true
             }
             (Fault::Status(status), Call::Read) => status.code() == Code::Unavailable,
-            // The one answer to a write that says both "not done" and "not here".
             (Fault::Status(status), Call::Write) => {
-                status.code() == Code::Unavailable && status.message() == "etcdserver: no leader"
+                status.code() == Code::Unavailable && NOT_NOW.contains(&status.message())
             }
         }
     }
@@ -215,7 +242,11 @@ impl Fault {
             ""
         };
         match self {
-            Fault::Status(status) if status.code() != Code::Unavailable => Failure::refused(self.text()),
+            Fault::Status(status)
+                if status.code() != Code::Unavailable || NOT_DONE.contains(&status.message()) =>
+            {
+                Failure::refused(self.text())
+            }
             _ => Failure::unreachable(format!("{endpoint}: {}{doubt}", self.text())),
         }
     }
@@ -269,6 +300,12 @@ mod tests {
             assert!(fault.may_try_elsewhere(Call::Read), "{fault:?}");
             let failure = fault.failure(Call::Write, "http://a:1");
             assert!(failure.code == 3 && failure.message.ends_with("(the write may have happened)"));
+        }
+        assert!(status("etcdserver: leader changed").may_try_elsewhere(Call::Write));
+        for refusal in NOT_DONE.map(status) {
+            assert!(!refusal.may_try_elsewhere(Call::Write), "{refusal:?}");
+            let failure = refusal.failure(Call::Write, "http://a:1");
+            assert_eq!(failure, Failure::refused(refusal.text()), "no doubt about it");
         }
         let invalid = Fault::Status(Box::new(Status::invalid_argument(
             "etcdserver: key is not provided",

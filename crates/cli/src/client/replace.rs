@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | listed | absent | add it as a learner |
 //! | | learner | wait until it has caught up; promote it |
-//! | listed | voter | wait until it has caught up; remove the old one |
+//! | listed | voter | wait until it has caught up and votes; remove the old one |
 //! | absent | voter | done |
 
 use std::collections::BTreeMap;
@@ -19,7 +19,7 @@ use serde_json::json;
 
 use super::membership::{self, describe};
 use super::progress::{Done, Progress};
-use super::{Cluster, Failure, members};
+use super::{Call, Cluster, Failure, members};
 use crate::args::{Output, ReplaceArgs};
 use crate::output;
 use crate::urls::Url;
@@ -30,6 +30,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// A member whose store lacks no more entries than this has caught up, as far as can be seen from outside; the leader judges for itself.
 const CAUGHT_UP: u64 = 1000;
 
+/// Refusals that say that the cluster is no longer, or not yet, as it was seen: somebody else changes it, or an earlier try of this command
+/// whose answer was lost had done the step after all.
+const OVERTAKEN: [&str; 4] = [
+    "Peer URLs already exists",
+    "can only promote a learner member",
+    "member not found",
+    "another membership change is under way",
+];
+
+/// Refusals that say that the leader hears too few voters, as every new leader does for a moment.
+const UNHEALTHY: &str = "unhealthy cluster";
+
 /// `quorate member replace`
 pub async fn replace(args: ReplaceArgs) -> Result<(), Failure> {
     let mut job = Job {
@@ -38,7 +50,8 @@ pub async fn replace(args: ReplaceArgs) -> Result<(), Failure> {
         form: args.client.output,
         progress: Progress::new(),
         told_how_to_start: false,
-        short_since: None,
+        held_up_since: None,
+        answered: false,
         args,
     };
     if job.args.dry_run {
@@ -60,8 +73,10 @@ struct Job {
     form: Output,
     progress: Progress,
     told_how_to_start: bool,
-    /// Since when too few members answer for the next step.
-    short_since: Option<Instant>,
+    /// Since when the next step has been refused for a reason that may pass.
+    held_up_since: Option<Instant>,
+    /// Whether the cluster has answered at all.
+    answered: bool,
 }
 
 /// The cluster at one look.
@@ -89,7 +104,7 @@ impl Job {
             let seen = match self.look().await {
                 Ok(seen) => seen,
                 // Nothing is lost by waiting: a leader may be about to be elected.
-                Err(failure) if failure.code == 3 => {
+                Err(failure) if failure.code == 3 && self.anybody_there().await => {
                     self.progress
                         .show("no answer from the cluster, asking again", None);
                     tokio::time::sleep(LOOK_EVERY).await;
@@ -99,17 +114,11 @@ impl Job {
             };
             if let Err(refusal) = seen.check_quorum() {
                 // A member that is just being started again, perhaps.
-                let since = *self.short_since.get_or_insert_with(Instant::now);
-                if since.elapsed() >= self.args.client.command_timeout * 2 {
-                    return Err(refusal);
-                }
-                self.progress.show("waiting for more members to answer", None);
+                self.hold_up(refusal, "waiting for more members to answer")?;
                 tokio::time::sleep(LOOK_EVERY).await;
                 continue;
             }
-            self.short_since = None;
-            let step = seen.step();
-            let done = match step {
+            let done = match seen.step() {
                 Step::Add => self.add().await,
                 Step::Promote | Step::Remove if !self.has_caught_up(&seen) => Ok(()),
                 Step::Promote => self.promote(&seen).await,
@@ -120,11 +129,24 @@ impl Job {
                 }
             };
             match done {
-                Ok(()) => {}
+                Ok(()) => self.held_up_since = None,
                 // Whether it was done is seen at the next look.
                 Err(failure) if failure.code == 3 => {
                     self.progress
                         .show(&format!("{}, looking again", failure.message), None);
+                }
+                Err(failure) if failure.message.contains(UNHEALTHY) => {
+                    let why = format!(
+                        "the leader refuses the next step ({}): with it, too few voters would be heard from",
+                        failure.message
+                    );
+                    self.hold_up(
+                        Failure::refused(why),
+                        "waiting for the leader to hear more members",
+                    )?;
+                }
+                Err(failure) if OVERTAKEN.iter().any(|said| failure.message.contains(said)) => {
+                    self.hold_up(failure, "the cluster has changed, looking again")?;
                 }
                 Err(failure) => return Err(failure),
             }
@@ -132,9 +154,31 @@ impl Job {
         }
     }
 
+    /// Whether the cluster has ever answered this command, or a member does so now: a mistyped endpoint is not waited for.
+    async fn anybody_there(&mut self) -> bool {
+        for endpoint in self.cluster.endpoints() {
+            if self.answered {
+                break;
+            }
+            self.answered = members::status_at(&self.cluster, endpoint).await.is_ok();
+        }
+        self.answered
+    }
+
+    /// Waits on at `refusal`, but not for ever.
+    fn hold_up(&mut self, refusal: Failure, meanwhile: &str) -> Result<(), Failure> {
+        let since = *self.held_up_since.get_or_insert_with(Instant::now);
+        if since.elapsed() >= self.cluster.patience(Call::Write) * 2 {
+            return Err(refusal);
+        }
+        self.progress.show(meanwhile, None);
+        Ok(())
+    }
+
     /// Looks at the cluster, and checks that what is asked makes sense on it.
     async fn look(&mut self) -> Result<Seen, Failure> {
         let listed = members::listed(&self.cluster).await?;
+        self.answered = true;
         let members = listed.members;
         self.cluster
             .learn(members.iter().flat_map(|member| &member.client_ur_ls));
@@ -230,7 +274,9 @@ impl Job {
         let done = status.raft_applied_index;
         self.progress
             .show(&format!("{name} catches up"), Some(Done { done, all }));
-        status.leader != 0 && done + CAUGHT_UP >= all
+        // One that was added as a voter is listed as one before it votes. Without its vote the old one's would be missed.
+        let votes = new.is_learner || !seen.is_still_to_vote();
+        status.leader != 0 && done + CAUGHT_UP >= all && votes
     }
 
     async fn promote(&mut self, seen: &Seen) -> Result<(), Failure> {
@@ -313,9 +359,11 @@ impl Job {
             ));
         }
         let started = seen.new.as_ref().is_some_and(|new| !new.name.is_empty());
-        if !votes || !started {
-            let start = if started { "" } else { "is started and " };
+        let start = if started { "" } else { "is started and " };
+        if !votes {
             steps.push(format!("wait until {name} {start}has caught up"));
+        } else if !started || seen.is_still_to_vote() {
+            steps.push(format!("wait until {name} {start}has caught up and votes"));
         }
         let (mut voters, mut answering) = (voters, answering);
         if !votes {
@@ -352,6 +400,12 @@ impl Seen {
             (Some(_), Some(_)) => Step::Remove,
             (None, Some(_)) => Step::Nothing,
         }
+    }
+
+    /// Whether the new member, listed as a voter, is known not to vote yet.
+    fn is_still_to_vote(&self) -> bool {
+        let status = self.new.as_ref().and_then(|new| self.answers.get(&new.id));
+        status.is_some_and(|status| status.is_learner)
     }
 
     fn voters(&self) -> impl Iterator<Item = &Member> {

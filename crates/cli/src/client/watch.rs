@@ -12,7 +12,7 @@ use quorate_proto::mvccpb::event::EventType;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::{Cluster, Failure, keys};
+use super::{Call, Cluster, Failure, keys};
 use crate::args::{Output, WatchArgs};
 use crate::output;
 
@@ -42,7 +42,7 @@ async fn follow(cluster: &Cluster, args: &WatchArgs) -> Failure {
         prev_kv: args.prev_kv,
         ..WatchCreateRequest::default()
     };
-    let give_up_after = args.client.command_timeout;
+    let give_up_after = cluster.patience(Call::Read);
     let mut heard = tokio::time::Instant::now();
     loop {
         let mut reasons = Vec::new();

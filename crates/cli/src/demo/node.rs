@@ -158,7 +158,7 @@ async fn ask(url: String) -> Option<StatusResponse> {
         endpoints: vec![url.clone()],
         output: Output::Table,
         dial_timeout: PATIENCE,
-        command_timeout: PATIENCE,
+        command_timeout: Some(PATIENCE),
     };
     let cluster = Cluster::new(&args).ok()?;
     timeout(PATIENCE, members::status_at(&cluster, &url))
