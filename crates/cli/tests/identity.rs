@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{Cluster, Server, free_port, quorate_ok, run_to_end};
+use common::{Cluster, Server, free_port, quorate_until_ok, run_to_end};
 
 fn copy(from: &Path, to: &Path) {
     let _ = fs::remove_dir_all(to);
@@ -26,8 +26,8 @@ async fn stop(server: &mut Server) {
     );
 }
 
-fn put(cluster: &Cluster, key: &str) {
-    quorate_ok(&["put", key, "1", "--endpoints", &cluster.endpoints()]);
+async fn put(cluster: &Cluster, key: &str) {
+    quorate_until_ok(&["put", key, "1", "--endpoints", &cluster.endpoints()]).await;
 }
 
 /// The member ends by itself, and says why.
@@ -43,7 +43,7 @@ async fn assert_refused(flags: &[String], words: &[&str]) {
 #[tokio::test]
 async fn a_member_whose_data_was_wiped_does_not_come_back_under_its_id() {
     let mut cluster = Cluster::start("wiped", 3, &[]).await;
-    put(&cluster, "before");
+    put(&cluster, "before").await;
     cluster.servers[1].kill();
     fs::remove_dir_all(&cluster.servers[1].data_dir).expect("wiped");
     assert_refused(
@@ -61,20 +61,20 @@ async fn a_member_whose_data_was_wiped_does_not_come_back_under_its_id() {
         code == 1 && text.contains("votes in this cluster already"),
         "{code}: {text}"
     );
-    put(&cluster, "after");
+    put(&cluster, "after").await;
 }
 
 #[tokio::test]
 async fn a_member_restored_from_an_old_backup_is_refused() {
     let mut cluster = Cluster::start("backup", 3, &[]).await;
-    put(&cluster, "before");
+    put(&cluster, "before").await;
     let backup = cluster.dir.path().join("backup");
     stop(&mut cluster.servers[1]).await;
     copy(&cluster.servers[1].data_dir, &backup);
     // Twice: a copy of the directory before its last start but one.
     for key in ["since", "since/then"] {
         cluster.servers[1].start_and_serve().await;
-        put(&cluster, key);
+        put(&cluster, key).await;
         stop(&mut cluster.servers[1]).await;
     }
     copy(&backup, &cluster.servers[1].data_dir);
@@ -83,23 +83,23 @@ async fn a_member_restored_from_an_old_backup_is_refused() {
         &["older than what was seen", "remove the member"],
     )
     .await;
-    put(&cluster, "after");
+    put(&cluster, "after").await;
 }
 
 #[tokio::test]
 async fn of_two_processes_with_one_id_the_second_is_refused() {
     let mut cluster = Cluster::start("twice", 3, &[]).await;
-    put(&cluster, "before");
+    put(&cluster, "before").await;
     let twin = cluster.dir.path().join("twin");
     stop(&mut cluster.servers[1]).await;
     copy(&cluster.servers[1].data_dir, &twin);
     cluster.servers[1].start_and_serve().await;
-    put(&cluster, "since");
+    put(&cluster, "since").await;
     let mut flags = cluster.servers[1].flags().to_vec();
     flags.push(format!("--data-dir={}", twin.display()));
     flags.push(format!("--listen-client-urls=http://127.0.0.1:{}", free_port()));
     flags.push(format!("--listen-peer-urls=http://127.0.0.1:{}", free_port()));
     assert_refused(&flags, &["another process runs from a copy"]).await;
     assert!(cluster.servers[1].ended().is_none(), "the first one goes on");
-    put(&cluster, "after");
+    put(&cluster, "after").await;
 }

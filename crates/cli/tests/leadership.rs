@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Cluster, quorate, quorate_ok, wait_for};
+use common::{Cluster, quorate, quorate_until_ok, wait_for};
 
 #[tokio::test]
 async fn leadership_moves_to_the_member_that_leads_most_gladly() {
@@ -21,12 +21,12 @@ async fn leadership_moves_to_the_member_that_leads_most_gladly() {
         (cluster.leader().await != 2).then_some(())
     })
     .await;
-    quorate_ok(&["put", "a", "1", "--endpoints", &cluster.servers[0].url()]);
+    quorate_until_ok(&["put", "a", "1", "--endpoints", &cluster.servers[0].url()]).await;
 }
 
 #[tokio::test]
 async fn lease_reads_are_on_everywhere_or_nowhere() {
-    let mut cluster = Cluster::new("leases", 3, &[]);
+    let mut cluster = Cluster::new("leases", 3, &["--election-timeout=2000"]);
     for server in &mut cluster.servers[..2] {
         server.add_flag("--lease-reads");
         server.start();
@@ -34,9 +34,9 @@ async fn lease_reads_are_on_everywhere_or_nowhere() {
     cluster.servers[0].wait_until_led().await;
     let url = cluster.servers[0].url();
     for n in 0..20 {
-        quorate_ok(&["put", "a", &n.to_string(), "--endpoints", &url]);
+        quorate_until_ok(&["put", "a", &n.to_string(), "--endpoints", &url]).await;
         let other = cluster.servers[1].url();
-        let read = quorate_ok(&["get", "a", "--print-value-only", "--endpoints", &other]);
+        let read = quorate_until_ok(&["get", "a", "--print-value-only", "--endpoints", &other]).await;
         assert_eq!(read, n.to_string());
     }
     cluster.servers[2].start();
@@ -48,5 +48,5 @@ async fn lease_reads_are_on_everywhere_or_nowhere() {
     .await;
     let unserved = quorate(&["get", "a", "--endpoints", &cluster.servers[2].url()], None);
     assert_ne!(unserved.status.code(), Some(0), "it takes no part");
-    quorate_ok(&["put", "a", "after", "--endpoints", &url]);
+    quorate_until_ok(&["put", "a", "after", "--endpoints", &url]).await;
 }

@@ -3,30 +3,47 @@
 mod common;
 
 use std::fs::{self, OpenOptions};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 
 use common::load::{Load, check_order, check_stores, count};
-use common::{Cluster, QUORATE, Random, Server, quorate, quorate_ok, run_to_end, wait_for};
+use common::{Cluster, QUORATE, Random, Server, add_member, quorate, run_to_end, wait_for};
 use serde_json::Value;
 
-/// `quorate member replace`, running.
-fn replace(cluster: &Cluster, old: &str, new: &Server) -> Child {
+/// `quorate member replace`, running. A test that fails leaves none behind.
+struct Replace(Child);
+
+impl Replace {
+    fn kill(&mut self) {
+        // An error means that it has ended by itself.
+        let _ = self.0.kill();
+        self.0.wait().expect("it is gone");
+    }
+}
+
+impl Drop for Replace {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn replace(cluster: &Cluster, old: &str, new: &Server) -> Replace {
     let log = OpenOptions::new()
         .create(true)
         .append(true)
         .open(cluster.dir.path().join("replace.log"))
         .expect("a log file");
-    Command::new(QUORATE)
+    let child = Command::new(QUORATE)
         .args(replacing(cluster, old, new))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
-        .spawn()
-        .expect("the command starts")
+        .spawn();
+    Replace(child.expect("the command starts"))
 }
 
 /// Waits for the command's end, which must be a good one.
-async fn succeeds(cluster: &Cluster, command: Child) {
+async fn succeeds(cluster: &Cluster, command: Replace) {
     let code = end_of(command).await;
     let log = fs::read_to_string(cluster.dir.path().join("replace.log")).unwrap_or_default();
     assert_eq!(code, 0, "{log}");
@@ -36,12 +53,14 @@ fn replacing(cluster: &Cluster, old: &str, new: &Server) -> Vec<String> {
     let args = ["member", "replace", old, "--name", &new.name, "--peer-urls"];
     let mut args: Vec<String> = args.map(str::to_owned).into();
     args.extend([new.peer_url(), "--endpoints".into(), cluster.endpoints()]);
+    // However slow the machine is, and however many elections it takes.
+    args.push("--command-timeout=30s".into());
     args
 }
 
-async fn end_of(mut command: Child) -> i32 {
+async fn end_of(mut command: Replace) -> i32 {
     wait_for("the command to end", async || {
-        command.try_wait().expect("try_wait")
+        command.0.try_wait().expect("try_wait")
     })
     .await
     .code()
@@ -161,8 +180,7 @@ async fn a_replacement_goes_on_after_everything_was_killed_once() {
             .then_some(())
     })
     .await;
-    command.kill().expect("kill -9");
-    command.wait().expect("it is gone");
+    command.kill();
 
     // The new member, while it catches up or soon after; any of the others; and the command again, wherever it stands by then.
     new.start();
@@ -177,8 +195,7 @@ async fn a_replacement_goes_on_after_everything_was_killed_once() {
         cluster.servers[victim].kill();
     }
     load.go_on_for(random.between(1, 100)).await;
-    let _ = command.kill();
-    command.wait().expect("it is gone");
+    command.kill();
     // It serves again or, if it was removed meanwhile, ends again.
     cluster.servers[victim].start();
     let mut end = None;
@@ -214,18 +231,24 @@ async fn a_replacement_goes_on_after_everything_was_killed_once() {
     count(&writes);
 }
 
+/// `quorate member replace --dry-run`, once there is a leader to answer it.
+async fn dry_run(cluster: &Cluster, old: &str, new: &Server) -> Output {
+    let mut args = replacing(cluster, old, new);
+    args.push("--dry-run".into());
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    wait_for("a dry run to be answered", async || {
+        let output = quorate(&args, None);
+        (output.status.code() != Some(3)).then_some(output)
+    })
+    .await
+}
+
 #[tokio::test]
 async fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     let mut cluster = Cluster::start("dry-run", 3, &[]).await;
     let new = cluster.newcomer("n4");
-    let dry = |old: &str| {
-        let mut args = replacing(&cluster, old, &new);
-        args.push("--dry-run".into());
-        let args: Vec<&str> = args.iter().map(String::as_str).collect();
-        quorate(&args, None)
-    };
     wait_for_members(&cluster, &[("n1", "voter"), ("n2", "voter"), ("n3", "voter")]).await;
-    let output = dry("n2");
+    let output = dry_run(&cluster, "n2", &new).await;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{text}");
     for said in [
@@ -238,16 +261,12 @@ async fn a_dry_run_says_what_would_be_done_and_does_nothing() {
     ] {
         assert!(text.contains(said), "{said:?} in {text}");
     }
-    let none = dry("n9");
+    let none = dry_run(&cluster, "n9", &new).await;
     assert_eq!(none.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&none.stderr).contains("no member \"n9\""));
 
     cluster.servers[1].kill();
-    let output = Command::new(QUORATE)
-        .args(replacing(&cluster, "n2", &new))
-        .arg("--dry-run")
-        .output()
-        .expect("the command runs");
+    let output = dry_run(&cluster, "n2", &new).await;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(
         output.status.success()
@@ -268,21 +287,14 @@ async fn a_member_joins_with_a_name_of_its_own_and_restarts_with_old_flags() {
         "{code}: {text}"
     );
 
-    let endpoints = cluster.endpoints();
-    let added = quorate_ok(&[
-        "member",
-        "add",
-        "n4",
-        "--peer-urls",
-        &new.peer_url(),
-        "--endpoints",
-        &endpoints,
-    ]);
-    assert!(
-        added.contains("added to cluster") && added.contains("ETCD_INITIAL_CLUSTER_STATE=\"existing\""),
-        "{added}"
-    );
-    assert!(added.contains(&format!("n4={}", new.peer_url())), "{added}");
+    let added = add_member("n4", &new.peer_url(), &cluster.endpoints()).await;
+    if let Some(added) = added {
+        assert!(
+            added.contains("added to cluster") && added.contains("ETCD_INITIAL_CLUSTER_STATE=\"existing\""),
+            "{added}"
+        );
+        assert!(added.contains(&format!("n4={}", new.peer_url())), "{added}");
+    }
     new.start_and_serve().await;
     wait_for_members(
         &cluster,
@@ -320,4 +332,43 @@ async fn nobody_answers_a_member_that_is_to_join() {
         code == 1 && text.contains("no member of the cluster answers"),
         "{code}: {text}"
     );
+}
+
+#[tokio::test]
+async fn a_cluster_that_nobody_serves_is_not_waited_for() {
+    let cluster = Cluster::new("replace-nobody", 3, &[]);
+    let new = cluster.newcomer("n4");
+    let args = replacing(&cluster, "n2", &new);
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let output = quorate(&args, None);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("no endpoint could serve this"), "{said}");
+}
+
+#[tokio::test]
+async fn a_new_member_that_was_added_as_a_voter_votes_before_the_old_one_goes() {
+    let mut cluster = Cluster::start("replace-voter", 3, &[]).await;
+    let mut new = cluster.newcomer("n4");
+    add_member("n4", &new.peer_url(), &cluster.endpoints()).await;
+    let output = dry_run(&cluster, "n2", &new).await;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(
+        text.contains("1. wait until n4 is started and has caught up and votes")
+            && text.contains("2. remove n2"),
+        "{text}"
+    );
+    let command = replace(&cluster, "n2", &new);
+    new.start();
+    succeeds(&cluster, command).await;
+    let mut removed = cluster.servers.remove(1);
+    assert_eq!(
+        removed.wait_for_end().await.code(),
+        Some(5),
+        "{}",
+        removed.log_text()
+    );
+    wait_for_members(&cluster, &[("n1", "voter"), ("n3", "voter"), ("n4", "voter")]).await;
+    let status = wait_for("a status", async || new.status().await).await;
+    assert!(!status.is_learner, "it votes");
 }

@@ -5,11 +5,16 @@ mod common;
 use std::fs;
 
 use common::load::{Load, all_keys, check_order, check_stores};
-use common::{Cluster, Server, free_port, quorate, quorate_ok, wait_for};
+use common::{Cluster, Server, add_member, free_port, quorate, quorate_ok, quorate_until_ok, wait_for};
+use quorate_proto::etcdserverpb::ResponseHeader;
 
 fn text(output: &std::process::Output) -> (Option<i32>, String) {
     let all = [&output.stdout[..], &output.stderr].concat();
     (output.status.code(), String::from_utf8_lossy(&all).into_owned())
+}
+
+async fn header(server: &Server) -> ResponseHeader {
+    wait_for("a status", async || server.status().await?.header).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -22,11 +27,7 @@ async fn one_survivor_of_three_becomes_a_cluster_that_grows_again() {
     // All three have everything, so nothing may be missing on whichever survives.
     check_stores(&cluster.servers.iter().collect::<Vec<_>>(), &writes).await;
     let before = all_keys(&cluster.servers[0]).await;
-    let id = cluster.servers[0]
-        .status()
-        .await
-        .and_then(|status| status.header)
-        .expect("a header");
+    let id = header(&cluster.servers[0]).await;
     let old_cluster = format!("{:016x}", id.cluster_id);
     let dir = cluster.servers[0].data_dir.display().to_string();
 
@@ -79,28 +80,15 @@ async fn one_survivor_of_three_becomes_a_cluster_that_grows_again() {
         before,
         "the data is what it was"
     );
-    let header = cluster.servers[0]
-        .status()
-        .await
-        .and_then(|status| status.header)
-        .expect("a header");
-    assert_ne!(header.cluster_id, id.cluster_id);
+    assert_ne!(header(&cluster.servers[0]).await.cluster_id, id.cluster_id);
 
     let url = cluster.servers[0].url();
-    quorate_ok(&["put", "alone", "1", "--endpoints", &url]);
-    quorate_ok(&["del", "alone", "--endpoints", &url]);
+    quorate_until_ok(&["put", "alone", "1", "--endpoints", &url]).await;
+    quorate_until_ok(&["del", "alone", "--endpoints", &url]).await;
     for name in ["n4", "n5"] {
         let ports = (free_port(), free_port());
         let peer = format!("http://127.0.0.1:{}", ports.1);
-        // The one before may still be on its way to become a voter.
-        wait_for("the member to be added", async || {
-            let added = quorate(
-                &["member", "add", name, "--peer-urls", &peer, "--endpoints", &url],
-                None,
-            );
-            added.status.success().then_some(())
-        })
-        .await;
+        add_member(name, &peer, &url).await;
         let known = format!("n1={},{name}={peer}", cluster.servers[0].peer_url());
         let flags = [
             "--heartbeat-interval=50",

@@ -24,7 +24,7 @@ use tonic::transport::{Channel, Endpoint};
 pub const QUORATE: &str = env!("CARGO_BIN_EXE_quorate");
 
 /// Longest wait for anything that a healthy machine does in a second or two.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A directory of this test's own, empty, removed when the test passes.
 pub struct Dir(PathBuf);
@@ -452,6 +452,54 @@ pub fn quorate_ok(args: &[&str]) -> String {
         String::from_utf8_lossy(&output.stderr)
     );
     text
+}
+
+/// Standard output of a command that may be given twice, and is until it succeeds: an election may come in between, or take longer
+/// than the command waits. Any other failure than having got no answer fails the test.
+pub async fn quorate_until_ok(args: &[&str]) -> String {
+    wait_for(&format!("quorate {}", args.join(" ")), async || {
+        let output = quorate(args, None);
+        if output.status.code() == Some(3) {
+            return None;
+        }
+        assert!(
+            output.status.success(),
+            "quorate {}: {}\n{}",
+            args.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Some(String::from_utf8_lossy(&output.stdout).into_owned())
+    })
+    .await
+}
+
+/// Adds a member and gives what the command printed: nothing if it was an earlier try, without an answer, that had added it.
+pub async fn add_member(name: &str, peer_url: &str, endpoints: &str) -> Option<String> {
+    let mut in_doubt = false;
+    wait_for(&format!("{name} to be added"), async || {
+        let args = [
+            "member",
+            "add",
+            name,
+            "--peer-urls",
+            peer_url,
+            "--endpoints",
+            endpoints,
+        ];
+        let output = quorate(&args, None);
+        if output.status.success() {
+            return Some(Some(String::from_utf8_lossy(&output.stdout).into_owned()));
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        if in_doubt && said.contains("Peer URLs already exists") {
+            return Some(None);
+        }
+        in_doubt |= output.status.code() == Some(3);
+        // The one that was added before may be on its way to become a voter.
+        None
+    })
+    .await
 }
 
 /// Small random numbers for choosing moments; the seed is printed, so that a failure can be looked at again.
