@@ -254,6 +254,9 @@ pub struct Live {
     pub runtime: Runtime,
 }
 
+/// No test takes as long.
+const PATIENCE: Duration = Duration::from_secs(600);
+
 /// How the members of a cluster are started.
 pub type Adjust = fn(&mut Config);
 
@@ -311,10 +314,13 @@ impl Cluster {
         cluster
     }
 
-    /// Three members of which one leads, none of whom campaigns by itself in the time that a test may take: whoever leads later was handed
-    /// the leadership.
+    /// Three members of which one leads, none of whom campaigns because of a silence shorter than [`PATIENCE`].
     pub async fn start_patient() -> Cluster {
-        let patient: Adjust = |config| config.election = Duration::from_secs(600);
+        Cluster::start_led(|config| config.election = PATIENCE).await
+    }
+
+    /// Three members with election timeouts so long that a first election would take its time, and yet with a leader.
+    pub async fn start_led(patient: Adjust) -> Cluster {
         let mut cluster = Cluster::prepare(3);
         // Somebody has to begin.
         cluster.adjust = |config| config.election = Duration::from_secs(2);
