@@ -1,5 +1,5 @@
 //! What the tests of whole nodes share: a machine that sums numbers, directories that go away, and clusters on loopback.
-#![allow(dead_code, reason = "every test file uses another part")]
+#![allow(dead_code, unused_imports, reason = "every test file uses another part")]
 
 mod asking;
 
