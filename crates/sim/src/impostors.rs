@@ -233,6 +233,8 @@ impl World {
             && voters > 2
             && config.voters.contains(&victim)
             && !config.is_joint()
+            // Nor with a change that is in some log: it would be in force there, and might need that disk.
+            && self.ghost.all_configs().all(|acted_on| acted_on == config)
             && self.hosts.values().all(|host| !host.rotten)
             && self.operator.is_idle()
             && self.masquerade.is_none();

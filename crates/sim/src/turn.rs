@@ -301,8 +301,8 @@ impl World {
         }
         if self.rng.below(IMAGE_EVERY) == 0 && !self.params.lying_disks {
             let copy = self.hosts[&id].disk.durable_copy();
-            let params = &self.params;
-            let found = catch(|| read_log(&copy, params, id)).and_then(|found| found);
+            let (params, member) = (&self.params, self.hosts[&id].member);
+            let found = catch(|| read_log(&copy, params, member)).and_then(|found| found);
             let found = found.map_err(|why| Failure::Correctness(format!("S20: image of n{id}: {why}")))?;
             self.ghost.check_image(id, &found)?;
         }
