@@ -54,6 +54,8 @@ struct Found {
     about: Bytes,
     end: End,
     size: u64,
+    /// Written once more up to here.
+    renewed: u64,
 }
 
 /// How far a file is written, or read.
@@ -232,10 +234,11 @@ impl Staging {
         let found = self.found.take();
         let end = found.expect("only what was found is resumed").end;
         end.file.set_len(end.at)?;
+        // Nor is it known whether the earlier run came to sync the directory.
         self.open = Some(Open {
             stream,
             end,
-            entered: true,
+            entered: false,
         });
         Ok(())
     }
@@ -279,12 +282,33 @@ impl Staging {
                 Ok(_) | Err(_) => end = true,
             }
         }
+        if found.renew().is_err() {
+            self.found = None;
+            return Ok(Event::StageChecked {
+                about: None,
+                len: 0,
+                crc: 0,
+                end: true,
+            });
+        }
         Ok(Event::StageChecked {
             about: Some(found.about.clone()),
             len: found.end.len,
             crc: found.end.crc,
             end,
         })
+    }
+}
+
+impl Found {
+    /// Writes once more what was checked, so that the next sync makes it durable: if the sync that an earlier run died of had failed, reads
+    /// show pages that never reached the medium and that no later sync would write.
+    fn renew(&mut self) -> io::Result<()> {
+        let mut bytes = vec![0; usize::try_from(self.end.at - self.renewed).map_err(io::Error::other)?];
+        self.end.file.read_at(self.renewed, &mut bytes)?;
+        self.end.file.write_at(self.renewed, &bytes)?;
+        self.renewed = self.end.at;
+        Ok(())
     }
 }
 
@@ -304,7 +328,13 @@ fn find(disk: &dyn Disk) -> io::Result<Option<Found>> {
             len,
             crc,
         };
-        Found { about, end, size }
+        let renewed = 0;
+        Found {
+            about,
+            end,
+            size,
+            renewed,
+        }
     }))
 }
 
