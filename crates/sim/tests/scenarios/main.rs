@@ -4,4 +4,5 @@ mod identity;
 mod leadership;
 mod membership;
 mod partial_connectivity;
+mod staged_snapshots;
 mod stalled_disks;
