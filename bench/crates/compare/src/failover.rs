@@ -1,0 +1,78 @@
+//! Gaps in service: how long no write succeeds, anywhere, after the leader is killed and after it is asked to end, while clients of all
+//! members go on asking; and how long a new cluster takes to its first write. With the systems' own defaults.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use rustix::process::Signal;
+
+use crate::cluster::{Cluster, System};
+use crate::load::{Amount, Load, Operation};
+use crate::options::Bench;
+use crate::probe::Ask;
+use crate::results::Sample;
+use crate::rounds::NODES;
+
+/// The load: begun at fixed times, by so many clients that none is missed while those whose request went down with the leader wait for
+/// their answer. It lasts from well before the end of the leader until well after the next one.
+const RATE: u64 = 500;
+const CLIENTS: u64 = 3000;
+const CONNECTIONS: u64 = 12;
+const SECONDS: f64 = 7.0;
+const BEFORE: Duration = Duration::from_millis(2500);
+
+/// What happens to the leader.
+const ENDS: [(&str, Signal); 2] = [("failover-kill", Signal::KILL), ("failover-term", Signal::TERM)];
+
+/// So many trials of each kind, of all systems in turn.
+pub fn run(bench: &mut Bench, trials: u32) -> Result<()> {
+    for trial in 1..=trials {
+        for (name, signal) in ENDS {
+            for system in bench.systems.clone() {
+                one(bench, &system, name, signal, trial)
+                    .with_context(|| format!("{name} of {}, trial {trial}", system.name))?;
+                bench.save()?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn one(bench: &mut Bench, system: &System, name: &str, signal: Signal, trial: u32) -> Result<()> {
+    let begun = Instant::now();
+    let mut cluster = Cluster::start(system, NODES, &bench.dir)?;
+    let start = bench.probe.first_answer(&cluster.endpoints(), Ask::Put, begun)?;
+    // All members are up, and know each other.
+    for endpoint in cluster.endpoints() {
+        bench.probe.first_answer(&[endpoint], Ask::Read, begun)?;
+    }
+    let load = Load {
+        clients: CLIENTS,
+        connections: CONNECTIONS,
+        rate: Some(RATE),
+        seed: u64::from(trial),
+        ..Load::new(Operation::Put, Amount::Seconds(SECONDS))
+    };
+    let running = bench.generator.start(&load, &cluster.endpoints(), &bench.dir)?;
+    std::thread::sleep(BEFORE);
+    let leader = bench.probe.leader(&mut cluster)?;
+    cluster.signal(leader, signal)?;
+    let report = running.finish()?;
+    let sample = Sample::new(&system.name, name, trial)
+        .with("longest_gap_ms", report.longest_gap_ms)
+        .with("failed", report.failed)
+        .with("succeeded", report.total)
+        .with("start_ms", start.as_secs_f64() * 1000.0);
+    eprintln!(
+        "{name}, trial {trial}, {:<10} longest gap {:>7.1} ms, {} writes failed; first write {:.0} ms after the start",
+        system.name,
+        report.longest_gap_ms,
+        report.failed,
+        start.as_secs_f64() * 1000.0,
+    );
+    bench.results.samples.push(Sample {
+        load: vec![report.raw],
+        ..sample
+    });
+    Ok(())
+}

@@ -1,0 +1,68 @@
+//! Rounds: each starts every system once, with nothing on its disk, runs all scenarios on it and ends it; the order of the systems turns with
+//! every round. What changes slowly on the machine then touches all alike.
+
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+
+use crate::cluster::{Cluster, System};
+use crate::options::Bench;
+use crate::probe::Ask;
+use crate::results::Sample;
+use crate::scenario::{self, Scenario};
+
+/// Members of a cluster.
+pub const NODES: usize = 3;
+
+/// Measures all systems in `rounds` rounds.
+pub fn run(bench: &mut Bench, floor: Option<&System>, rounds: u32, scenarios: &[Scenario]) -> Result<()> {
+    for round in 1..=rounds {
+        let mut systems = bench.systems.clone();
+        let turn = (round as usize - 1) % systems.len();
+        systems.rotate_left(turn);
+        systems.extend(floor.cloned());
+        for system in &systems {
+            eprintln!("round {round} of {rounds}: {}", system.name);
+            one(bench, system, round, scenarios)
+                .with_context(|| format!("{} in round {round}", system.name))?;
+            bench.save()?;
+        }
+    }
+    Ok(())
+}
+
+/// One system in one round.
+fn one(bench: &mut Bench, system: &System, round: u32, scenarios: &[Scenario]) -> Result<()> {
+    let is_floor = system.kind == crate::cluster::Kind::Floor;
+    let begun = Instant::now();
+    let mut cluster = Cluster::start(system, NODES, &bench.dir)?;
+    let start = bench.probe.first_answer(&cluster.endpoints(), Ask::Put, begun)?;
+    if !is_floor {
+        let start = Sample::new(&system.name, "start", round).with("ms", start.as_secs_f64() * 1000.0);
+        bench.results.samples.push(start);
+        scenario::preload(bench, &cluster)?;
+    }
+    let idle = scenario::idle(&mut cluster)?;
+    let sample = Sample::new(&system.name, "idle", round).with("cores", idle);
+    bench.results.samples.push(sample);
+    for scenario in scenarios.iter().filter(|scenario| scenario.floor || !is_floor) {
+        let sample =
+            scenario::measure(bench, &mut cluster, scenario, idle, round).with_context(|| scenario.name)?;
+        eprintln!("  {:<44} {}", scenario.title, brief(&sample));
+        bench.results.samples.push(sample);
+    }
+    cluster.stop()
+}
+
+/// The figures that one looks at while a run goes on.
+fn brief(sample: &Sample) -> String {
+    let figure = |name: &str| sample.figures.get(name).copied().unwrap_or(f64::NAN);
+    format!(
+        "{:>8.1} µs server CPU/op  {:>6.1} client  {:>8.0}/s  p50 {:>7.2} ms  p99 {:>7.2} ms",
+        figure("server_cpu_us"),
+        figure("client_cpu_us"),
+        figure("throughput"),
+        figure("p50_ms"),
+        figure("p99_ms"),
+    )
+}
