@@ -280,10 +280,13 @@ impl World {
         );
         assert!(!response.fragment || client.request.fragment);
         assert_eq!(response.prev_kv, client.request.prev_kv);
+        // Whoever else has had the same events encoded has had them in the same form.
+        let form = |events: &[Arc<Event>]| Bytes::from(format!("{} {events:?}", response.prev_kv));
+        assert_eq!(response.events.encoded(form), form(&response.events));
         client.in_fragment = response.fragment;
         self.seen.fragments += usize::from(response.fragment);
         self.seen.events += response.events.len();
-        for event in &response.events {
+        for event in response.events.iter() {
             assert!(
                 event.kv.mod_revision <= response.revision,
                 "the header covers its events"
@@ -632,4 +635,50 @@ fn a_client_that_asks_and_never_reads_is_reported() {
     assert_eq!(queued, asked - 1, "nothing was queued beyond the bound");
     hub.close(stream);
     assert!(hub.next(other).unwrap().created);
+}
+
+/// The forms of the next responses of so many streams, and how often one was made.
+fn forms(hub: &mut Hub, streams: &[StreamId]) -> (Vec<Bytes>, usize) {
+    let mut made = 0;
+    let forms = streams.iter().map(|stream| {
+        let response = hub.next(*stream).expect("a response");
+        response.events.encoded(|events| {
+            made += 1;
+            Bytes::from(format!("{events:?}"))
+        })
+    });
+    (forms.collect(), made)
+}
+
+#[test]
+fn watchers_that_want_the_same_share_one_encoding() {
+    let (mut kv, mut hub, first) = small();
+    let streams = [first, hub.open(), hub.open(), hub.open()];
+    let with_before = WatchRequest {
+        prev_kv: true,
+        ..watch("a", 0)
+    };
+    let alike = [watch("a", 0), watch("a", 0), watch("a", 2), with_before];
+    for (stream, request) in streams.iter().zip(alike) {
+        hub.create(*stream, request);
+        assert!(hub.next(*stream).unwrap().created);
+    }
+    publish(&mut kv, &mut hub, "a");
+    let (now, made) = forms(&mut hub, &streams);
+    assert_eq!(
+        (now[0] == now[1], made),
+        (true, 2),
+        "one form with the version before, one without"
+    );
+
+    // Those who read the same history share that.
+    let late = [hub.open(), hub.open()];
+    for stream in late {
+        hub.create(stream, watch("a", 2));
+        assert!(hub.next(stream).unwrap().created);
+    }
+    let wanted = hub.wants_history().expect("two are behind");
+    hub.history(&kv.history(wanted.from, wanted.max_bytes, wanted.prev_kv).unwrap());
+    let (then, made) = forms(&mut hub, &late);
+    assert_eq!((then[0] == then[1], made), (true, 1));
 }

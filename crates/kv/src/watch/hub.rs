@@ -1,14 +1,16 @@
 //! [`Hub`]: the watchers of a node, and how events reach them.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::matcher::{Matcher, Scope};
+use super::events::Events;
+use super::groups::{Groups, Wish};
+use super::stream::{Kind, Queued, Stream};
 use super::{HistoryWanted, HubOptions, StreamId, WatchRequest, WatchResponse};
-use crate::kv::{EventBatch, History, event_bytes};
-use crate::types::{Event, EventKind};
+use crate::kv::{EventBatch, History};
+use crate::types::Event;
 
 /// The watch id of what belongs to no watcher.
 const NO_WATCH: i64 = -1;
@@ -27,8 +29,8 @@ pub struct Hub {
     next_id: u64,
     streams: BTreeMap<StreamId, Stream>,
     watchers: BTreeMap<u64, Watcher>,
-    /// The synced watchers by what they watch.
-    matcher: Matcher,
+    /// The watchers by what they want.
+    groups: Groups,
     /// The unsynced ones, by the first revision they miss. Includes those that have no room.
     unsynced: BTreeSet<(i64, u64)>,
     /// Streams with something to send, not yet told.
@@ -39,67 +41,22 @@ pub struct Hub {
     overrun: BTreeSet<StreamId>,
 }
 
-#[derive(Debug, Default)]
-struct Stream {
-    /// Watcher by the client's id.
-    ids: BTreeMap<i64, u64>,
-    next_id: i64,
-    queue: VecDeque<Queued>,
-    /// Answers to creates and cancels in the queue.
-    answers: usize,
-    /// Whether a progress answer is in the queue. The next one waits until it is taken.
-    progress: bool,
-}
-
-/// A response, and whose queue it takes up how much of.
-#[derive(Debug)]
-struct Queued {
-    response: WatchResponse,
-    kind: Kind,
-    watcher: u64,
-    bytes: usize,
-}
-
-/// What bounds the number of such responses in a queue.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    /// Events: the watcher's `queued`.
-    Events,
-    /// The answer to a create or cancel: the stream's `answers`.
-    Answer,
-    /// The answer to a progress request: the stream's `progress`.
-    Progress,
-    /// A progress notification: the watcher's `notified`.
-    Notification,
-    /// The end of a watcher that wants what is compacted: comes once.
-    Lost,
-}
-
 #[derive(Debug)]
 struct Watcher {
     stream: StreamId,
     id: i64,
-    scope: Scope,
+    group: u64,
     /// The first revision it still wants. While it is synced only a lower bound: everything published so far was delivered.
     next: i64,
     synced: bool,
+    start_revision: i64,
+    progress_notify: bool,
     /// No event since the last progress interval began.
     quiet: bool,
     /// A progress notification is in the stream's queue.
     notified: bool,
     /// Bytes of its events in the stream's queue.
     queued: usize,
-    request: WatchRequest,
-}
-
-impl Watcher {
-    fn wants(&self, event: &Event) -> bool {
-        let filtered = match event.kind {
-            EventKind::Put => self.request.no_put,
-            EventKind::Delete => self.request.no_delete,
-        };
-        !filtered && event.kv.mod_revision >= self.next
-    }
 }
 
 impl Hub {
@@ -112,7 +69,7 @@ impl Hub {
             next_id: 0,
             streams: BTreeMap::new(),
             watchers: BTreeMap::new(),
-            matcher: Matcher::default(),
+            groups: Groups::default(),
             unsynced: BTreeSet::new(),
             ready: BTreeSet::new(),
             waiting: BTreeSet::new(),
@@ -158,7 +115,7 @@ impl Hub {
         if request.key.is_empty() {
             request.key = Bytes::from_static(b"\0");
         }
-        let Some(scope) = Scope::new(request.key.clone(), request.range_end.clone()) else {
+        let Some(wish) = Wish::new(&request) else {
             return self.refuse(stream, "mvcc: watcher range is empty");
         };
         let mut id = request.watch_id;
@@ -180,21 +137,23 @@ impl Hub {
             self.revision + 1
         };
         let synced = next > self.revision;
+        let group = self.groups.join(wish);
         if synced {
-            self.matcher.insert(&scope, fresh);
+            self.groups.sync(group, fresh);
         } else {
             self.unsynced.insert((next, fresh));
         }
         let watcher = Watcher {
             stream,
             id,
-            scope,
+            group,
             next,
             synced,
+            start_revision: request.start_revision,
+            progress_notify: request.progress_notify,
             quiet: false,
             notified: false,
             queued: 0,
-            request,
         };
         self.watchers.insert(fresh, watcher);
         self.answer(stream, id, |response| response.created = true);
@@ -240,8 +199,8 @@ impl Hub {
             if quiet
                 && !watcher.notified
                 && watcher.synced
-                && watcher.request.progress_notify
-                && watcher.request.start_revision <= revision
+                && watcher.progress_notify
+                && watcher.start_revision <= revision
             {
                 watcher.notified = true;
                 told.push((watcher.stream, watcher.id, *key));
@@ -286,25 +245,51 @@ impl Hub {
         }
     }
 
+    /// What a group wants is put together once, and all its synced watchers share it.
     fn deliver_to_synced(&mut self, events: &[Arc<Event>]) {
-        let mut matched: BTreeMap<u64, Vec<Arc<Event>>> = BTreeMap::new();
-        for event in events {
-            self.matcher.each(&event.kv.key, &mut |key| {
-                matched.entry(key).or_default().push(event.clone())
-            });
-        }
         let through = events.last().map_or(self.revision, |event| event.kv.mod_revision);
-        for (key, mut events) in matched {
-            let watcher = &self.watchers[&key];
-            events.retain(|event| watcher.wants(event));
-            let Some(first) = events.first() else { continue };
-            let bytes: usize = events.iter().map(|event| event_bytes(event)).sum();
-            if watcher.queued > 0 && watcher.queued + bytes > self.options.queue_bytes {
-                let next = first.kv.mod_revision;
-                self.unsync(key, next);
-            } else {
-                self.enqueue(key, events, through);
+        for (group, events) in self.groups.distribute(events) {
+            let group = &self.groups[group];
+            let fragment = group.wish.fragment;
+            let members: Vec<u64> = group.synced.iter().copied().collect();
+            let first = events[0].kv.mod_revision;
+            let shared = self.pieces(events, fragment);
+            for key in members {
+                let next = self.watchers[&key].next;
+                if next <= first {
+                    self.deliver(key, &shared, first, through);
+                    continue;
+                }
+                // It starts in the future, or in the middle of the batch.
+                let events = shared.iter().flat_map(|piece| piece.iter());
+                let own: Vec<Arc<Event>> = events
+                    .filter(|event| event.kv.mod_revision >= next)
+                    .cloned()
+                    .collect();
+                if let Some(first) = own.first().map(|event| event.kv.mod_revision) {
+                    let own = self.pieces(own, fragment);
+                    self.deliver(key, &own, first, through);
+                }
             }
+        }
+    }
+
+    /// Queues what was published for a synced watcher, or lets it fall behind if it is too much. `first` is the first event's revision.
+    fn deliver(&mut self, key: u64, pieces: &[Events], first: i64, through: i64) {
+        let queued = self.watchers[&key].queued;
+        let bytes: usize = pieces.iter().map(Events::bytes).sum();
+        if queued > 0 && queued + bytes > self.options.queue_bytes {
+            self.unsync(key, first);
+        } else {
+            self.enqueue(key, pieces, through);
+        }
+    }
+
+    /// The events of one response each: of several if they are large and may be sent in fragments.
+    fn pieces(&self, events: Vec<Arc<Event>>, fragment: bool) -> Vec<Events> {
+        match fragment {
+            true => Events::split(events, self.options.fragment_bytes),
+            false => vec![Events::new(events)],
         }
     }
 
@@ -319,8 +304,12 @@ impl Hub {
         Some(HistoryWanted {
             from,
             max_bytes: self.options.history_bytes,
-            prev_kv: with_room.any(|(_, key)| self.watchers[key].request.prev_kv),
+            prev_kv: with_room.any(|(_, key)| self.wish(key).prev_kv),
         })
+    }
+
+    fn wish(&self, key: &u64) -> &Wish {
+        &self.groups[self.watchers[key].group].wish
     }
 
     /// A slow watcher reads on when half its queue is free, or it would read one event at a time.
@@ -336,21 +325,35 @@ impl Hub {
             .unsynced
             .range((history.from, 0)..=(history.through, u64::MAX))
             .map(|(_, key)| *key)
-            .filter(|key| {
-                let watcher = &self.watchers[key];
-                self.has_room(watcher) && (history.prev_kv || !watcher.request.prev_kv)
-            })
+            .filter(|key| self.has_room(&self.watchers[key]) && (history.prev_kv || !self.wish(key).prev_kv))
             .collect();
+        // Watchers of one group that come from the same place get the same.
+        let mut read: BTreeMap<(u64, i64), Vec<Events>> = BTreeMap::new();
         for key in served {
             let watcher = &self.watchers[&key];
-            let wanted = |event: &&Arc<Event>| watcher.scope.contains(&event.kv.key) && watcher.wants(event);
-            let events: Vec<Arc<Event>> = history.events.iter().filter(wanted).cloned().collect();
-            if !events.is_empty() {
-                self.enqueue(key, events, history.through);
+            let (group, next) = (watcher.group, watcher.next);
+            let pieces = match read.remove(&(group, next)) {
+                Some(pieces) => pieces,
+                None => self.read(history, group, next),
+            };
+            if !pieces.is_empty() {
+                self.enqueue(key, &pieces, history.through);
             }
+            read.insert((group, next), pieces);
             self.advance(key, history.through + 1);
         }
         self.answer_waiting();
+    }
+
+    /// What of a stretch of history is for watchers of a group that want it from `next` on.
+    fn read(&self, history: &History, group: u64, next: i64) -> Vec<Events> {
+        let wish = &self.groups[group].wish;
+        let wanted = |event: &&Arc<Event>| event.kv.mod_revision >= next && wish.covers(event);
+        let events: Vec<Arc<Event>> = history.events.iter().filter(wanted).cloned().collect();
+        match events.is_empty() {
+            true => Vec::new(),
+            false => self.pieces(events, wish.fragment),
+        }
     }
 
     /// An unsynced watcher got everything before `next`.
@@ -363,7 +366,7 @@ impl Hub {
         watcher.next = next;
         if next > self.revision {
             watcher.synced = true;
-            self.matcher.insert(&watcher.scope, key);
+            self.groups.sync(watcher.group, key);
         } else {
             self.unsynced.insert((next, key));
         }
@@ -378,7 +381,7 @@ impl Hub {
         assert!(watcher.synced, "only a synced watcher falls behind");
         watcher.synced = false;
         watcher.next = next;
-        self.matcher.remove(&watcher.scope, key);
+        self.groups.unsync(watcher.group, key);
         self.unsynced.insert((next, key));
     }
 
@@ -407,7 +410,7 @@ impl Hub {
             let stream = &self.streams[id];
             let ready = |key: &u64| {
                 let watcher = &self.watchers[key];
-                watcher.synced && watcher.request.start_revision <= revision
+                watcher.synced && watcher.start_revision <= revision
             };
             !stream.progress && stream.ids.values().all(ready)
         };
@@ -451,8 +454,8 @@ impl Hub {
         Some(queued.response)
     }
 
-    /// Queues events for a watcher, in fragments if it agreed to that and they are large.
-    fn enqueue(&mut self, key: u64, events: Vec<Arc<Event>>, revision: i64) {
+    /// Queues events for a watcher: a response for each piece, all but the last of them fragments.
+    fn enqueue(&mut self, key: u64, pieces: &[Events], revision: i64) {
         let watcher = self
             .watchers
             .get_mut(&key)
@@ -461,29 +464,18 @@ impl Hub {
             .streams
             .get_mut(&watcher.stream)
             .expect("watchers go with their stream");
+        let prev_kv = self.groups[watcher.group].wish.prev_kv;
         watcher.quiet = false;
-        let mut pieces: Vec<(Vec<Arc<Event>>, usize)> = Vec::new();
-        for event in events {
-            let size = event_bytes(&event);
-            match pieces.last_mut() {
-                Some((piece, bytes))
-                    if !watcher.request.fragment || *bytes + size <= self.options.fragment_bytes =>
-                {
-                    piece.push(event);
-                    *bytes += size;
-                }
-                _ => pieces.push((vec![event], size)),
-            }
-        }
         let last = pieces.len().saturating_sub(1);
-        for (n, (events, bytes)) in pieces.into_iter().enumerate() {
+        for (n, events) in pieces.iter().enumerate() {
+            let bytes = events.bytes();
             watcher.queued += bytes;
             let response = WatchResponse {
                 revision,
                 watch_id: watcher.id,
                 fragment: n < last,
-                prev_kv: watcher.request.prev_kv,
-                events,
+                prev_kv,
+                events: events.clone(),
                 ..WatchResponse::default()
             };
             stream.queue.push_back(Queued {
@@ -539,10 +531,11 @@ impl Hub {
     fn forget(&mut self, key: u64) {
         if let Some(watcher) = self.watchers.remove(&key) {
             if watcher.synced {
-                self.matcher.remove(&watcher.scope, key);
+                self.groups.unsync(watcher.group, key);
             } else {
                 self.unsynced.remove(&(watcher.next, key));
             }
+            self.groups.leave(watcher.group);
         }
     }
 

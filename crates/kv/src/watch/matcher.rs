@@ -16,7 +16,7 @@ pub(super) struct Matcher {
 }
 
 /// What a watcher watches.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Scope {
     /// One key.
     Key(Bytes),

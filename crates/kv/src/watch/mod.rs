@@ -5,15 +5,15 @@
 //! ([`Hub::wants_history`], [`Hub::history`]). So nothing is lost and memory is bounded. The hub reads no clock: the caller says when it is
 //! time for progress notifications.
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 
-use crate::types::Event;
-
+mod events;
+mod groups;
 mod hub;
 mod matcher;
+mod stream;
 
+pub use events::Events;
 pub use hub::Hub;
 
 /// One client's watch stream.
@@ -84,7 +84,7 @@ pub struct WatchResponse {
     /// Whether the client wants `prev_kv` of the events (they may carry it though it does not).
     pub prev_kv: bool,
     /// The events, none in control and progress messages.
-    pub events: Vec<Arc<Event>>,
+    pub events: Events,
 }
 
 /// A stretch of history the hub wants for watchers that are behind: answer with
