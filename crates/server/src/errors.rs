@@ -26,6 +26,11 @@ pub(crate) fn too_large() -> Status {
     Status::invalid_argument("etcdserver: request is too large")
 }
 
+/// The request's message is longer than any that fits: the words of etcd's gRPC library.
+pub(crate) fn message_too_long(limit: usize) -> Status {
+    Status::resource_exhausted(format!("grpc: received message larger than max ({limit})"))
+}
+
 /// A watch stream whose client leaves the answers to its requests unread.
 pub(crate) fn unread() -> Status {
     Status::resource_exhausted("etcdserver: too many unread answers on the watch stream")

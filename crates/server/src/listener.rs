@@ -18,7 +18,7 @@ use tonic::codegen::{BoxFuture, Service};
 use tonic::service::Routes;
 
 use crate::context::Context;
-use crate::grpc::Api;
+use crate::grpc::{Api, unary};
 use crate::http;
 
 /// A dead connection is noticed after the interval and the timeout: etcd's defaults.
@@ -150,6 +150,10 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
+        if let Some(call) = unary::Call::of(&request) {
+            let api = self.api.clone();
+            return Box::pin(async move { Ok(unary::serve(call, api, request).await) });
+        }
         let request = request.map(Body::new);
         let kind = request.headers().get(header::CONTENT_TYPE);
         if kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {

@@ -8,6 +8,7 @@ mod health;
 mod kv;
 mod lease;
 mod maintenance;
+pub(crate) mod unary;
 mod watch;
 
 use std::pin::Pin;
@@ -34,9 +35,14 @@ pub(crate) struct Api {
 }
 
 impl Api {
+    /// How long a message of a client may be.
+    fn message_limit(&self) -> usize {
+        self.ctx.config.max_request_bytes + MESSAGE_OVERHEAD
+    }
+
     /// The services as routes. What they do not know is answered `Unimplemented`.
     pub fn routes(&self) -> Routes {
-        let limit = self.ctx.config.max_request_bytes + MESSAGE_OVERHEAD;
+        let limit = self.message_limit();
         macro_rules! service {
             ($server:ty) => {
                 <$server>::new(self.clone())

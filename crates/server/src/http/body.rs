@@ -14,6 +14,8 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::Status;
 use tonic::body::Body;
 
+use crate::errors;
+
 /// How many times the limit is read and thrown away of a body that is too long, so that its sender, who reads the answer only after
 /// the last byte was sent, gets it.
 const PATIENCE: usize = 16;
@@ -36,14 +38,10 @@ pub(super) async fn collect(mut body: Body, limit: usize) -> Result<Bytes, Statu
         }
     }
     if length > limit {
-        Err(too_long(limit))
+        Err(errors::message_too_long(limit))
     } else {
         Ok(text.freeze())
     }
-}
-
-fn too_long(limit: usize) -> Status {
-    Status::resource_exhausted(format!("grpc: received message larger than max ({limit})"))
 }
 
 /// The body as messages, each as soon as its JSON value is complete.
@@ -63,7 +61,7 @@ where
                     }
                 }
                 if text.len() > limit {
-                    let _ = out.send(Err(too_long(limit))).await;
+                    let _ = out.send(Err(errors::message_too_long(limit))).await;
                     return;
                 }
                 match body.frame().await {
