@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use rustix::process::Signal;
 
 use crate::cluster::{Cluster, System};
@@ -29,8 +29,8 @@ pub fn run(bench: &mut Bench, trials: u32) -> Result<()> {
     for trial in 1..=trials {
         for (name, signal) in ENDS {
             for system in bench.systems.clone() {
-                one(bench, &system, name, signal, trial)
-                    .with_context(|| format!("{name} of {}, trial {trial}", system.name))?;
+                let outcome = one(bench, &system, name, signal, trial);
+                bench.note(&format!("{}, {name}, trial {trial}", system.name), outcome);
                 bench.save()?;
             }
         }

@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::cluster::{Cluster, System};
 use crate::load::{Amount, Load, Operation};
@@ -30,7 +30,8 @@ const PUTS_PER_KEY: u64 = 5;
 pub fn run(bench: &mut Bench, plan: Plan) -> Result<()> {
     for system in bench.systems.clone() {
         eprintln!("{} puts: {}", plan.puts, system.name);
-        one(bench, &system, plan).with_context(|| format!("{}, filled", system.name))?;
+        let outcome = one(bench, &system, plan);
+        bench.note(&format!("{}, filled", system.name), outcome);
         bench.save()?;
     }
     Ok(())

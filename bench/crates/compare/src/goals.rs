@@ -2,7 +2,7 @@
 //! peer in the same round or on our own figure. Where the peer's figure is so near to what gRPC alone costs that nobody could reach the aim,
 //! the aim is 1.3 times that floor.
 
-use crate::results::{FLOOR, QUORATE, Results};
+use crate::results::{FLOOR, QUORATE, RAFT_RS, Results};
 use crate::stats::Spread;
 use crate::table::{Table, number};
 
@@ -30,6 +30,8 @@ pub struct Goal {
     unit: Unit,
     required: Bound,
     aim: Bound,
+    /// Whom it is held against, if not the peer of all others.
+    peer: Option<&'static str>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -38,6 +40,7 @@ enum Unit {
     Milliseconds,
     PerSecond,
     Mebibytes,
+    Factor,
 }
 
 /// How a goal stands.
@@ -58,6 +61,8 @@ pub enum Verdict {
 pub struct Outcome {
     /// What people read.
     pub what: &'static str,
+    /// In what figures are given.
+    unit: Unit,
     /// Required.
     pub required: Bound,
     /// Aimed at, the floor taken into account.
@@ -75,7 +80,7 @@ pub struct Outcome {
 /// All goals.
 pub fn all() -> Vec<Goal> {
     use Bound::{AtMost, RatioAtLeast, RatioAtMost};
-    use Unit::{Mebibytes, Microseconds, Milliseconds, PerSecond};
+    use Unit::{Factor, Mebibytes, Microseconds, Milliseconds, PerSecond};
     let goal = |what, scenario, figure, unit, required, aim| Goal {
         what,
         scenario,
@@ -83,6 +88,7 @@ pub fn all() -> Vec<Goal> {
         unit,
         required,
         aim,
+        peer: None,
     };
     let less = |what, scenario, figure, unit, required, aim| {
         goal(
@@ -102,6 +108,17 @@ pub fn all() -> Vec<Goal> {
         |what, scenario, required, aim| less(what, scenario, "server_cpu_us", Microseconds, required, aim);
     let ms =
         |what, scenario, figure, required, aim| less(what, scenario, figure, Milliseconds, required, aim);
+    let core = |what, scenario| Goal {
+        peer: Some(RAFT_RS),
+        ..goal(
+            what,
+            scenario,
+            "proposals_per_second",
+            PerSecond,
+            RatioAtLeast(1.5),
+            RatioAtLeast(3.0),
+        )
+    };
     vec![
         cpu("server CPU per put, 100 clients", "put-100", 0.40, 0.25),
         cpu("server CPU per linearizable read", "range-100", 0.40, 0.25),
@@ -180,12 +197,24 @@ pub fn all() -> Vec<Goal> {
             RatioAtMost(1.0),
             AtMost(10.0),
         ),
+        core("core: proposals in batches of 1, against raft-rs", "core-1"),
+        core("core: proposals in batches of 64, against raft-rs", "core-64"),
+        core("core: proposals in batches of 1024, against raft-rs", "core-1024"),
+        goal(
+            "CPU per put at 10 million keys against 100,000",
+            "grown",
+            "cpu_ratio",
+            Factor,
+            AtMost(1.3),
+            AtMost(1.1),
+        ),
     ]
 }
 
 impl Goal {
     /// How it stands against one peer.
     pub fn outcome(&self, results: &Results, peer: &str) -> Outcome {
+        let peer = self.peer.unwrap_or(peer);
         let median = |system| Some(results.spread(system, self.scenario, self.figure)?.median);
         let (ours, theirs) = (median(QUORATE), median(peer));
         let aim = match (median(FLOOR), theirs) {
@@ -201,6 +230,7 @@ impl Goal {
             .map(|ratio| ratio.median);
         Outcome {
             what: self.what,
+            unit: self.unit,
             required: self.required,
             aim,
             measured,
@@ -243,16 +273,16 @@ impl Unit {
             Unit::Milliseconds => format!("{} ms", number(value)),
             Unit::PerSecond => format!("{}/s", number(value)),
             Unit::Mebibytes => format!("{} MiB", number(value / 1024.0 / 1024.0)),
+            Unit::Factor => number(value),
         }
     }
-}
 
-impl std::fmt::Display for Bound {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Bound::RatioAtMost(most) => write!(f, "≤ {most:.2}"),
-            Bound::RatioAtLeast(least) => write!(f, "≥ {least:.1}"),
-            Bound::AtMost(most) => write!(f, "≤ {most} ms"),
+    fn bound(self, bound: Bound) -> String {
+        match bound {
+            Bound::RatioAtMost(most) => format!("≤ {most:.2}"),
+            Bound::RatioAtLeast(least) => format!("≥ {least:.2}"),
+            Bound::AtMost(most) if self == Unit::Milliseconds => format!("≤ {most} ms"),
+            Bound::AtMost(most) => format!("≤ {most}"),
         }
     }
 }
@@ -286,8 +316,8 @@ pub fn table(results: &Results, peer: &str) -> Table {
         let outcome = goal.outcome(results, peer);
         table.row(vec![
             outcome.what.to_owned(),
-            outcome.required.to_string(),
-            outcome.aim.to_string(),
+            outcome.unit.bound(outcome.required),
+            outcome.unit.bound(outcome.aim),
             spread(outcome.measured),
             outcome.ours,
             outcome.theirs,

@@ -1,9 +1,9 @@
 //! What all programs here are told on the command line, and the bench made of it: systems, load generator, directories.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 
 use crate::cluster::{Kind, System};
@@ -98,7 +98,7 @@ impl Bench {
     pub fn floor(&mut self) -> Result<System> {
         let binary = std::env::current_exe()?.with_file_name("floor");
         if !binary.exists() {
-            anyhow::bail!(
+            bail!(
                 "{} is missing: build all programs of the package",
                 binary.display()
             );
@@ -115,14 +115,35 @@ impl Bench {
         Ok(system)
     }
 
+    /// Notes what could not be measured, and goes on: one load that fails does not cost the others' figures.
+    pub fn note<T>(&mut self, what: &str, outcome: Result<T>) -> Option<T> {
+        match outcome {
+            Ok(value) => Some(value),
+            Err(error) => {
+                let failure = format!("{what}: {error:#}");
+                eprintln!("  not measured: {failure}");
+                self.results.failures.push(failure);
+                None
+            }
+        }
+    }
+
+    /// Writes the figures, says where, and fails if something could not be measured.
+    pub fn finish(&self) -> Result<()> {
+        self.save()?;
+        eprintln!("figures: {}", self.out.display());
+        match self.results.failures.len() {
+            0 => Ok(()),
+            count => bail!(
+                "{count} measurements failed:\n  {}",
+                self.results.failures.join("\n  ")
+            ),
+        }
+    }
+
     /// Writes what there is so far: a run that is stopped leaves its figures.
     pub fn save(&self) -> Result<()> {
         self.results.write(&self.out)
-    }
-
-    /// Where the figures are.
-    pub fn out(&self) -> &Path {
-        &self.out
     }
 }
 

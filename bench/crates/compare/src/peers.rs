@@ -60,7 +60,6 @@ fn build() -> Result<PathBuf> {
         .args([
             "build",
             "--release",
-            
             "-p",
             "quorate-cli",
             "--message-format=json-render-diagnostics",

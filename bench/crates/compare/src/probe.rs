@@ -22,7 +22,7 @@ const EVERY: Duration = Duration::from_millis(5);
 const PATIENCE_ONE: Duration = Duration::from_secs(2);
 
 /// What a server may take to answer for the first time.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What is asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -107,6 +107,12 @@ fn parts(results: &Results, peer: &str, plots: &[Plot]) -> Vec<(&'static str, St
         results.machine.line(),
         versions.join(", ")
     );
+    let failures: String = results
+        .failures
+        .iter()
+        .map(|failure| format!("\nNot measured: {failure}.\n"))
+        .collect();
+    let machine = machine + &failures;
     let plots: String = plots
         .iter()
         .map(|plot| format!("![{}](performance/{})\n\n", plot.caption, plot.file))

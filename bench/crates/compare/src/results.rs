@@ -17,6 +17,9 @@ pub const QUORATE: &str = "quorate";
 /// The name of the service that does nothing.
 pub const FLOOR: &str = "floor";
 
+/// What the core alone is held against.
+pub const RAFT_RS: &str = "raft-rs";
+
 /// What was measured at once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sample {
@@ -67,13 +70,49 @@ pub struct Results {
     pub systems: BTreeMap<String, String>,
     /// The figures.
     pub samples: Vec<Sample>,
+    /// What could not be measured, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub failures: Vec<String>,
 }
 
 impl Results {
     /// Reads a file.
     pub fn read(path: &Path) -> Result<Results> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
-        serde_json::from_str(&text).with_context(|| format!("{} holds no results", path.display()))
+        let context = || format!("{} holds no results", path.display());
+        let value: Value = serde_json::from_str(&text).with_context(context)?;
+        if value.get("what").is_some() {
+            return Results::of_core(&value).with_context(context);
+        }
+        serde_json::from_value(value).with_context(context)
+    }
+
+    /// From the figures of `bench/core`, which says medians. Those of whole nodes have no counterpart and are no results here.
+    fn of_core(value: &Value) -> Result<Results> {
+        let mut results = Results {
+            commands: vec!["bench/core".to_owned()],
+            ..Results::default()
+        };
+        let core = value.get("what").and_then(Value::as_str) == Some("core");
+        let rows = value
+            .get("results")
+            .and_then(Value::as_array)
+            .context("no array `results`")?;
+        for row in rows.iter().filter(|_| core) {
+            let batch = row
+                .get("batch")
+                .and_then(Value::as_u64)
+                .context("no number `batch`")?;
+            for (system, key) in [(QUORATE, "quorate"), (RAFT_RS, "raft_rs")] {
+                let mut sample = Sample::new(system, &format!("core-{batch}"), 1);
+                for name in ["proposals_per_second", "cpu_ns_per_proposal"] {
+                    let found = row.get(key).and_then(|figures| figures.get(name)?.as_f64());
+                    sample = sample.with(name, found.with_context(|| format!("no number {key}.{name}"))?);
+                }
+                results.samples.push(sample);
+            }
+        }
+        Ok(results)
     }
 
     /// Writes a file, and the directory it is in. A reader sees the old one or the new one, also when the program is stopped in between.
@@ -90,9 +129,8 @@ impl Results {
 
     /// Takes in another run. Samples of a scenario that the other has, too, are replaced by the other's.
     pub fn take_in(&mut self, other: Results) {
-        if self.samples.is_empty() {
-            *self = other;
-            return;
+        if self.machine == Machine::default() {
+            self.machine = other.machine;
         }
         self.samples.retain(|sample| {
             let again = |new: &Sample| new.system == sample.system && new.scenario == sample.scenario;
@@ -100,6 +138,7 @@ impl Results {
         });
         self.samples.extend(other.samples);
         self.systems.extend(other.systems);
+        self.failures.extend(other.failures);
         for command in other.commands {
             if !self.commands.contains(&command) {
                 self.commands.push(command);
@@ -224,6 +263,19 @@ mod tests {
             2
         );
         assert_eq!(all.commands, ["bench/compare"]);
+    }
+
+    #[test]
+    fn figures_of_the_core_are_results_too() {
+        let figures = |x: f64| serde_json::json!({"proposals_per_second": x, "cpu_ns_per_proposal": 1e9 / x});
+        let row =
+            serde_json::json!({"batch": 64, "quorate": figures(3e6), "raft_rs": figures(1e6), "ratio": 3.0});
+        let value = serde_json::json!({"what": "core", "results": [row]});
+        let results = Results::of_core(&value).expect("well formed");
+        let ratio = results.ratio(QUORATE, RAFT_RS, "core-64", "proposals_per_second");
+        assert_eq!(ratio.expect("both").median, 3.0);
+        assert!(results.peers().is_empty());
+        assert!(Results::of_core(&serde_json::json!({"what": "core"})).is_err());
     }
 
     #[test]

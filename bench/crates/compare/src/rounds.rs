@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 
 use crate::cluster::{Cluster, System};
 use crate::options::Bench;
@@ -23,8 +23,8 @@ pub fn run(bench: &mut Bench, floor: Option<&System>, rounds: u32, scenarios: &[
         systems.extend(floor.cloned());
         for system in &systems {
             eprintln!("round {round} of {rounds}: {}", system.name);
-            one(bench, system, round, scenarios)
-                .with_context(|| format!("{} in round {round}", system.name))?;
+            let outcome = one(bench, system, round, scenarios);
+            bench.note(&format!("{} in round {round}", system.name), outcome);
             bench.save()?;
         }
     }
@@ -46,10 +46,12 @@ fn one(bench: &mut Bench, system: &System, round: u32, scenarios: &[Scenario]) -
     let sample = Sample::new(&system.name, "idle", round).with("cores", idle);
     bench.results.samples.push(sample);
     for scenario in scenarios.iter().filter(|scenario| scenario.floor || !is_floor) {
-        let sample =
-            scenario::measure(bench, &mut cluster, scenario, idle, round).with_context(|| scenario.name)?;
-        eprintln!("  {:<44} {}", scenario.title, brief(&sample));
-        bench.results.samples.push(sample);
+        let measured = scenario::measure(bench, &mut cluster, scenario, idle, round);
+        let what = format!("{}, {}, round {round}", system.name, scenario.name);
+        if let Some(sample) = bench.note(&what, measured) {
+            eprintln!("  {:<44} {}", scenario.title, brief(&sample));
+            bench.results.samples.push(sample);
+        }
     }
     cluster.stop()
 }

@@ -9,6 +9,7 @@ use crate::cluster::{Cluster, System};
 use crate::load::{Amount, Load, Operation};
 use crate::options::Bench;
 use crate::probe::Ask;
+use crate::results::Sample;
 use crate::rounds::NODES;
 use crate::scenario::{self, Scenario};
 
@@ -23,7 +24,7 @@ const CLIENTS: [u64; 5] = [1, 10, 100, 1000, 4000];
 const CLUSTERS: [usize; 4] = [1, 3, 5, 7];
 const KEYS: [u64; 4] = [1000, 10_000, 100_000, 1_000_000];
 
-/// Puts between which and `GROWN` keys the cost is compared.
+/// Keys against which more of them are compared.
 const SMALL: u64 = 100_000;
 
 /// A point: one cluster, one measurement.
@@ -41,8 +42,9 @@ pub fn run(bench: &mut Bench) -> Result<()> {
     for point in points() {
         for system in bench.systems.clone() {
             eprintln!("{} at {}: {}", point.scenario, point.x, system.name);
-            one(bench, &system, &point)
-                .with_context(|| format!("{} at {} of {}", system.name, point.x, point.scenario))?;
+            let outcome = one(bench, &system, &point);
+            let what = format!("{}, {} at {}", system.name, point.scenario, point.x);
+            bench.note(&what, outcome);
             bench.save()?;
         }
     }
@@ -166,5 +168,11 @@ pub fn growth(bench: &mut Bench, keys: u64) -> Result<()> {
         measure(bench, &mut cluster, &point)?;
         bench.save()?;
     }
+    let cpu = bench.results.line(&system.name, "growth", "server_cpu_us");
+    if let [(_, small), (_, large)] = cpu[..] {
+        let grown = Sample::new(&system.name, "grown", 1).with("cpu_ratio", large / small);
+        bench.results.samples.push(grown);
+    }
+    bench.save()?;
     cluster.stop()
 }

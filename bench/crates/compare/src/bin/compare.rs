@@ -72,14 +72,12 @@ fn main() -> Result<()> {
         Some(Command::Sweep(common)) => {
             let mut bench = common.bench("sweep")?;
             sweep::run(&mut bench)?;
-            done(&bench.out().display().to_string());
-            Ok(())
+            bench.finish()
         }
         Some(Command::Growth(growth)) => {
             let mut bench = growth.common.bench("growth")?;
             sweep::growth(&mut bench, growth.keys)?;
-            done(&bench.out().display().to_string());
-            Ok(())
+            bench.finish()
         }
         Some(Command::Report(options)) => report::run(&options),
     }
@@ -122,12 +120,7 @@ fn run(run: &Run) -> Result<()> {
         println!("{}", goals::table(&bench.results, peer).text());
     }
     println!("{}", report::costs(&bench.results).text());
-    done(&bench.out().display().to_string());
-    Ok(())
-}
-
-fn done(out: &str) {
-    eprintln!("figures: {out}");
+    bench.finish()
 }
 
 /// Clap checks its own rules in tests only.

@@ -23,6 +23,5 @@ fn main() -> Result<()> {
     eprintln!("{}", bench.results.machine.line());
     failover::run(&mut bench, cli.trials)?;
     println!("{}", report::gaps(&bench.results).text());
-    eprintln!("figures: {}", bench.out().display());
-    Ok(())
+    bench.finish()
 }

@@ -53,6 +53,5 @@ fn main() -> Result<()> {
     bench.systems.clear();
     rounds::run(&mut bench, Some(&floor), cli.run.rounds, &scenario::all(1.0))?;
     println!("{}", report::costs(&bench.results).text());
-    eprintln!("figures: {}", bench.out().display());
-    Ok(())
+    bench.finish()
 }
