@@ -2,6 +2,9 @@
 //! the endpoints given. Says how many passed, and fails if one did not.
 //!
 //! Usage: `quorate-interop http://127.0.0.1:2379 …`. Knows nothing of what it talks to: it must pass against a real etcd too.
+//! `quorate-interop puts CLIENTS TOTAL http://127.0.0.1:2379 …` is a load instead: see [`puts`].
+
+mod puts;
 
 use std::time::Duration;
 
@@ -46,8 +49,15 @@ macro_rules! run {
 async fn main() {
     let endpoints: Vec<String> = std::env::args().skip(1).collect();
     if endpoints.is_empty() {
-        eprintln!("usage: quorate-interop ENDPOINT…");
+        eprintln!("usage: quorate-interop ENDPOINT… or quorate-interop puts CLIENTS TOTAL ENDPOINT…");
         std::process::exit(2);
+    }
+    if endpoints[0] == "puts" {
+        if let Err(error) = run_puts(&endpoints[1..]).await {
+            eprintln!("{error}");
+            std::process::exit(1);
+        }
+        return;
     }
     let mut count = (0, 0);
     for endpoint in &endpoints {
@@ -90,6 +100,15 @@ async fn main() {
     }
     println!("{} passed, {} failed", count.0, count.1);
     std::process::exit(if count.1 == 0 { 0 } else { 1 });
+}
+
+async fn run_puts(args: &[String]) -> Result {
+    match args {
+        [clients, total, endpoints @ ..] if !endpoints.is_empty() => {
+            puts::run(clients.parse()?, total.parse()?, endpoints).await
+        }
+        _ => Err("puts needs CLIENTS TOTAL ENDPOINT…".into()),
+    }
 }
 
 /// The message of the server's refusal.
