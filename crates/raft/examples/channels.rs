@@ -283,6 +283,7 @@ impl Node {
     fn length(&mut self, timer: Timer) -> Duration {
         match timer {
             Timer::Heartbeat | Timer::Read => ELECTION / 10,
+            Timer::Haste => ELECTION / 200,
             Timer::Election => {
                 self.random = self
                     .random

@@ -7,6 +7,7 @@ use quorate_base::{Index, LogId, NodeId, Term};
 use crate::config::Config;
 use crate::durability::Durability;
 use crate::effects::{Arm, Effects, HardState, Outgoing, SnapMeta, Timer};
+use crate::haste::Haste;
 use crate::log::Log;
 use crate::message::{Body, EntryShape, Message, Priority};
 use crate::role::transfer::Patience;
@@ -77,6 +78,8 @@ pub struct Core {
     pub(crate) priority: Priority,
     pub(crate) patience: Patience,
     pub(crate) leases: bool,
+    /// It asks for votes sooner than the election timer says.
+    pub(crate) haste: Option<Haste>,
     /// The disk has not answered for too long: this node neither leads nor campaigns.
     pub(crate) stalled: bool,
     pub(crate) limits: Limits,
@@ -130,6 +133,7 @@ impl Core {
             priority,
             patience: Patience::default(),
             leases,
+            haste: None,
             stalled: false,
             limits,
             out: Effects::default(),

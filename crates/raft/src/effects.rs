@@ -23,6 +23,17 @@ pub enum Input {
         /// What it says.
         message: Message,
     },
+    /// The driver has seen that the process of `leader`, the leader of `term`, is gone: the connection to it ended, and where it had listened
+    /// nobody does. A hint, and no more: it may be wrong, come late or not at all. It ends what this node itself owes that leader
+    /// (§4.2.3), until it hears of it again, and lets it ask for votes at once. Ignored while lease reads are on.
+    LeaderDead {
+        /// Who is gone.
+        leader: NodeId,
+        /// The term in which it led.
+        term: Term,
+    },
+    /// A connection to this peer is up (again): what was sent to it before may be lost.
+    Reachable(NodeId),
     /// A client's command, if this is the leader. Answered in [`Effects::placed`] or [`Effects::refused`].
     Propose {
         /// The caller's name for it.
@@ -96,6 +107,8 @@ pub enum Timer {
     Transfer,
     /// A read index asked of the leader has gone unanswered for a heartbeat interval: ask again.
     Read,
+    /// A step of a node that asks for votes in haste: about T/200, some milliseconds.
+    Haste,
 }
 
 /// What to do with a timer.

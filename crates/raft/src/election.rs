@@ -4,6 +4,7 @@ use quorate_base::{LogId, NodeId, Term};
 
 use crate::core::Core;
 use crate::effects::{Arm, Timer};
+use crate::haste;
 use crate::message::Body;
 use crate::role::Role;
 
@@ -23,10 +24,11 @@ pub(crate) fn leader_is_heard(role: &Role) -> bool {
 }
 
 /// Answers "would you vote for me in term `next`?". Nothing changes here; a refusal tells this node's term, which
-/// the asker adopts, so that terms spread even where nobody would vote for the asker.
-pub(crate) fn pre_vote(core: &mut Core, from: NodeId, next: Term, last: LogId) {
+/// the asker adopts, so that terms spread even where nobody would vote for the asker. Returns whether it was granted.
+pub(crate) fn pre_vote(core: &mut Core, from: NodeId, next: Term, last: LogId) -> bool {
     let granted = next > core.term && last >= core.log.last();
     core.send_after_hard(from, Body::PreVoteResponse { next, granted });
+    granted
 }
 
 /// Answers RequestVote of the current term: the first candidate whose log is at least as up to date gets the vote. The
@@ -38,6 +40,7 @@ pub(crate) fn vote(core: &mut Core, role: &Role, from: NodeId, last: LogId) {
     if granted {
         core.set_vote(from);
         core.arm(Timer::Election, Arm::Set);
+        haste::end(core);
     }
     core.send_after_hard(from, Body::VoteResponse { granted });
 }

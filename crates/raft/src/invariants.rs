@@ -51,11 +51,16 @@ pub fn check(raft: &Raft) {
                 !follower.fresh || follower.leader.is_some(),
                 "a fresh leader is a known one"
             );
+            assert!(
+                core.haste.is_none() || !follower.fresh,
+                "no haste while a leader lives (§4.2.3)"
+            );
         }
         Role::PreCandidate(_) => {}
         Role::Candidate(_) => assert_eq!(core.vote, Some(core.id), "a candidate votes for itself (§3.4)"),
         Role::Leader(leader) => {
             assert_eq!(core.vote, Some(core.id), "a leader voted for itself");
+            assert!(core.haste.is_none(), "a leader is in no haste");
             leader.check(core);
         }
     }

@@ -12,6 +12,7 @@
 //! | terms, the higher-term rule, role changes (§3.3) | [`raft`](crate::Raft) |
 //! | one vote a term, log up to date, pre-vote, stickiness (§3.4, §3.6.1, §9.6, §4.2.3) | `election` |
 //! | candidates (§3.4) | `role::candidate` |
+//! | asking for votes before the election timer runs out | `haste` |
 //! | AppendEntries at the receiver: matching, conflicts, commit (§3.5) | `role::follower` |
 //! | replication, commitment of own-term entries, check-quorum (§3.5, §3.6.2, §6.2) | `role::leader` |
 //! | membership changes, learners, stepping down (§4) | [`config`], `role::membership` |
@@ -37,6 +38,7 @@ mod core;
 mod durability;
 pub mod effects;
 mod election;
+mod haste;
 pub mod invariants;
 pub mod log;
 pub mod message;

@@ -6,6 +6,7 @@ use crate::config::{Change, Config};
 use crate::core::{Core, Restored};
 use crate::effects::{Arm, ChangeEnd, ChangeRefused, Effects, Input, Refused, Timer};
 use crate::election;
+use crate::haste;
 use crate::log::Log;
 use crate::message::{Body, Message};
 use crate::progress::Pace;
@@ -39,7 +40,8 @@ pub struct PeerStatus {
 
 impl Raft {
     /// A node as its disk left it: a follower, unless it is the only voter, which campaigns at once. With lease reads on it must be sure
-    /// of that: whoever led while the change that left it alone was not committed may have a lease still.
+    /// of that: whoever led while the change that left it alone was not committed may have a lease still. Others ask around soon: if there
+    /// is a leader, its followers take no notice.
     pub fn new(restored: Restored) -> Raft {
         let mut core = Core::new(restored);
         let held = core.leases;
@@ -54,7 +56,10 @@ impl Raft {
             role: Role::Follower(follower),
             stepped: true,
         };
-        raft.transition(alone.then_some(Next::PreCandidate));
+        match alone {
+            true => raft.transition(Some(Next::PreCandidate)),
+            false => haste::begin_soon(&mut raft.core),
+        }
         raft
     }
 
@@ -64,6 +69,8 @@ impl Raft {
         let next = match input {
             Input::Message { from, message } => self.on_message(from, message),
             Input::Fired(timer) => self.on_timer(timer),
+            Input::LeaderDead { leader, term } => self.on_leader_dead(leader, term),
+            Input::Reachable(peer) => self.on_reachable(peer),
             Input::Propose { token, size } => self.on_propose(token, size),
             Input::Read { token, forward } => self.on_read(token, forward),
             Input::Persisted(id) => self.on_persisted(id),
@@ -145,6 +152,9 @@ impl Raft {
         if term >= ABSURD_TERM || from == self.core.id {
             return None;
         }
+        if matches!(body, Body::PreVote { .. }) && term == self.core.term {
+            self.on_abdication(from);
+        }
         match &body {
             // A live leader is not disturbed (§4.2.3), so the higher term of such a request is not adopted either.
             Body::PreVote { .. } | Body::Vote { transfer: false, .. }
@@ -152,10 +162,10 @@ impl Raft {
             {
                 return None;
             }
-            // A pre-vote promises nothing and changes nothing, whatever its term.
+            // A pre-vote promises nothing, whatever its term.
             Body::PreVote { next, last } => {
-                election::pre_vote(&mut self.core, from, *next, *last);
-                return None;
+                let granted = election::pre_vote(&mut self.core, from, *next, *last);
+                return granted.then(|| self.give_way(from, *last)).flatten();
             }
             _ => {}
         }
@@ -170,6 +180,59 @@ impl Raft {
             return None;
         }
         self.on_current(from, body)
+    }
+
+    /// A pre-vote was granted: its asker may be elected if it is left alone.
+    fn give_way(&mut self, to: NodeId, last: LogId) -> Option<Next> {
+        let core = &mut self.core;
+        match &self.role {
+            Role::PreCandidate(_) if haste::gives_way(core, to, last) => Some(Next::Follower {
+                term: core.term,
+                leader: None,
+            }),
+            Role::Follower(_) => {
+                haste::stand_back(core);
+                None
+            }
+            _ => None,
+        }
+    }
+
+    /// Nobody is where the leader was: this node owes it nothing until it hears of it again, and soon somebody has to take over.
+    fn on_leader_dead(&mut self, leader: NodeId, term: Term) -> Option<Next> {
+        let core = &mut self.core;
+        match &mut self.role {
+            Role::Follower(follower) if follower.leader == Some(leader) && term == core.term => {
+                let first = follower.doubt(core) && haste::begin_without(core, leader);
+                first.then_some(Next::PreCandidate)
+            }
+            _ => None,
+        }
+    }
+
+    /// Somebody asks for pre-votes in this term. Whoever led in it does so no more: it stepped down or was started again, and nobody leads twice
+    /// in a term.
+    fn on_abdication(&mut self, from: NodeId) {
+        let core = &mut self.core;
+        if let Role::Follower(follower) = &mut self.role
+            && follower.leader == Some(from)
+            && follower.doubt(core)
+        {
+            haste::begin_soon(core);
+        }
+    }
+
+    /// A peer can be reached (again): it is told what it has missed.
+    fn on_reachable(&mut self, peer: NodeId) -> Option<Next> {
+        let core = &mut self.core;
+        match &mut self.role {
+            Role::Leader(leader) => leader.on_reachable(core, peer),
+            Role::PreCandidate(role) => role.on_reachable(core, peer),
+            Role::Candidate(role) => role.on_reachable(core, peer),
+            Role::Follower(follower) if follower.leader.is_none() => haste::begin_soon(core),
+            Role::Follower(_) => {}
+        }
+        None
     }
 
     /// A message of an earlier term has no effect, except that a voter behind in terms answers a pre-vote in its own: asking
@@ -277,6 +340,10 @@ impl Raft {
             // longer than an election timeout would never see the end.
             Role::Candidate(_) if timer == Timer::Election && !core.durability.hard_is_durable() => {
                 core.arm(Timer::Election, Arm::Set);
+                None
+            }
+            Role::PreCandidate(role) if timer == Timer::Haste => {
+                role.on_haste(core);
                 None
             }
             Role::Candidate(_) if timer == Timer::Election && core.stalled => Some(Next::Follower {

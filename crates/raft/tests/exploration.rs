@@ -115,6 +115,8 @@ fn random_lives_keep_every_invariant_and_recover() {
         "describe",
         "force",
         "stall",
+        "hint",
+        "reachable",
         "changed the membership",
         "coup",
         "would serve by its lease",

@@ -37,7 +37,7 @@ enum Command {
     Logs(#[arg(optional)] Vec<String>),
     /// A node is elected, everyone else helping.
     Elect(u64),
-    /// A timer runs out: election, fresh, heartbeat, quorum, transfer, read.
+    /// A timer runs out: election, fresh, heartbeat, quorum, transfer, read, haste.
     Fire(u64, String),
     /// Everything arrives until nothing moves.
     Run,
@@ -53,6 +53,10 @@ enum Command {
     Read(u64, u64),
     /// Leadership is to go from a node, to another if named.
     Transfer(u64, #[arg(optional)] Option<u64>),
+    /// A node is told that the process of the leader that it follows, or of the one named, is gone.
+    Hint(u64, #[arg(optional)] Option<u64>),
+    /// A node is told that it can reach another (again).
+    Reach(u64, u64),
     /// The link from one node to another loses everything.
     Cut(u64, u64),
     /// All links from and to a node lose everything.
@@ -135,6 +139,7 @@ impl Script {
                     "quorum" => Timer::Quorum,
                     "transfer" => Timer::Transfer,
                     "read" => Timer::Read,
+                    "haste" => Timer::Haste,
                     other => return Err(format!("no timer is called {other}").into()),
                 };
                 cluster.settle(n(*id));
@@ -178,6 +183,17 @@ impl Script {
             }
             Command::Transfer(id, to) => {
                 cluster.step(n(*id), Input::Transfer(to.map(n)));
+                cluster.settle(n(*id));
+            }
+            Command::Hint(id, leader) => {
+                let raft = cluster.raft(n(*id));
+                let leader = leader.map(n).or(raft.leader()).ok_or("it follows nobody")?;
+                let term = raft.term();
+                cluster.step(n(*id), Input::LeaderDead { leader, term });
+                cluster.settle(n(*id));
+            }
+            Command::Reach(id, other) => {
+                cluster.step(n(*id), Input::Reachable(n(*other)));
                 cluster.settle(n(*id));
             }
             Command::Cut(from, to) => drop(cluster.cut.insert((n(*from), n(*to)))),

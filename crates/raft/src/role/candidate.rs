@@ -6,6 +6,7 @@ use quorate_base::{NodeId, Term};
 
 use crate::core::Core;
 use crate::effects::{Arm, Timer};
+use crate::haste;
 use crate::message::Body;
 use crate::quorum::{self, Tally};
 use crate::role::Next;
@@ -19,17 +20,43 @@ pub struct PreCandidate {
 impl PreCandidate {
     /// Starts asking. A node that is its own quorum goes on at once.
     pub fn enter(core: &mut Core) -> (PreCandidate, Option<Next>) {
-        let next = core.term.next();
-        let last = core.log.last();
-        for peer in core.other_voters() {
-            core.send_now(peer, Body::PreVote { next, last });
-        }
-        core.arm(Timer::Election, Arm::Set);
         let role = PreCandidate {
             votes: BTreeMap::from([(core.id, true)]),
         };
+        core.arm(Timer::Election, Arm::Set);
+        role.ask_all(core);
         let outcome = role.count(core);
         (role, outcome)
+    }
+
+    /// Asks all who have not answered.
+    fn ask_all(&self, core: &mut Core) {
+        for peer in core.other_voters() {
+            self.ask(core, peer);
+        }
+        haste::asked(core);
+    }
+
+    fn ask(&self, core: &mut Core, peer: NodeId) {
+        if !self.votes.contains_key(&peer) {
+            let (next, last) = (core.term.next(), core.log.last());
+            core.send_now(peer, Body::PreVote { next, last });
+        }
+    }
+
+    /// A step of its haste: the others may know more by now than when they were asked.
+    pub fn on_haste(&self, core: &mut Core) {
+        if haste::is_due(core) {
+            self.ask_all(core);
+        }
+    }
+
+    /// A voter can be reached now.
+    pub fn on_reachable(&self, core: &mut Core, peer: NodeId) {
+        if core.log.config().is_voter(peer) {
+            self.ask(core, peer);
+            haste::begin_soon(core);
+        }
     }
 
     /// An answer, which is about `next`.
@@ -70,8 +97,23 @@ impl Candidate {
             core.send_after_hard(peer, Body::Vote { last, transfer });
         }
         core.arm(Timer::Election, Arm::Set);
+        haste::suspend(core);
         Candidate {
             votes: BTreeMap::new(),
+        }
+    }
+
+    /// A voter can be reached now, and may not have heard of this.
+    pub fn on_reachable(&self, core: &mut Core, peer: NodeId) {
+        if core.log.config().is_voter(peer) && !self.votes.contains_key(&peer) {
+            let last = core.log.last();
+            core.send_after_hard(
+                peer,
+                Body::Vote {
+                    last,
+                    transfer: false,
+                },
+            );
         }
     }
 

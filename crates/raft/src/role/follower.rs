@@ -4,6 +4,7 @@ use quorate_base::{Index, LogId, NodeId};
 
 use crate::core::Core;
 use crate::effects::{Arm, Refused, Timer};
+use crate::haste;
 use crate::message::{Body, EntryShape, Round};
 use crate::read::ForwardedReads;
 use crate::role::Next;
@@ -28,8 +29,12 @@ impl Follower {
     /// Follows `leader`, if it is known. `held`: a promise to another leader runs on, and with it the timer that ends it.
     pub fn enter(core: &mut Core, leader: Option<NodeId>, held: bool) -> Follower {
         core.arm(Timer::Election, Arm::Set);
-        if let Some(leader) = leader {
-            core.patience.leads(leader);
+        match leader {
+            Some(leader) => {
+                core.patience.leads(leader);
+                haste::end(core);
+            }
+            None => haste::stand_back(core),
         }
         match leader {
             Some(_) => core.arm(Timer::Fresh, Arm::Set),
@@ -48,11 +53,23 @@ impl Follower {
     /// The leader gave a sign of life.
     pub fn hear(&mut self, core: &mut Core, leader: NodeId) {
         core.patience.leads(leader);
+        haste::end(core);
         self.leader = Some(leader);
         self.fresh = true;
         self.held = false;
         core.arm(Timer::Election, Arm::Set);
         core.arm(Timer::Fresh, Arm::Set);
+    }
+
+    /// The leader leads no more, as far as could be seen from here. Its silence is not waited for then, by this node alone: others make up
+    /// their minds for themselves. With lease reads on a promise is a promise (§6.4.1), and this changes nothing. Returns whether it did.
+    pub fn doubt(&mut self, core: &mut Core) -> bool {
+        if core.leases {
+            return false;
+        }
+        self.fresh = false;
+        core.arm(Timer::Fresh, Arm::Off);
+        true
     }
 
     /// AppendEntries, receiver's rules 2 to 5 (Figure 3.1); rule 1, the term, was checked in `step`.
@@ -183,8 +200,20 @@ impl Follower {
             Timer::Election => core.arm(Timer::Election, Arm::Set),
             Timer::Fresh => (self.fresh, self.held) = (false, false),
             Timer::Read => self.reads.retry(),
+            Timer::Haste => return self.on_haste(core),
             Timer::Heartbeat | Timer::Quorum | Timer::Transfer => {}
         }
+        None
+    }
+
+    fn on_haste(&mut self, core: &mut Core) -> Option<Next> {
+        if !haste::is_due(core) {
+            return None;
+        }
+        if core.may_campaign() && !core.stalled {
+            return Some(Next::PreCandidate);
+        }
+        haste::end(core);
         None
     }
 

@@ -7,6 +7,7 @@ use quorate_base::{Index, LogId, NodeId};
 
 use crate::core::Core;
 use crate::effects::{Arm, Outgoing, Placed, Refused, Timer};
+use crate::haste;
 use crate::message::{Body, Round};
 use crate::progress::{Pace, Progress};
 use crate::quorum;
@@ -43,6 +44,7 @@ impl Leader {
             .filter(|id| *id != core.id)
             .map(|id| (id, Progress::new(next)))
             .collect();
+        haste::end(core);
         core.arm(Timer::Election, Arm::Off);
         core.arm(Timer::Fresh, Arm::Off);
         core.arm(Timer::Heartbeat, Arm::Set);
@@ -171,6 +173,20 @@ impl Leader {
         }
     }
 
+    /// A peer can be reached (again): it need not wait for the next heartbeat to hear who leads and to say what it lacks.
+    pub fn on_reachable(&mut self, core: &mut Core, to: NodeId) {
+        let Some(peer) = self.peers.get_mut(&to) else {
+            return;
+        };
+        if let Pace::Probe { waiting } = &mut peer.pace {
+            *waiting = false;
+            return;
+        }
+        let (commit, round) = (core.commit.min(peer.matched), self.round);
+        peer.told_commit = peer.told_commit.max(commit);
+        core.send_now(to, Body::Heartbeat { commit, round });
+    }
+
     /// The driver did not send an Append from `first` on.
     pub fn on_not_sent(&mut self, to: NodeId, first: Index) {
         if let Some(peer) = self
@@ -220,7 +236,7 @@ impl Leader {
                 core.arm(Timer::Quorum, Arm::Set);
             }
             Timer::Transfer => return self.give_up_transfer(core),
-            Timer::Election | Timer::Fresh | Timer::Read => {}
+            Timer::Election | Timer::Fresh | Timer::Read | Timer::Haste => {}
         }
         None
     }

@@ -69,6 +69,7 @@ impl Clock {
             Timer::Election => T + (self.draws >> 33) % T,
             Timer::Fresh | Timer::Quorum | Timer::Transfer => T,
             Timer::Heartbeat | Timer::Read => T / 10,
+            Timer::Haste => T / 200,
         };
         self.due.insert(timer, self.now + wait * TRUE);
     }

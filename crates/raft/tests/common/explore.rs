@@ -105,11 +105,13 @@ pub fn disturb(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, seen: &m
     if mood.clocks && chance.one_in(60) {
         return coup(cluster, chance, seen);
     }
-    let what = match chance.below(104) {
+    let what = match chance.below(108) {
         0..42 => return network(cluster, chance, mood, seen),
         42..46 if chance.one_in(mood.loyalty) => return churn(cluster, chance, mood, seen),
         100..104 if mood.clocks => "timer",
         100 if chance.one_in(mood.peace) => "stall",
+        104..106 => return hint(cluster, chance, seen),
+        106..108 if cluster.is_up(id) => "reachable",
         101..104 => return network(cluster, chance, mood, seen),
         46..48 if chance.one_in(mood.peace) => "crash",
         _ if !cluster.is_up(id) => "start",
@@ -144,6 +146,7 @@ pub fn disturb(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, seen: &m
         // The driver says so only while a write is out.
         "stall" if cluster.nodes[&id].writes.is_empty() => return,
         "stall" => cluster.step(id, Input::DiskStalled),
+        "reachable" => cluster.step(id, Input::Reachable(chance.pick(&cluster.ids()))),
         "propose" => {
             let to = cluster.leader().filter(|_| !chance.one_in(5)).unwrap_or(id);
             cluster.propose(to);
@@ -187,6 +190,36 @@ fn fire_any(cluster: &mut Cluster, chance: &mut Chance, mood: &Mood, id: NodeId)
     let impatient = matches!(timer, Timer::Election | Timer::Fresh | Timer::Quorum);
     if !impatient || cluster.leader().is_none() || chance.one_in(mood.patience) {
         cluster.fire(id, timer);
+    }
+}
+
+/// Some are told that a leader is dead, whether it is or not, and whether it leads or led at all. Those who believe it may be quick to elect another.
+fn hint(cluster: &mut Cluster, chance: &mut Chance, seen: &mut Seen) {
+    let any = chance.pick(&cluster.ids());
+    let leader = cluster.leader().filter(|_| !chance.one_in(5)).unwrap_or(any);
+    if cluster.is_up(leader) && chance.one_in(2) {
+        cluster.crash(leader, chance.below(3) as usize);
+    }
+    let quick = chance.one_in(2);
+    for id in cluster.ids() {
+        if !cluster.is_up(id) || chance.one_in(3) {
+            continue;
+        }
+        let before = cluster.raft(id).term();
+        let term = if chance.one_in(8) { before.next() } else { before };
+        let knew = cluster.raft(id).leader() == Some(leader);
+        cluster.step(id, Input::LeaderDead { leader, term });
+        *seen.entry("hint").or_default() += u64::from(knew && id != leader);
+        let soon = chance.below(8);
+        for _ in 0..soon {
+            cluster.fire(id, Timer::Haste);
+        }
+        if quick {
+            cluster.settle(id);
+        }
+    }
+    if quick {
+        cluster.run();
     }
 }
 
