@@ -34,6 +34,9 @@ pub enum Event {
     LinkUp(NodeId),
     /// The link to this peer is down: what was queued or in flight may be lost.
     LinkDown(NodeId),
+    /// The link to this peer broke, and where it had listened nobody does any more: its process is gone, as far as can be seen from here.
+    /// Repeated as long as that is so. Only what was certainly refused counts: silence says nothing.
+    Gone(NodeId),
     /// A handshake told what a peer understands.
     Met {
         /// The peer.

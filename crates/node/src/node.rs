@@ -97,8 +97,12 @@ impl Node {
         match event {
             Event::Wake => self.on_wake(),
             Event::Peer { from, message } => self.on_peer(from, message),
-            Event::LinkUp(peer) => self.outgoing.link_up(self.now, peer, &mut self.out),
+            Event::LinkUp(peer) => {
+                self.outgoing.link_up(self.now, peer, &mut self.out);
+                self.raft.step(Input::Reachable(peer));
+            }
             Event::LinkDown(peer) => self.on_link_down(peer),
+            Event::Gone(peer) => self.on_gone(peer),
             Event::Met { peer, features } => self.changes.met(peer, features),
             Event::Dropped { to, message } => self.on_dropped(to, message),
             Event::Propose {
@@ -472,6 +476,14 @@ impl Node {
             .map(|(_, peer)| peer.matched);
         if let Some(matched) = matched {
             self.appends.lost(peer, matched.next(), &mut self.out);
+        }
+    }
+
+    /// A process is gone; of interest if it led.
+    fn on_gone(&mut self, peer: NodeId) {
+        let (leader, term) = (peer, self.raft.term());
+        if self.raft.leader() == Some(peer) {
+            self.raft.step(Input::LeaderDead { leader, term });
         }
     }
 

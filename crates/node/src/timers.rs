@@ -8,6 +8,9 @@ use quorate_raft::{Arm, Priority, Timer};
 use crate::config::NodeConfig;
 use crate::event::Nanos;
 
+/// Steps of a node in haste in one election timeout.
+const HASTE_STEPS: Nanos = 200;
+
 /// When which timer runs out.
 #[derive(Debug)]
 pub(crate) struct Timers {
@@ -40,6 +43,7 @@ impl Timers {
                     Timer::Election => self.draw_election(),
                     Timer::Fresh | Timer::Quorum | Timer::Transfer => self.election,
                     Timer::Heartbeat | Timer::Read => self.heartbeat,
+                    Timer::Haste => (self.election / HASTE_STEPS).max(1),
                 };
                 self.due.insert(timer, now.saturating_add(after));
             }
