@@ -72,7 +72,7 @@ pub fn grouped_bars(title: &str, note: &str, series: &[&str], rows: &[(String, V
         .flat_map(|(_, values)| values.iter().flatten())
         .copied()
         .fold(0.0, f64::max);
-    let left = 300.0;
+    let left = 350.0;
     let scale = Scale::linear([0.0, most.max(f64::MIN_POSITIVE)], [left, WIDTH - 70.0]);
     vertical_grid(&mut svg, &scale, TOP - 4.0, height - 30.0);
     let mut top = TOP;

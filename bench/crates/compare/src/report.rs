@@ -2,7 +2,7 @@
 //! here, everything else by people.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -23,6 +23,9 @@ pub struct Options {
     /// The peer that the goals are held against
     #[arg(long, default_value = "etcd-3.5")]
     pub peer: String,
+    /// Where `performance.md` is and the directory `performance` beside it [default: docs]
+    #[arg(long, value_name = "DIR")]
+    pub docs: Option<PathBuf>,
     /// Only print, write nothing
     #[arg(long)]
     pub print: bool,
@@ -30,7 +33,10 @@ pub struct Options {
 
 /// Takes all results together; prints the tables; writes plots, the results and the generated parts of the document.
 pub fn run(options: &Options) -> Result<()> {
-    let docs = peers::repository().join("docs");
+    let docs = options
+        .docs
+        .clone()
+        .unwrap_or_else(|| peers::repository().join("docs"));
     let kept = docs.join("performance/results.json");
     let mut results = Results::default();
     for path in files(options, &kept)? {
@@ -66,7 +72,7 @@ pub fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-fn files(options: &Options, kept: &PathBuf) -> Result<Vec<PathBuf>> {
+fn files(options: &Options, kept: &Path) -> Result<Vec<PathBuf>> {
     if !options.results.is_empty() {
         return Ok(options.results.clone());
     }
@@ -82,7 +88,7 @@ fn files(options: &Options, kept: &PathBuf) -> Result<Vec<PathBuf>> {
     }
     all.sort();
     if kept.exists() {
-        all.insert(0, kept.clone());
+        all.insert(0, kept.to_path_buf());
     }
     Ok(all)
 }

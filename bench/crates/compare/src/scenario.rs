@@ -101,12 +101,12 @@ pub fn all(share: f64) -> Vec<Scenario> {
         ),
         scenario(
             "mixed",
-            "400 puts/s and 2000 linearizable reads/s, paced",
+            "400 puts and 2000 linearizable reads a second",
             vec![paced(Put, 400, 100), paced(Range, 2000, 100)],
         ),
         scenario(
             "watch",
-            "100 watchers of 200 puts/s, paced",
+            "200 puts a second for 100 watchers, per event",
             vec![paced(Watch, 200, 100)],
         ),
     ]
