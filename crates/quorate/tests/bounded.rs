@@ -16,14 +16,14 @@ fn log_bytes(dir: &TempDir) -> u64 {
 #[tokio::test]
 async fn the_log_on_disk_is_dropped_behind_the_machine() {
     const MIB: u64 = 1 << 20;
-    // The tail for slow followers (64 MiB and an eighth), parts of segments at both ends, the spare one, and one being removed.
-    const BOUND: u64 = 140 * MIB;
+    // The tail for slow followers (16 MiB and an eighth), parts of segments at both ends, the spare one, and one being removed.
+    const BOUND: u64 = 64 * MIB;
     let dir = TempDir::new();
     let (node, running) = quorate::start(alone(dir.path()), Sum::open_eager).await.unwrap();
     let mut command = add(1).to_vec();
     command.resize(MIB as usize, 0);
     let command = Bytes::from(command);
-    for n in 1..=220 {
+    for n in 1..=120 {
         assert_eq!(within(node.propose(command.clone())).await, Ok(n));
         // What the machine has made durable goes a moment later.
         until(|| log_bytes(&dir) <= BOUND).await;
@@ -32,7 +32,7 @@ async fn the_log_on_disk_is_dropped_behind_the_machine() {
     within(running).await.unwrap();
 
     let (node, running) = quorate::start(alone(dir.path()), Sum::open_eager).await.unwrap();
-    assert_eq!(sum(&node).await, Ok(220));
+    assert_eq!(sum(&node).await, Ok(120));
     assert!(log_bytes(&dir) <= BOUND);
     within(node.shutdown()).await;
     within(running).await.unwrap();
