@@ -14,6 +14,7 @@ Examples:
   quorate watch --prefix /jobs/                  follow changes
   quorate status --endpoints 127.0.0.1:2379,127.0.0.1:2479,127.0.0.1:2579
   quorate member replace n2 --name n4 --peer-urls http://10.0.0.4:2380
+  quorate bench put --total 100000               how fast the cluster is
   etcdctl --endpoints 127.0.0.1:2379 get greeting
 
 Exit codes:
@@ -71,6 +72,13 @@ pub enum Command {
     },
     /// Make a new cluster out of one member's data, when a majority is lost for good
     Recover(RecoverArgs),
+    /// Measure how fast a cluster of the etcd v3 API answers
+    #[command(after_help = crate::bench::args::EXAMPLES)]
+    Bench {
+        /// What to measure.
+        #[command(subcommand)]
+        command: crate::bench::args::BenchCommand,
+    },
     /// Look into a data directory
     Debug {
         /// What to look at.
@@ -375,7 +383,8 @@ pub struct DemoArgs {
     pub restart_after: u64,
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+/// A duration that is not zero.
+pub fn duration(text: &str) -> Result<Duration, String> {
     crate::flags::value::parse_duration(text)
         .filter(|duration| !duration.is_zero())
         .ok_or_else(|| "not a duration such as 300ms or 5s".to_owned())

@@ -2,6 +2,7 @@
 //! an exit code. What the commands do is in the modules.
 
 mod args;
+mod bench;
 mod client;
 mod debug_log;
 mod demo;
@@ -21,6 +22,10 @@ use clap::{CommandFactory, Parser};
 
 use args::{Cli, Command, DebugCommand, MemberCommand};
 use client::Failure;
+
+/// Serving a request is many small allocations, which this allocator serves with markedly less work than the system's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let result = match serve_as_etcd() {
@@ -69,6 +74,7 @@ fn run(command: Command) -> Result<(), Failure> {
             MemberCommand::Replace(args) => block_on(client::replace::replace(args)),
         },
         Command::Recover(args) => recover::run(&args),
+        Command::Bench { command } => block_on(bench::run(command)),
         Command::Debug {
             command: DebugCommand::Log { dir },
         } => debug_log::run(&dir),

@@ -4,7 +4,7 @@
 pub mod keys;
 pub mod members;
 pub mod membership;
-mod progress;
+pub mod progress;
 pub mod replace;
 pub mod watch;
 
@@ -102,24 +102,8 @@ const NOT_NOW: [&str; 2] = ["etcdserver: no leader", "etcdserver: leader changed
 impl Cluster {
     /// The cluster that the options name.
     pub fn new(args: &ClientArgs) -> Result<Cluster, Failure> {
-        let mut given = args.endpoints.clone();
-        if given.is_empty() {
-            let etcdctl = std::env::var("ETCDCTL_ENDPOINTS").unwrap_or_default();
-            given = etcdctl.split(',').map(str::to_owned).collect();
-        }
-        let mut endpoints = Vec::new();
-        for text in given
-            .iter()
-            .map(|text| text.trim())
-            .filter(|text| !text.is_empty())
-        {
-            endpoints.push(endpoint_url(text)?);
-        }
-        if endpoints.is_empty() {
-            endpoints.push("http://127.0.0.1:2379".to_owned());
-        }
         Ok(Cluster {
-            endpoints,
+            endpoints: endpoint_urls(&args.endpoints)?,
             dial_timeout: args.dial_timeout,
             command_timeout: args.command_timeout,
         })
@@ -250,6 +234,27 @@ impl Fault {
             _ => Failure::unreachable(format!("{endpoint}: {}{doubt}", self.text())),
         }
     }
+}
+
+/// The URLs of the endpoints that were given, else those of etcdctl's variable, else the one of a server on this machine.
+pub fn endpoint_urls(given: &[String]) -> Result<Vec<String>, Failure> {
+    let mut given = given.to_vec();
+    if given.is_empty() {
+        let etcdctl = std::env::var("ETCDCTL_ENDPOINTS").unwrap_or_default();
+        given = etcdctl.split(',').map(str::to_owned).collect();
+    }
+    let mut endpoints = Vec::new();
+    for text in given
+        .iter()
+        .map(|text| text.trim())
+        .filter(|text| !text.is_empty())
+    {
+        endpoints.push(endpoint_url(text)?);
+    }
+    if endpoints.is_empty() {
+        endpoints.push("http://127.0.0.1:2379".to_owned());
+    }
+    Ok(endpoints)
 }
 
 /// `host:port` or `http://host:port`, as etcdctl takes them.
