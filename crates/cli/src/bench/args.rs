@@ -16,26 +16,66 @@ Examples:
   quorate bench put --rate 2000 --duration 30s               latency at a load that does not wait for answers
   quorate bench range --total 200000 --clients 1 --connections 1
   quorate bench range --serializable --duration 10s -o json
-  quorate bench put --value-size 4096 --key-space 1000000 --sequential --endpoints 10.0.0.1:2379,10.0.0.2:2379
+  quorate bench watch --watchers 1000 --rate 100 --duration 10s
+  quorate bench put --value-size 4096 --endpoints 10.0.0.1:2379,10.0.0.2:2379,10.0.0.3:2379
 
 Works against any server of the etcd v3 API. Without --rate each client sends its next operation when the last one is answered, so a slow
 server is asked less. With --rate operations are due at fixed times whatever the server does, and their latency counts from the time they
-were due. Writes go to keys that are zero-padded numbers: use a cluster whose data does not matter.";
+were due. When a server goes away its connections move on to the next endpoint; what failed meanwhile is counted by its message.
+Writes go to keys that are zero-padded numbers: use a cluster whose data does not matter.
+
+Exit code 1 if no operation succeeded, 3 if no endpoint could be connected to.";
 
 /// `quorate bench …`
 #[derive(Clone, Debug, Subcommand)]
 pub enum BenchCommand {
     /// Writes: one Put of one key each
-    #[command(
-        after_help = "Examples:\n  quorate bench put --total 100000\n  quorate bench put --rate 2000 --duration 30s -o json"
-    )]
+    #[command(after_help = "\
+Examples:
+  quorate bench put --total 100000
+  quorate bench put --rate 2000 --duration 30s -o json")]
     Put(LoadArgs),
     /// Reads: one Range of one key each
-    #[command(
-        after_help = "Examples:\n  quorate bench put --sequential --total 100000 && quorate bench range --total 200000\n  \
-                      quorate bench range --serializable --duration 10s"
-    )]
+    #[command(after_help = "\
+Examples:
+  quorate bench put --sequential --total 100000 && quorate bench range --total 200000
+  quorate bench range --serializable --duration 10s")]
     Range(RangeArgs),
+    /// Transactions: compare a key's version, then put it (the comparison always holds; else it would be read)
+    #[command(after_help = "Example:\n  quorate bench txn --total 100000")]
+    Txn(LoadArgs),
+    /// Watches: puts, and streams that each receive all of them
+    #[command(after_help = "\
+Example:
+  quorate bench watch --watchers 1000 --writers 10 --rate 100 --duration 10s
+
+The latencies are those from a put being sent to its event being received. The end is waited for until all events have come.")]
+    Watch(WatchArgs),
+    /// Leases: grants, renewals and revocations in turn
+    #[command(after_help = "Example:\n  quorate bench lease --renewals 20 --total 100000")]
+    Lease(LeaseArgs),
+}
+
+/// `quorate bench watch`
+#[derive(Clone, Debug, Args)]
+pub struct WatchArgs {
+    /// Streams that watch the whole key space, on the same connections as the writers
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub watchers: u32,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub load: LoadArgs,
+}
+
+/// `quorate bench lease`
+#[derive(Clone, Debug, Args)]
+pub struct LeaseArgs {
+    /// Renewals of each lease, between its grant and its revocation
+    #[arg(long, default_value_t = 10)]
+    pub renewals: u32,
+    #[command(flatten)]
+    #[allow(missing_docs)]
+    pub load: LoadArgs,
 }
 
 /// `quorate bench range`
@@ -56,7 +96,7 @@ pub struct LoadArgs {
     #[arg(long, value_delimiter = ',', env = "QUORATE_ENDPOINTS", hide_env = true)]
     pub endpoints: Vec<String>,
     /// Operations that may be under way at a time
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, visible_alias = "writers", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub clients: u32,
     /// Connections, which the clients share
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]

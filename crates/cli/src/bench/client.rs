@@ -8,14 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use http::request::Parts;
 use tokio::time::Sleep;
 
+use super::alarm::Alarm;
+use super::job::{Answer, Job, stamp};
 use super::link::{Link, Up};
 use super::pace::Pace;
 use super::tally::{LastSuccess, Tally};
-use super::wire::{self, Fault};
-use super::work::{Kind, Random, Requests};
+use super::wire::Fault;
+use super::work::Random;
 
 /// After a failure a client waits between half of this and one and a half: what has no leader is not to be drowned in requests.
 const AFTER_FAILURE: Duration = Duration::from_millis(10);
@@ -27,6 +28,8 @@ pub struct Run {
     pub pace: Pace,
     /// What times are counted from.
     pub start: Instant,
+    /// What its writes are known by to those who watch.
+    pub mark: u64,
     /// The number of the next operation.
     next: AtomicU64,
     /// For the longest gap.
@@ -35,10 +38,11 @@ pub struct Run {
 
 impl Run {
     /// Begins now.
-    pub fn new(pace: Pace) -> Run {
+    pub fn new(pace: Pace, mark: u64) -> Run {
         Run {
             pace,
             start: Instant::now(),
+            mark,
             next: AtomicU64::new(0),
             last_success: LastSuccess::default(),
         }
@@ -58,31 +62,18 @@ impl Run {
             .admits(number, now)
             .then(|| (number, self.pace.due(number).unwrap_or(now)))
     }
-
-    /// Waits until an operation is due, and gives the time that it is then.
-    pub async fn wait_for(&self, due: Duration) -> Instant {
-        let due = self.start + due;
-        let now = Instant::now();
-        if due <= now {
-            return now;
-        }
-        tokio::time::sleep_until(due.into()).await;
-        Instant::now()
-    }
 }
 
-/// A client of unary calls.
+/// A client of the servers.
 pub struct Client {
-    /// What it asks.
-    pub requests: Requests,
-    /// Which kind of call that is.
-    pub kind: Kind,
-    /// The head of the call at each endpoint.
-    pub heads: Rc<[Parts]>,
+    /// What it does.
+    pub job: Job,
     /// Its connection.
     pub link: Rc<Link>,
     /// The connection it last used.
     pub held: Option<Up>,
+    /// Wakes it when an operation is due.
+    pub alarm: Rc<Alarm>,
     /// How long it waits for answers.
     pub limit: Limit,
     /// For the waits after failures.
@@ -93,41 +84,47 @@ impl Client {
     /// Works until there is no next operation.
     pub async fn work(&mut self, run: &Run, tally: &RefCell<Tally>) {
         while let Some((number, due)) = run.take() {
-            let sent = run.wait_for(due).await;
-            let outcome = self.operate(number, sent).await;
+            let begun = self.wait_for(run.start + due).await;
+            let outcome = self.operate(run, number, begun).await;
             let now = Instant::now();
             let end = now.duration_since(run.start);
             match outcome {
-                Ok(found) => {
+                Ok(answer) => {
                     self.link.succeeded(now);
                     let mut tally = tally.borrow_mut();
                     tally.success(due, end, &run.last_success);
-                    tally.not_found += u64::from(!found);
+                    tally.not_found += u64::from(!answer.found);
+                    if let Some(part) = answer.part {
+                        tally.part(part, end.saturating_sub(due));
+                    }
                 }
                 Err(fault) => {
-                    self.link.failed(self.held.as_ref(), &fault, sent, now);
+                    self.link.failed(self.held.as_ref(), &fault, begun, now);
                     tally.borrow_mut().failure(due, end, fault.to_string());
                     tokio::time::sleep(after_failure(&mut self.random)).await;
                 }
             }
         }
+        let clean_up = self.job.clean_up(&self.link, &mut self.held);
+        // What cannot be cleaned up ends by itself.
+        let _ = self.limit.within(Instant::now(), clean_up).await;
     }
 
-    /// One operation: whether it found what it asked for.
-    async fn operate(&mut self, number: u64, sent: Instant) -> Result<bool, Fault> {
-        let message = self.requests.encode(number);
-        let call = async {
-            let up = self.link.hold(&mut self.held).await?;
-            wire::unary(&mut up.send, &self.heads[up.endpoint], message).await
-        };
-        let answer = self
-            .limit
-            .within(sent, call)
-            .await
-            .unwrap_or(Err(Fault::Timeout))?;
-        self.kind
-            .found(answer)
-            .map_err(|error| Fault::Unreadable(error.to_string()))
+    /// Waits until an operation is due, and gives the time that it is then.
+    async fn wait_for(&self, due: Instant) -> Instant {
+        let now = Instant::now();
+        if due <= now {
+            return now;
+        }
+        self.alarm.at(due).await;
+        Instant::now()
+    }
+
+    async fn operate(&mut self, run: &Run, number: u64, begun: Instant) -> Result<Answer, Fault> {
+        let stamp = stamp(run.mark, begun.duration_since(run.start));
+        let operate = self.job.operate(&self.link, &mut self.held, number, stamp);
+        let outcome = self.limit.within(begun, operate).await;
+        outcome.unwrap_or(Err(Fault::Timeout))
     }
 }
 
@@ -192,11 +189,12 @@ mod tests {
 
     #[test]
     fn operations_are_taken_once_each_and_count_from_when_they_are_due() {
-        let run = Run::new(Pace {
+        let pace = Pace {
             rate: Some(1000),
             total: Some(3),
             duration: None,
-        });
+        };
+        let run = Run::new(pace, 1);
         let taken: Vec<_> = std::iter::from_fn(|| run.take()).collect();
         let ms = Duration::from_millis;
         assert_eq!(taken, [(0, ms(0)), (1, ms(1)), (2, ms(2))]);

@@ -52,7 +52,7 @@ pub struct Up {
     /// Which endpoint it is connected to.
     pub endpoint: usize,
     /// Counts the link's connections, from 1.
-    number: u64,
+    pub number: u64,
 }
 
 impl Link {

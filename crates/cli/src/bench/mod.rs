@@ -1,24 +1,28 @@
 //! `quorate bench`: a load generator for any server of the etcd v3 API. Here is what a run consists of; the parts are in the
 //! modules, from the pacing, which is pure arithmetic, to the connections.
 
+mod alarm;
 pub mod args;
 mod client;
+mod job;
 mod link;
 mod pace;
 mod report;
+mod scan;
 mod tally;
+mod watch;
 mod wire;
 mod work;
 mod worker;
 
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use args::{BenchCommand, LoadArgs};
 use client::Run;
 use pace::Pace;
 use report::Report;
-use work::Kind;
+use work::{Kind, Stamp};
 use worker::{Load, Outcome, Workers};
 
 use crate::args::Output;
@@ -28,75 +32,103 @@ use crate::output;
 
 /// `quorate bench …`
 pub async fn run(command: BenchCommand) -> Result<(), Failure> {
-    let (kind, load) = match command {
-        BenchCommand::Put(load) => (Kind::Put, load),
+    let (kind, watchers, args) = match command {
+        BenchCommand::Put(load) => (Kind::Put, 0, load),
         BenchCommand::Range(range) => {
             let kind = Kind::Range {
                 serializable: range.serializable,
             };
-            (kind, range.load)
+            (kind, 0, range.load)
+        }
+        BenchCommand::Txn(load) => (Kind::Txn, 0, load),
+        BenchCommand::Watch(watch) => (Kind::Watched, watch.watchers, watch.load),
+        BenchCommand::Lease(lease) => {
+            let kind = Kind::Lease {
+                renewals: lease.renewals,
+            };
+            (kind, 0, lease.load)
         }
     };
-    unary(kind, &load).await
-}
-
-/// Measures operations that are one call each.
-async fn unary(kind: Kind, args: &LoadArgs) -> Result<(), Failure> {
-    let endpoints = endpoint_urls(&args.endpoints)?;
-    let pace = args.pace();
-    let load = Load {
-        kind,
-        keys: args.keys()?,
-        value_size: args.value_size as usize,
-        endpoints: endpoints.clone(),
-        clients: args.clients as usize,
-        connections: args.connections as usize,
-        // A thread without a connection would have nothing to do.
-        threads: args.threads.min(args.connections) as usize,
-        timeout: args.timeout,
-        dial_timeout: args.dial_timeout,
-        seed: args.seed,
-    };
-    let mut workers = Workers::start(&load).await?;
-    let mut bar = Bar::new();
-    if args.warm_up > 0 {
-        let warm_up = Pace::unpaced(args.warm_up);
-        let outcome = workers
-            .run(warm_up, |run| bar.show("warming up", run), interrupted())
-            .await?;
-        if outcome.interrupted {
-            return Err(Failure::refused(
-                "interrupted while warming up: nothing was measured",
-            ));
-        }
-    }
-    let outcome = workers
-        .run(pace, |run| bar.show(kind.name(), run), interrupted())
-        .await?;
-    drop(bar);
-    workers.stop();
-    let answered = outcome.tally.succeeded() + outcome.tally.failed();
+    let load = plan(kind, watchers, &args)?;
+    let outcome = measure(&load, &args).await?;
     let report = Report {
-        load: args,
-        endpoints: &endpoints,
-        kind,
-        not_started: if outcome.interrupted {
-            0
-        } else {
-            pace.left_over(answered)
-        },
+        load: &load,
+        args: &args,
         outcome: &outcome,
     };
     match args.output {
         Output::Json => output::print(report.json().as_bytes()),
         Output::Table => output::print(report.table(output::styled()).as_bytes()),
     }
-    verdict(&outcome)
+    verdict(&load, &outcome)
+}
+
+fn plan(kind: Kind, watchers: u32, args: &LoadArgs) -> Result<Load, Failure> {
+    if kind == Kind::Watched && (args.value_size as usize) < Stamp::SIZE {
+        return Err(Failure::usage(format!(
+            "--value-size: what is watched carries its time in the first {} bytes",
+            Stamp::SIZE
+        )));
+    }
+    Ok(Load {
+        kind,
+        keys: args.keys()?,
+        value_size: args.value_size as usize,
+        endpoints: endpoint_urls(&args.endpoints)?,
+        clients: args.clients as usize,
+        watchers: watchers as usize,
+        connections: args.connections as usize,
+        // A thread without a connection would have nothing to do.
+        threads: args.threads.min(args.connections) as usize,
+        timeout: args.timeout,
+        dial_timeout: args.dial_timeout,
+        seed: args.seed,
+    })
+}
+
+/// Dials, warms up, and does what counts.
+async fn measure(load: &Load, args: &LoadArgs) -> Result<Outcome, Failure> {
+    let mut workers = Workers::start(load).await?;
+    let mut bar = Bar::new();
+    let mark = mark();
+    if args.warm_up > 0 {
+        let warm_up = Pace::unpaced(args.warm_up);
+        let show = |run: &Run| bar.show("warming up", run);
+        let outcome = workers.run(warm_up, mark, show, interrupted()).await?;
+        if outcome.interrupted {
+            return Err(Failure::refused(
+                "interrupted while warming up: nothing was measured",
+            ));
+        }
+        if load.watchers > 0 {
+            // Its events do not count, and are not in the way of those that do.
+            let mut outcome = outcome;
+            workers.drain(&mut outcome).await?;
+        }
+    }
+    let show = |run: &Run| bar.show(load.kind.name(), run);
+    let mut outcome = workers
+        .run(args.pace(), mark.wrapping_add(1), show, interrupted())
+        .await?;
+    if load.watchers > 0 && !outcome.interrupted {
+        workers.drain(&mut outcome).await?;
+    }
+    workers.stop();
+    Ok(outcome)
+}
+
+/// Tells the writes of this run from all others.
+fn mark() -> u64 {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    (since_1970.as_nanos() as u64).rotate_left(16) ^ u64::from(std::process::id())
 }
 
 /// A run of which nothing succeeded has failed, and its exit code says how.
-fn verdict(outcome: &Outcome) -> Result<(), Failure> {
+fn verdict(load: &Load, outcome: &Outcome) -> Result<(), Failure> {
     if outcome.tally.succeeded() > 0 {
+        if load.watchers > 0 && outcome.tally.events.latency.is_empty() {
+            return Err(Failure::refused("no watcher received anything"));
+        }
         return Ok(());
     }
     let most = outcome.tally.errors.iter().max_by_key(|(_, count)| **count);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
@@ -22,6 +22,63 @@ pub struct Tally {
     pub span: Option<(Duration, Duration)>,
     /// Reads that found no key.
     pub not_found: u64,
+    /// The latencies of operations of different kinds apart, if there are such.
+    pub parts: BTreeMap<&'static str, Histogram<u64>>,
+    /// What watchers received.
+    pub events: Events,
+}
+
+/// Events that watchers received.
+#[derive(Debug)]
+pub struct Events {
+    /// From the put being sent to its event being received, in nanoseconds.
+    pub latency: Histogram<u64>,
+    /// When the last one came.
+    pub last: Option<Instant>,
+    /// How watches broke, by message. They are begun again where they ended.
+    pub errors: BTreeMap<String, u64>,
+}
+
+impl Events {
+    /// None yet.
+    pub fn new() -> Events {
+        Events {
+            latency: histogram(),
+            last: None,
+            errors: BTreeMap::new(),
+        }
+    }
+
+    /// An event came now that was sent so long ago.
+    pub fn note(&mut self, latency: Duration, now: Instant) {
+        record(&mut self.latency, latency);
+        self.last = Some(now);
+    }
+
+    fn add(&mut self, other: Events) {
+        add(&mut self.latency, &other.latency);
+        self.last = self.last.max(other.last);
+        sum(&mut self.errors, other.errors);
+    }
+}
+
+fn histogram() -> Histogram<u64> {
+    Histogram::new(DIGITS).expect("between 0 and 5 digits are possible")
+}
+
+fn record(histogram: &mut Histogram<u64>, latency: Duration) {
+    let nanos = u64::try_from(latency.as_nanos()).unwrap_or(u64::MAX);
+    histogram.record(nanos).expect("the histogram grows as needed");
+}
+
+fn add(histogram: &mut Histogram<u64>, other: &Histogram<u64>) {
+    histogram.add(other).expect("the histogram grows as needed");
+}
+
+fn sum(errors: &mut BTreeMap<String, u64>, others: BTreeMap<String, u64>) {
+    for (message, count) in others {
+        *errors.entry(message).or_default() += count;
+    }
 }
 
 /// A time without any success, between two successes.
@@ -56,25 +113,29 @@ impl Tally {
     /// Nothing yet.
     pub fn new() -> Tally {
         Tally {
-            latency: Histogram::new(DIGITS).expect("between 0 and 5 digits are possible"),
+            latency: histogram(),
             errors: BTreeMap::new(),
             longest_gap: Gap::default(),
             span: None,
             not_found: 0,
+            parts: BTreeMap::new(),
+            events: Events::new(),
         }
     }
 
     /// An operation that was due at `due` succeeded at `end`, both counted from the start.
     pub fn success(&mut self, due: Duration, end: Duration, last: &LastSuccess) {
-        let nanos = end.saturating_sub(due).as_nanos();
-        self.latency
-            .record(u64::try_from(nanos).unwrap_or(u64::MAX))
-            .expect("the histogram grows as needed");
+        record(&mut self.latency, end.saturating_sub(due));
         let gap = last.note(end);
         if gap.length > self.longest_gap.length {
             self.longest_gap = gap;
         }
         self.cover(due, end);
+    }
+
+    /// Notes the latency of an operation of one of several kinds, beside [`Tally::success`].
+    pub fn part(&mut self, name: &'static str, latency: Duration) {
+        record(self.parts.entry(name).or_insert_with(histogram), latency);
     }
 
     /// An operation that was due at `due` failed at `end`.
@@ -92,11 +153,11 @@ impl Tally {
 
     /// Adds what another thread counted.
     pub fn add(&mut self, other: Tally) {
-        self.latency
-            .add(&other.latency)
-            .expect("the histogram grows as needed");
-        for (message, count) in other.errors {
-            *self.errors.entry(message).or_default() += count;
+        add(&mut self.latency, &other.latency);
+        sum(&mut self.errors, other.errors);
+        self.events.add(other.events);
+        for (name, part) in other.parts {
+            add(self.parts.entry(name).or_insert_with(histogram), &part);
         }
         if other.longest_gap.length > self.longest_gap.length {
             self.longest_gap = other.longest_gap;

@@ -4,12 +4,14 @@
 use std::future::poll_fn;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
-use h2::client::{Connection, SendRequest};
-use h2::{Reason, RecvStream};
+use bytes::Bytes;
+use h2::client::{Connection, ResponseFuture, SendRequest};
+use h2::{Reason, RecvStream, SendStream};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, StatusCode, Version};
 use tokio::net::TcpStream;
+
+use super::scan::{Messages, joined};
 
 /// How one call went wrong.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -105,7 +107,7 @@ pub async fn unary(send: &mut SendRequest<Bytes>, head: &Parts, message: Bytes) 
         answer = if answer.is_empty() {
             part
         } else {
-            joined(answer, part)
+            joined(answer, &part)
         };
     }
     let trailers = body.trailers().await.map_err(broken)?;
@@ -113,8 +115,67 @@ pub async fn unary(send: &mut SendRequest<Bytes>, head: &Parts, message: Bytes) 
     unframed(answer)
 }
 
+/// A call of which both sides send several messages.
+#[derive(Debug)]
+pub struct Duplex {
+    send: SendStream<Bytes>,
+    answers: Answers,
+    messages: Messages,
+}
+
+#[derive(Debug)]
+enum Answers {
+    /// The answer has not begun, which with some servers it only does with its first message.
+    Awaited(ResponseFuture),
+    Begun(RecvStream),
+}
+
+impl Duplex {
+    /// Begins the call.
+    pub async fn open(send: &mut SendRequest<Bytes>, head: &Parts) -> Result<Duplex, Fault> {
+        poll_fn(|cx| send.poll_ready(cx)).await.map_err(broken)?;
+        let (response, stream) = send
+            .send_request(Request::from_parts(head.clone(), ()), false)
+            .map_err(broken)?;
+        Ok(Duplex {
+            send: stream,
+            answers: Answers::Awaited(response),
+            messages: Messages::default(),
+        })
+    }
+
+    /// Sends a message.
+    pub fn send(&mut self, message: Bytes) -> Result<(), Fault> {
+        self.send.send_data(message, false).map_err(broken)
+    }
+
+    /// The next message of the server. That it sends no more is a fault: nobody here asks it to end.
+    pub async fn receive(&mut self) -> Result<Bytes, Fault> {
+        loop {
+            if let Some(message) = self.messages.pop() {
+                return Ok(message);
+            }
+            match &mut self.answers {
+                Answers::Awaited(response) => {
+                    let (head, body) = response.await.map_err(broken)?.into_parts();
+                    check_head(head.status, &head.headers)?;
+                    self.answers = Answers::Begun(body);
+                }
+                Answers::Begun(body) => match next(body).await? {
+                    Some(piece) => self.messages.push(piece),
+                    None => {
+                        let trailers = body.trailers().await.map_err(broken)?;
+                        check_trailers(trailers.as_ref())?;
+                        return Err(Fault::Connection("the server ended the stream".to_owned()));
+                    }
+                },
+            }
+        }
+    }
+}
+
 /// The next piece of an answer; flow control goes on at once.
-pub async fn next(body: &mut RecvStream) -> Result<Option<Bytes>, Fault> {
+async fn next(body: &mut RecvStream) -> Result<Option<Bytes>, Fault> {
     let Some(part) = body.data().await else {
         return Ok(None);
     };
@@ -124,7 +185,7 @@ pub async fn next(body: &mut RecvStream) -> Result<Option<Bytes>, Fault> {
 }
 
 /// Errors of the connection or the stream. They are counted by their text, so it must not hold what differs each time.
-pub fn broken(error: h2::Error) -> Fault {
+fn broken(error: h2::Error) -> Fault {
     match error.get_io() {
         Some(io) => Fault::Connection(format!("connection lost: {}", io.kind())),
         None if error.is_reset() && error.reason() == Some(Reason::CANCEL) => {
@@ -135,7 +196,7 @@ pub fn broken(error: h2::Error) -> Fault {
 }
 
 /// Refuses what is not gRPC, and takes up a status that is there instead of an answer.
-pub fn check_head(status: StatusCode, headers: &HeaderMap) -> Result<(), Fault> {
+fn check_head(status: StatusCode, headers: &HeaderMap) -> Result<(), Fault> {
     if status != StatusCode::OK {
         return Err(Fault::Unreadable(format!("HTTP {status}")));
     }
@@ -146,7 +207,7 @@ pub fn check_head(status: StatusCode, headers: &HeaderMap) -> Result<(), Fault> 
 }
 
 /// The status at the end of a stream.
-pub fn check_trailers(trailers: Option<&HeaderMap>) -> Result<(), Fault> {
+fn check_trailers(trailers: Option<&HeaderMap>) -> Result<(), Fault> {
     let code = trailers.and_then(|trailers| trailers.get("grpc-status"));
     let Some(code) = code else {
         return Err(Fault::Unreadable("no grpc-status".to_owned()));
@@ -193,17 +254,6 @@ fn unframed(body: Bytes) -> Result<Bytes, Fault> {
     Ok(body.slice(5..))
 }
 
-fn joined(first: Bytes, second: Bytes) -> Bytes {
-    // Unique but for a borrowed piece of the read buffer, the first part grows in place.
-    let mut all = first.try_into_mut().unwrap_or_else(|shared| {
-        let mut all = BytesMut::with_capacity(shared.len() + second.len());
-        all.extend_from_slice(&shared);
-        all
-    });
-    all.extend_from_slice(&second);
-    all.freeze()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -246,12 +296,5 @@ mod tests {
         assert_eq!(trailers("14", ""), message("gRPC status 14"));
         assert!(matches!(trailers("x", ""), Err(Fault::Unreadable(_))));
         assert!(matches!(check_trailers(None), Err(Fault::Unreadable(_))));
-    }
-
-    #[test]
-    fn pieces_of_a_body_are_put_together() {
-        let block = Bytes::from_static(b"abcdef");
-        assert_eq!(joined(block.slice(..2), block.slice(2..)), block);
-        assert_eq!(joined(Bytes::from(vec![b'a']), block.slice(1..)), block);
     }
 }

@@ -5,7 +5,9 @@ use std::rc::Rc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use prost::Message;
-use quorate_proto::etcdserverpb::{PutRequest, RangeRequest, RangeResponse};
+use quorate_proto::etcdserverpb::compare::{CompareResult, CompareTarget, TargetUnion};
+use quorate_proto::etcdserverpb::request_op::Request;
+use quorate_proto::etcdserverpb::{Compare, PutRequest, RangeRequest, RangeResponse, RequestOp, TxnRequest};
 
 /// The keys of a run: zero-padded numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +40,7 @@ impl KeySpace {
     }
 }
 
-/// Which call a unary operation makes.
+/// What an operation does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// One key is written.
@@ -48,6 +50,15 @@ pub enum Kind {
         /// From the endpoint's own state.
         serializable: bool,
     },
+    /// One key's version is compared and, as the comparison always holds, the key is written.
+    Txn,
+    /// One key is written, with the time in its value for those who watch.
+    Watched,
+    /// A lease is granted, renewed so many times, revoked.
+    Lease {
+        /// For each lease.
+        renewals: u32,
+    },
 }
 
 impl Kind {
@@ -56,6 +67,9 @@ impl Kind {
         match self {
             Kind::Put => "put",
             Kind::Range { .. } => "range",
+            Kind::Txn => "txn",
+            Kind::Watched => "watch",
+            Kind::Lease { .. } => "lease",
         }
     }
 
@@ -65,22 +79,32 @@ impl Kind {
             Kind::Put => "Put",
             Kind::Range { serializable: false } => "Linearizable read",
             Kind::Range { serializable: true } => "Serializable read",
+            Kind::Txn => "Transaction",
+            Kind::Watched => "Put, seen by watchers",
+            Kind::Lease { .. } => "Lease",
         }
     }
 
-    /// The gRPC method.
+    /// The gRPC method of an operation that is one call.
     pub fn path(self) -> &'static str {
         match self {
-            Kind::Put => "/etcdserverpb.KV/Put",
+            Kind::Put | Kind::Watched => "/etcdserverpb.KV/Put",
             Kind::Range { .. } => "/etcdserverpb.KV/Range",
+            Kind::Txn => "/etcdserverpb.KV/Txn",
+            Kind::Lease { .. } => "/etcdserverpb.Lease/LeaseGrant",
         }
+    }
+
+    /// Whether values are written.
+    pub fn has_values(self) -> bool {
+        matches!(self, Kind::Put | Kind::Txn | Kind::Watched)
     }
 
     /// Whether an answer holds what was asked for. An answer that cannot be read is an error.
     pub fn found(self, answer: Bytes) -> Result<bool, prost::DecodeError> {
         match self {
-            Kind::Put => Ok(true),
             Kind::Range { .. } => Ok(!RangeResponse::decode(answer)?.kvs.is_empty()),
+            _ => Ok(true),
         }
     }
 }
@@ -113,6 +137,38 @@ impl Values {
         let from = random.below(VARIETY as u64) as usize;
         self.block.slice(from..from + self.size)
     }
+
+    /// A value that begins with a stamp, at the cost of a copy.
+    fn stamped(&self, random: &mut Random, stamp: Stamp) -> Bytes {
+        let mut value = self.pick(random).to_vec();
+        value[..8].copy_from_slice(&stamp.run.to_le_bytes());
+        value[8..Stamp::SIZE].copy_from_slice(&stamp.nanos.to_le_bytes());
+        Bytes::from(value)
+    }
+}
+
+/// What a watcher needs to know of a put, in its value.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stamp {
+    /// Of which run it is: others may write the same keys.
+    pub run: u64,
+    /// When it was sent, counted from the run's start.
+    pub nanos: u64,
+}
+
+impl Stamp {
+    /// Bytes that it takes.
+    pub const SIZE: usize = 16;
+
+    /// The stamp of a value, if there is room for one in it.
+    pub fn of(value: &[u8]) -> Option<Stamp> {
+        let (run, rest) = value.split_first_chunk::<8>()?;
+        let (nanos, _) = rest.split_first_chunk::<8>()?;
+        Some(Stamp {
+            run: u64::from_le_bytes(*run),
+            nanos: u64::from_le_bytes(*nanos),
+        })
+    }
 }
 
 /// One client's requests.
@@ -137,28 +193,63 @@ impl Requests {
         }
     }
 
-    /// The request of the operation of this number, as it goes into a gRPC stream.
-    pub fn encode(&mut self, number: u64) -> Bytes {
+    /// The request of the operation of this number, as it goes into a gRPC stream. Only what is watched needs the stamp.
+    pub fn encode(&mut self, number: u64, stamp: Stamp) -> Bytes {
         let key = self.keys.pick(number, &mut self.random);
         match self.kind {
-            Kind::Put => {
-                let value = self.values.pick(&mut self.random);
-                let put = PutRequest {
-                    key,
-                    value,
-                    ..PutRequest::default()
+            Kind::Put | Kind::Watched | Kind::Lease { .. } => {
+                let value = if self.kind == Kind::Watched {
+                    self.values.stamped(&mut self.random, stamp)
+                } else {
+                    self.values.pick(&mut self.random)
                 };
-                frame(&put, &mut self.buffer)
+                frame(&put(key, value), &mut self.buffer)
             }
             Kind::Range { serializable } => {
                 let range = RangeRequest {
-                    key,
                     serializable,
-                    ..RangeRequest::default()
+                    ..range(key)
                 };
                 frame(&range, &mut self.buffer)
             }
+            Kind::Txn => {
+                let value = self.values.pick(&mut self.random);
+                frame(&txn(key, value), &mut self.buffer)
+            }
         }
+    }
+}
+
+fn put(key: Bytes, value: Bytes) -> PutRequest {
+    PutRequest {
+        key,
+        value,
+        ..PutRequest::default()
+    }
+}
+
+fn range(key: Bytes) -> RangeRequest {
+    RangeRequest {
+        key,
+        ..RangeRequest::default()
+    }
+}
+
+/// If the key's version is above -1, which every key's is, put, else get: the work of a compare-and-set, and the same each time.
+fn txn(key: Bytes, value: Bytes) -> TxnRequest {
+    let request = |request| RequestOp {
+        request: Some(request),
+    };
+    TxnRequest {
+        compare: vec![Compare {
+            result: CompareResult::Greater.into(),
+            target: CompareTarget::Version.into(),
+            key: key.clone(),
+            target_union: Some(TargetUnion::Version(-1)),
+            ..Compare::default()
+        }],
+        success: vec![request(Request::RequestPut(put(key.clone(), value)))],
+        failure: vec![request(Request::RequestRange(range(key)))],
     }
 }
 
@@ -219,7 +310,7 @@ mod tests {
         sequential: false,
     };
 
-    fn put(frame: &Bytes) -> PutRequest {
+    fn decoded(frame: &Bytes) -> PutRequest {
         assert_eq!(frame[0], 0, "not compressed");
         assert_eq!(
             u32::from_be_bytes(frame[1..5].try_into().expect("four bytes")) as usize,
@@ -233,7 +324,7 @@ mod tests {
         let mut requests = requests(Kind::Put, KEYS, 1);
         let mut highest = 0;
         for number in 0..2000 {
-            let request = put(&requests.encode(number));
+            let request = decoded(&requests.encode(number, Stamp::default()));
             assert_eq!((request.key.len(), request.value.len()), (8, 100));
             let key: u64 = std::str::from_utf8(&request.key)
                 .expect("digits")
@@ -252,15 +343,17 @@ mod tests {
             ..KEYS
         };
         let mut requests = requests(Kind::Put, keys, 1);
-        assert_eq!(put(&requests.encode(999)).key, "00000999");
-        assert_eq!(put(&requests.encode(1000)).key, "00000000");
+        assert_eq!(decoded(&requests.encode(999, Stamp::default())).key, "00000999");
+        assert_eq!(decoded(&requests.encode(1000, Stamp::default())).key, "00000000");
     }
 
     #[test]
     fn the_same_seed_asks_the_same_and_another_asks_something_else() {
         let ask = |seed| {
             let mut requests = requests(Kind::Put, KEYS, seed);
-            (0..10).map(|number| requests.encode(number)).collect::<Vec<_>>()
+            (0..10)
+                .map(|number| requests.encode(number, Stamp::default()))
+                .collect::<Vec<_>>()
         };
         assert_eq!(ask(1), ask(1));
         assert_ne!(ask(1), ask(2));
@@ -269,6 +362,16 @@ mod tests {
         different.sort_unstable();
         different.dedup();
         assert_eq!(clients.len(), different.len());
+    }
+
+    #[test]
+    fn what_is_watched_carries_its_stamp() {
+        let mut requests = requests(Kind::Watched, KEYS, 1);
+        let stamp = Stamp { run: 7, nanos: 8 };
+        let request = decoded(&requests.encode(0, stamp));
+        assert_eq!(request.value.len(), 100);
+        assert_eq!(Stamp::of(&request.value), Some(stamp));
+        assert_eq!(Stamp::of(&request.value[..15]), None);
     }
 
     #[test]

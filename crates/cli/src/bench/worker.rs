@@ -5,16 +5,19 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 
+use super::alarm::Alarm;
 use super::client::{Client, Limit, Run};
+use super::job::{Call, Job, Lease, LeaseHeads};
 use super::link::Link;
 use super::pace::Pace;
 use super::tally::Tally;
+use super::watch::{Seen, Watcher};
 use super::wire::Endpoint;
 use super::work::{KeySpace, Kind, Random, Requests, Values};
 use crate::client::Failure;
@@ -32,7 +35,9 @@ pub struct Load {
     pub endpoints: Vec<String>,
     /// Operations at a time.
     pub clients: usize,
-    /// Connections that they share.
+    /// Watches that see what is written.
+    pub watchers: usize,
+    /// Connections that all these share.
     pub connections: usize,
     /// Threads that they are spread over.
     pub threads: usize,
@@ -51,6 +56,8 @@ enum Order {
     Dial,
     /// Work, and report.
     Run(Arc<Run>),
+    /// Wait until each watcher has got so many events, or no more come, and report those.
+    Drain(u64),
     /// Report what was done until now, and end.
     Stop,
 }
@@ -73,6 +80,8 @@ pub struct Outcome {
     pub cpu: Duration,
     /// It was ended before its time.
     pub interrupted: bool,
+    /// When it began.
+    pub start: Instant,
 }
 
 impl Workers {
@@ -104,21 +113,19 @@ impl Workers {
     }
 
     async fn next_report(&mut self) -> Report {
-        self.reports
-            .recv()
-            .await
-            .unwrap_or_else(|| Err("a thread of the load ended".to_owned()))
+        self.reports.recv().await.unwrap_or_else(ended)
     }
 
     /// Lets all clients work until there is nothing more to do or `interrupt` comes.
     pub async fn run(
         &mut self,
         pace: Pace,
+        mark: u64,
         mut show: impl FnMut(&Run),
         interrupt: impl Future<Output = ()>,
     ) -> Result<Outcome, Failure> {
         let cpu = cpu_time();
-        let run = Arc::new(Run::new(pace));
+        let run = Arc::new(Run::new(pace, mark));
         self.orders.send_replace(Order::Run(run.clone()));
         let mut tally = Tally::new();
         let mut missing = self.threads.len();
@@ -128,7 +135,7 @@ impl Workers {
         while missing > 0 {
             tokio::select! {
                 report = self.reports.recv() => {
-                    let report = report.unwrap_or_else(|| Err("a thread of the load ended".to_owned()));
+                    let report = report.unwrap_or_else(ended);
                     tally.add(report.map_err(Failure::refused)?);
                     missing -= 1;
                 }
@@ -143,7 +150,20 @@ impl Workers {
             tally,
             cpu: cpu_time().saturating_sub(cpu),
             interrupted,
+            start: run.start,
         })
+    }
+
+    /// Adds the events that the watchers receive, up to one for each success, or until no more come.
+    pub async fn drain(&mut self, outcome: &mut Outcome) -> Result<(), Failure> {
+        let cpu = cpu_time();
+        self.orders.send_replace(Order::Drain(outcome.tally.succeeded()));
+        for _ in 0..self.threads.len() {
+            let report = self.next_report().await;
+            outcome.tally.add(report.map_err(Failure::refused)?);
+        }
+        outcome.cpu += cpu_time().saturating_sub(cpu);
+        Ok(())
     }
 
     /// Ends the threads.
@@ -154,6 +174,11 @@ impl Workers {
             let _ = thread.join();
         }
     }
+}
+
+/// The report of a thread that gives none.
+fn ended() -> Report {
+    Err("a thread of the load ended".to_owned())
 }
 
 /// Processor time of this program so far.
@@ -189,21 +214,71 @@ async fn follow(
     mut ordered: watch::Receiver<Order>,
     reports: &mpsc::UnboundedSender<Report>,
 ) {
-    let links = links(load, thread);
-    let mut dialled = Ok(Tally::new());
-    for link in &links {
-        if let Err(fault) = link.wait().await {
-            dialled = Err(fault.to_string());
+    let mut team = match Team::gather(load, thread).await {
+        Ok(team) => team,
+        Err(why) => {
+            let _ = reports.send(Err(why));
+            return;
         }
-    }
-    let _ = reports.send(dialled);
-    let mut clients = clients(load, thread, &links);
+    };
+    let _ = reports.send(Ok(Tally::new()));
     while ordered.changed().await.is_ok() {
         let order = ordered.borrow_and_update().clone();
-        let Order::Run(run) = order else { return };
+        let mut tally = Tally::new();
+        match order {
+            Order::Dial => continue,
+            Order::Stop => return,
+            Order::Drain(events) => {
+                let events = events * team.watchers as u64;
+                team.seen.wait_for_events(events, load.timeout).await;
+                tally.events = team.seen.take();
+            }
+            Order::Run(run) => {
+                tally = team.run(run, &mut ordered).await;
+                if matches!(*ordered.borrow(), Order::Stop) {
+                    tally.events = team.seen.take();
+                }
+            }
+        }
+        let _ = reports.send(Ok(tally));
+    }
+}
+
+/// The clients and watchers of a thread.
+struct Team {
+    clients: Vec<Client>,
+    watchers: usize,
+    seen: Rc<Seen>,
+}
+
+impl Team {
+    /// Connects, and opens the watches.
+    async fn gather(load: &Load, thread: usize) -> Result<Team, String> {
+        let links = links(load, thread);
+        for link in &links {
+            link.wait().await.map_err(|fault| fault.to_string())?;
+        }
+        let alarm = Alarm::new().map_err(|error| error.to_string())?;
+        let seen = Seen::new();
+        let watchers = watchers(load, thread, &links, &seen);
+        let team = Team {
+            clients: clients(load, thread, &links, &alarm),
+            watchers: watchers.len(),
+            seen: seen.clone(),
+        };
+        for watcher in watchers {
+            tokio::task::spawn_local(watcher.watch());
+        }
+        seen.wait_for_open(team.watchers, load.timeout).await?;
+        Ok(team)
+    }
+
+    /// Lets the clients work until there is nothing more to do, or something else is ordered.
+    async fn run(&mut self, run: Arc<Run>, ordered: &mut watch::Receiver<Order>) -> Tally {
+        self.seen.count(run.mark, run.start);
         let tally = Rc::new(RefCell::new(Tally::new()));
         let mut tasks = JoinSet::new();
-        for mut client in std::mem::take(&mut clients) {
+        for mut client in std::mem::take(&mut self.clients) {
             let (run, tally) = (run.clone(), tally.clone());
             tasks.spawn_local(async move {
                 client.work(&run, &tally).await;
@@ -211,17 +286,16 @@ async fn follow(
             });
         }
         tokio::select! {
-            done = tasks.join_all() => clients = done,
+            done = tasks.join_all() => self.clients = done,
             _ = ordered.changed() => {}
         }
-        let counted = tally.replace(Tally::new());
-        let _ = reports.send(Ok(counted));
+        tally.replace(Tally::new())
     }
 }
 
 /// The thread's connections: every so many of the load's, which go to the endpoints in turn.
 fn links(load: &Load, thread: usize) -> Vec<Rc<Link>> {
-    let endpoints: Rc<[Endpoint]> = load.endpoints.iter().map(|url| Endpoint::new(url)).collect();
+    let endpoints: Rc<[Endpoint]> = load.servers().collect();
     (thread..load.connections)
         .step_by(load.threads)
         .map(|connection| Link::open(endpoints.clone(), connection, load.dial_timeout))
@@ -229,30 +303,60 @@ fn links(load: &Load, thread: usize) -> Vec<Rc<Link>> {
 }
 
 /// The clients of the thread's connections. The load's clients go to its connections in turn.
-fn clients(load: &Load, thread: usize, links: &[Rc<Link>]) -> Vec<Client> {
+fn clients(load: &Load, thread: usize, links: &[Rc<Link>], alarm: &Rc<Alarm>) -> Vec<Client> {
     let values = Rc::new(Values::new(load.value_size, load.seed));
     let heads: Rc<[_]> = load
-        .endpoints
-        .iter()
-        .map(|url| Endpoint::new(url).head(load.kind.path()))
+        .servers()
+        .map(|server| server.head(load.kind.path()))
         .collect();
-    (0..load.clients)
-        .filter_map(|client| {
-            let connection = client % load.connections;
-            (connection % load.threads == thread).then(|| Client {
-                requests: Requests::new(
-                    load.kind,
-                    load.keys,
-                    values.clone(),
-                    Random::of(load.seed, client as u64),
-                ),
-                kind: load.kind,
-                heads: heads.clone(),
-                link: links[connection / load.threads].clone(),
+    let lease_heads: Rc<[_]> = load.servers().map(|server| LeaseHeads::at(&server)).collect();
+    load.own(load.clients, thread)
+        .map(|(client, link)| {
+            let random = Random::of(load.seed, client);
+            let job = match load.kind {
+                Kind::Lease { renewals } => Job::Lease(Lease::new(lease_heads.clone(), renewals)),
+                kind => Job::Call(Call {
+                    requests: Requests::new(kind, load.keys, values.clone(), random),
+                    kind,
+                    heads: heads.clone(),
+                }),
+            };
+            Client {
+                job,
+                link: links[link].clone(),
                 held: None,
+                alarm: alarm.clone(),
                 limit: Limit::new(load.timeout),
-                random: Random::of(!load.seed, client as u64),
-            })
+                random: Random::of(!load.seed, client),
+            }
         })
         .collect()
+}
+
+/// The watchers of the thread's connections, spread likewise.
+fn watchers(load: &Load, thread: usize, links: &[Rc<Link>], seen: &Rc<Seen>) -> Vec<Watcher> {
+    let heads: Rc<[_]> = load
+        .servers()
+        .map(|server| server.head("/etcdserverpb.Watch/Watch"))
+        .collect();
+    load.own(load.watchers, thread)
+        .map(|(watcher, link)| {
+            let random = Random::of(load.seed.rotate_left(32), watcher);
+            Watcher::new(heads.clone(), links[link].clone(), random, seen.clone())
+        })
+        .collect()
+}
+
+impl Load {
+    fn servers(&self) -> impl Iterator<Item = Endpoint> {
+        self.endpoints.iter().map(|url| Endpoint::new(url))
+    }
+
+    /// Which of so many clients or watchers are a thread's, each with the position of its connection among the thread's.
+    fn own(&self, all: usize, thread: usize) -> impl Iterator<Item = (u64, usize)> {
+        (0..all).filter_map(move |who| {
+            let connection = who % self.connections;
+            (connection % self.threads == thread).then_some((who as u64, connection / self.threads))
+        })
+    }
 }
