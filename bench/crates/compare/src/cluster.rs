@@ -196,6 +196,11 @@ impl Cluster {
         Ok(sum)
     }
 
+    /// Bytes that the device with the data has written so far; none where that is not counted.
+    pub fn device_written(&self) -> Result<Option<u64>> {
+        process::device_written(&self.dir)
+    }
+
     /// Fails if a member has ended, with what it said.
     pub fn check(&mut self) -> Result<()> {
         for (k, node) in self.nodes.iter_mut().enumerate() {

@@ -19,6 +19,8 @@ const RATE: u64 = 500;
 const CLIENTS: u64 = 3000;
 const CONNECTIONS: u64 = 12;
 const SECONDS: f64 = 7.0;
+/// What a client waits for an answer that may never come: as etcd's own command line does.
+const TIMEOUT: u64 = 5;
 const BEFORE: Duration = Duration::from_millis(2500);
 
 /// What happens to the leader.
@@ -51,6 +53,7 @@ fn one(bench: &mut Bench, system: &System, name: &str, signal: Signal, trial: u3
         connections: CONNECTIONS,
         rate: Some(RATE),
         seed: u64::from(trial),
+        timeout: TIMEOUT,
         ..Load::new(Operation::Put, Amount::Seconds(SECONDS))
     };
     let running = bench.generator.start(&load, &cluster.endpoints(), &bench.dir)?;

@@ -64,7 +64,7 @@ fn note(bench: &mut Bench, system: &System, scenario: &str, trial: u32, millisec
 
 fn fill(bench: &Bench, cluster: &mut Cluster, plan: Plan) -> Result<Sample> {
     let idle = scenario::idle(cluster)?;
-    let before = cluster.usage()?;
+    let (before, written_before) = (cluster.usage()?, cluster.device_written()?);
     let load = Load {
         clients: 1000,
         connections: 20,
@@ -76,20 +76,22 @@ fn fill(bench: &Bench, cluster: &mut Cluster, plan: Plan) -> Result<Sample> {
         .run(&load, &cluster.endpoints(), &bench.dir)?
         .without_failures()?;
     let during = cluster.spent(&before)?;
-    let Spent { cpu_us, written, .. } = scenario::settled(cluster, &before, during, idle)?;
+    let Spent { cpu_us, .. } = scenario::settled(cluster, &before, during, idle)?;
     let leader = bench.probe.leader(cluster)?;
     let memory = cluster.memory(leader)?;
     let on_disk = cluster.bytes_on_disk()? as f64;
-    let sample = Sample::new(&cluster.system().name, "filled", 1)
+    let mut sample = Sample::new(&cluster.system().name, "filled", 1)
         .with("operations", report.total)
         .with("throughput", report.throughput)
         .with("server_cpu_us", (during.cpu_us + cpu_us) / report.total)
-        .with("written_bytes", (during.written + written) / report.total)
         .with("client_cpu_us", report.client_cpu_us)
         .with("leader_resident_bytes", memory.resident)
         .with("leader_anonymous_bytes", memory.anonymous)
         .with("leader_file_bytes", memory.file)
         .with("bytes_on_disk", on_disk);
+    if let (Some(before), Some(now)) = (written_before, cluster.device_written()?) {
+        sample = sample.with("written_bytes", (now - before) as f64 / report.total);
+    }
     eprintln!(
         "  {:.1} µs server CPU/put, {:.0}/s, leader {:.0} MiB anonymous and {:.0} MiB of files, {:.0} MiB on disk",
         (during.cpu_us + cpu_us) / report.total,

@@ -57,6 +57,8 @@ pub struct Load {
     pub rate: Option<u64>,
     /// For the choice of keys.
     pub seed: u64,
+    /// How many seconds an operation may take before it counts as failed.
+    pub timeout: u64,
 }
 
 impl Load {
@@ -72,6 +74,8 @@ impl Load {
             sequential: false,
             rate: None,
             seed: 1,
+            // A slow machine makes slow answers, not failures.
+            timeout: 60,
         }
     }
 
@@ -97,6 +101,7 @@ impl Load {
         add("--value-size", self.value_size.to_string());
         add("--key-space", self.key_space.to_string());
         add("--seed", self.seed.to_string());
+        add("--timeout", format!("{}s", self.timeout));
         match self.amount {
             Amount::Total(total) => add("--total", total.to_string()),
             Amount::Seconds(seconds) => add("--duration", format!("{}ms", (seconds * 1000.0) as u64)),
@@ -312,7 +317,7 @@ mod tests {
         assert_eq!(
             arguments,
             "bench range -o=json --endpoints http://a,http://b --clients 100 --connections 10 --value-size 256 \
-             --key-space 100000 --seed 1 --total 10 --rate 5 --serializable"
+             --key-space 100000 --seed 1 --timeout 60s --total 10 --rate 5 --serializable"
         );
         load.operation = Operation::Watch;
         load.amount = Amount::Seconds(2.5);

@@ -1,4 +1,4 @@
-//! What the system knows of a running server: CPU, memory, bytes written, wake-ups; and what a directory takes on disk. All from `/proc` and
+//! What the system knows of a running server: CPU, memory, wake-ups; and what a directory takes on disk and its device has written. All from `/proc` and
 //! the file system, so it is the same for every program, whatever it is written in. Nothing is computed per operation here.
 
 use std::collections::BTreeMap;
@@ -21,8 +21,6 @@ pub struct Usage {
     threads: BTreeMap<u32, u64>,
     /// CPU in nanoseconds of all threads, those that ended too: in ticks.
     ticks_ns: u64,
-    /// Bytes that were sent to the block device.
-    written: u64,
     /// Times that threads went to sleep by themselves: each is a wake-up somewhere.
     sleeps: u64,
     /// Calls of `read` and `write` and their like.
@@ -34,8 +32,6 @@ pub struct Usage {
 pub struct Spent {
     /// CPU, user and system, in microseconds.
     pub cpu_us: f64,
-    /// Bytes sent to the block device.
-    pub written: f64,
     /// Times that threads went to sleep.
     pub sleeps: f64,
     /// Reading and writing system calls on files (sockets' `send` and `recv` do not count here).
@@ -46,7 +42,6 @@ impl std::iter::Sum for Spent {
     fn sum<I: Iterator<Item = Spent>>(all: I) -> Spent {
         all.fold(Spent::default(), |a, b| Spent {
             cpu_us: a.cpu_us + b.cpu_us,
-            written: a.written + b.written,
             sleeps: a.sleeps + b.sleeps,
             calls: a.calls + b.calls,
         })
@@ -59,7 +54,6 @@ impl Sub for Spent {
     fn sub(self, b: Spent) -> Spent {
         Spent {
             cpu_us: self.cpu_us - b.cpu_us,
-            written: self.written - b.written,
             sleeps: self.sleeps - b.sleeps,
             calls: self.calls - b.calls,
         }
@@ -89,7 +83,6 @@ impl Usage {
         let stat = read(format!("/proc/{id}/stat"))?;
         usage.ticks_ns = ticks(&stat)? * (1_000_000_000 / rustix::param::clock_ticks_per_second());
         let io = read(format!("/proc/{id}/io"))?;
-        usage.written = field(&io, "write_bytes:")?;
         usage.calls = field(&io, "syscr:")? + field(&io, "syscw:")?;
         Ok(usage)
     }
@@ -111,7 +104,6 @@ impl Usage {
         let spent = |now: u64, then: u64| now.saturating_sub(then) as f64;
         Spent {
             cpu_us: ns as f64 / 1000.0,
-            written: spent(self.written, before.written),
             sleeps: spent(self.sleeps, before.sleeps),
             calls: spent(self.calls, before.calls),
         }
@@ -165,6 +157,25 @@ pub fn blocks(dir: &Path) -> io::Result<u64> {
     Ok(sum)
 }
 
+/// Bytes that the device under `dir` has written, whoever asked for it; none where there is no device that counts. What `/proc/PID/io` calls
+/// `write_bytes` is of no use: it counts whole folios of the page cache, up to a megabyte for one record.
+pub fn device_written(dir: &Path) -> Result<Option<u64>> {
+    let device = fs::metadata(dir)
+        .with_context(|| dir.display().to_string())?
+        .dev();
+    let (major, minor) = (rustix::fs::major(device), rustix::fs::minor(device));
+    match fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/stat")) {
+        Ok(stat) => sectors_written(&stat).map(|sectors| Some(sectors * 512)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).context("the device's counters"),
+    }
+}
+
+/// The seventh number, whatever the size of the device's sectors in units of 512 bytes.
+fn sectors_written(stat: &str) -> Result<u64> {
+    first_number(stat.split_whitespace().nth(6).unwrap_or_default())
+}
+
 fn read(path: String) -> Result<String> {
     fs::read_to_string(&path).context(path)
 }
@@ -206,6 +217,14 @@ mod tests {
         assert_eq!(memory.anonymous, 1000.0 * 1024.0);
         assert_eq!(memory.file, 2000.0 * 1024.0);
         assert!(Memory::parse("Rss: 1 kB\n").is_err());
+    }
+
+    #[test]
+    fn the_device_says_what_it_wrote() {
+        let stat = " 3269958    97658 99202762  5392300  6806090   608809 1360094336  5394808        5   806908 11441374\n";
+        assert_eq!(sectors_written(stat).expect("well formed"), 1_360_094_336);
+        assert!(sectors_written("1 2 3").is_err());
+        device_written(&std::env::temp_dir()).expect("a number or none");
     }
 
     fn usage(threads: &[(u32, u64)], ticks_ns: u64) -> Usage {

@@ -144,7 +144,7 @@ pub fn measure(
     // One client on one connection asks the leader; of ten connections the leader gets four. The same for both systems.
     let leader = leader(bench, cluster)?;
     let endpoints = cluster.endpoints_from(leader);
-    let before = cluster.usage()?;
+    let (before, written_before) = (cluster.usage()?, cluster.device_written()?);
     let reports = run(bench, &endpoints, scenario, round)?;
     let during = cluster.spent(&before)?;
     let after = settled(cluster, &before, during, idle)?;
@@ -156,9 +156,11 @@ pub fn measure(
         .with("operations", operations)
         .with("server_cpu_us", (during.cpu_us + after.cpu_us) / operations)
         .with("server_cpu_during_us", during.cpu_us / operations)
-        .with("written_bytes", (during.written + after.written) / operations)
         .with("sleeps", during.sleeps / operations)
         .with("file_calls", during.calls / operations);
+    if let (Some(before), Some(now)) = (written_before, cluster.device_written()?) {
+        sample = sample.with("written_bytes", (now - before) as f64 / operations);
+    }
     let client_cpu: f64 = reports
         .iter()
         .map(|report| report.client_cpu_us * report.total)
