@@ -77,6 +77,10 @@ pub enum Kind {
     LeaderChange,
     /// A leadership transfer was asked for.
     Transfer,
+    /// A follower found the process of its leader gone.
+    Hint,
+    /// A follower was told so of a leader that was well.
+    FalseHint,
     /// A learner was added.
     AddLearner,
     /// A learner was promoted on request.
@@ -127,7 +131,7 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 58] = [
+    pub const ALL: [Kind; 60] = [
         Kind::Drop,
         Kind::Delay,
         Kind::Reorder,
@@ -163,6 +167,8 @@ impl Kind {
         Kind::Truncation,
         Kind::LeaderChange,
         Kind::Transfer,
+        Kind::Hint,
+        Kind::FalseHint,
         Kind::AddLearner,
         Kind::Promote,
         Kind::AutoPromote,

@@ -67,6 +67,8 @@ pub struct Host {
     pub paused_until: Nanos,
     /// Operations of its disk return not before then.
     pub stalled_until: Nanos,
+    /// The machine itself has no power: nobody answers there at all.
+    pub dark: bool,
     /// The planned fault that waits in the next start: power fails in one of its disk operations.
     pub trap: Option<usize>,
     /// The planned fault that waits in the disk.
@@ -166,6 +168,7 @@ impl Host {
             slowness: 1,
             paused_until: 0,
             stalled_until: 0,
+            dark: false,
             trap: None,
             armed: None,
         }

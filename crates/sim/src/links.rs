@@ -94,10 +94,37 @@ impl World {
             self.after(0, Happening::LinkNews { pair, run, up: false });
         } else if can && self.hosts[&to].process.is_some() {
             self.greet(pair)?;
+        } else if can {
+            self.find_gone(pair);
         }
         let pause = self.rng.within(30 * MS..200 * MS);
         self.after(pause, Happening::Dial { pair });
         Ok(())
+    }
+
+    /// Where there was a connection once and no process listens any more, the machine says so, if it is not down itself and can be reached. A node
+    /// whose connection has just broken looks at once.
+    fn find_gone(&mut self, pair: Pair) {
+        let (from, to) = pair;
+        let back = self.net.link((to, from)).is_some_and(|link| !link.cut);
+        let once = self
+            .net
+            .link(pair)
+            .is_some_and(|link| link.connection > 0 && !link.cut && !link.up);
+        let Some(host) = self.hosts.get(&to) else { return };
+        if !(once && back && self.wants(pair)) || host.process.is_some() || host.dark {
+            return;
+        }
+        let (member, id, run) = (host.member, from, self.hosts[&from].run);
+        let raft = self.process(id).expect("it dials").node.raft();
+        if raft.leader() == Some(member) {
+            self.coverage.hit(Kind::Hint);
+        }
+        let event = Event::Gone(member);
+        let delay = self
+            .rng
+            .within(2 * self.params.net.min_delay..4 * self.params.net.max_delay);
+        self.after(delay, Happening::Completion { id, run, event });
     }
 
     /// Whether `id` knows that `peer` was removed for good.
@@ -251,7 +278,11 @@ impl World {
         } else {
             Event::LinkDown(member)
         };
-        self.step_node(id, event)
+        self.step_node(id, event)?;
+        if !up {
+            self.find_gone((id, peer));
+        }
+        Ok(())
     }
 
     /// Closes the links of a process that has ended. Its peers find out soon.
@@ -261,7 +292,9 @@ impl World {
                 self.net.close(pair);
             } else if pair.1 == id && self.net.close(pair) {
                 let run = self.hosts[&pair.0].run;
-                let delay = self.rng.within(100 * US..100 * MS);
+                // The end of a process is told by its machine; that of a machine only in time.
+                let late = if self.hosts[&id].dark { 100 * MS } else { 10 * MS };
+                let delay = self.rng.within(100 * US..late);
                 self.after(delay, Happening::LinkNews { pair, run, up: false });
             }
         }

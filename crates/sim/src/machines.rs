@@ -139,6 +139,7 @@ impl World {
         let started = self.hosts[&id].local(self.now);
         booted.process.started = started;
         self.host(id).process = Some(booted.process);
+        self.host(id).dark = false;
         self.machine_start(id);
         self.step_node(id, Event::Wake)
     }
@@ -267,6 +268,7 @@ impl World {
         let run = self.hosts[&id].run;
         let host = self.hosts.get_mut(&id).expect("a member has a machine");
         host.paused_until = 0;
+        host.dark = power;
         if power {
             host.stalled_until = 0;
         }

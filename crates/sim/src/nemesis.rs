@@ -35,7 +35,11 @@ impl World {
         let leader = self.leader();
         let needs_leader = matches!(
             fault,
-            Fault::Transfer | Fault::IsolateLeader(_) | Fault::CutFollower(_) | Fault::Stall(_)
+            Fault::Transfer
+                | Fault::FalseHint
+                | Fault::IsolateLeader(_)
+                | Fault::CutFollower(_)
+                | Fault::Stall(_)
         );
         if running.is_empty() || (needs_leader && leader.is_none()) {
             self.after(50 * MS, Happening::Fault(number));
@@ -95,11 +99,24 @@ impl World {
             }
             Fault::Impostor(pretence) => self.prepare_impostor(number, pretence),
             Fault::OtherCluster => return self.greet_from_elsewhere(number),
+            Fault::FalseHint => return self.hint_falsely(leader.expect("waited for")),
             Fault::BitRot { flips } => self.rot(number, any, flips),
             Fault::Transfer => {
                 self.coverage.hit(Kind::Transfer);
                 let to = Some(any).filter(|to| Some(*to) != leader);
                 return self.step_node(leader.expect("just seen"), Event::Transfer(to));
+            }
+        }
+        Ok(())
+    }
+
+    /// Some who run are told that a leader that does well is gone.
+    fn hint_falsely(&mut self, leader: NodeId) -> Result<(), Failure> {
+        self.coverage.hit(Kind::FalseHint);
+        let all = self.rng.coin();
+        for id in self.running() {
+            if id != leader && (all || self.rng.coin()) {
+                self.step_node(id, Event::Gone(leader))?;
             }
         }
         Ok(())

@@ -82,6 +82,8 @@ pub enum Fault {
     FullDisk(Nanos),
     /// Ask the leader to hand over.
     Transfer,
+    /// Tell some nodes, or all, that the leader's process is gone, while it is not.
+    FalseHint,
     /// A member's identity comes back with less than it had.
     Impostor(Pretence),
     /// A node of another cluster connects.
@@ -128,6 +130,7 @@ impl Fault {
             Fault::Stall(_) => Kind::Stall,
             Fault::FullDisk(_) => Kind::FullDisk,
             Fault::Transfer => Kind::Transfer,
+            Fault::FalseHint => Kind::FalseHint,
             Fault::Impostor(Pretence::Wiped) => Kind::WipedRefused,
             Fault::Impostor(Pretence::Backup) => Kind::BackupRefused,
             Fault::Impostor(Pretence::Duplicate) => Kind::DuplicateRefused,
@@ -146,7 +149,7 @@ pub(crate) fn draw_plan(rng: &mut Rng, nodes: u64, features: u32, duration: Nano
         rng.pick(&[1, 2, 4, 8]) * SEC
     };
     let mut at = rng.within(1..4) * SEC;
-    let mut choices: Vec<u64> = (0..25).filter(|_| rng.chance(600_000)).collect();
+    let mut choices: Vec<u64> = (0..26).filter(|_| rng.chance(600_000)).collect();
     choices.push(3);
     while at < duration * 9 / 10 {
         let choice = rng.pick(&choices);
@@ -201,6 +204,7 @@ fn draw_fault(rng: &mut Rng, choice: u64, nodes: u64, features: u32) -> Fault {
             Fault::Impostor(rng.pick(&pretences))
         }
         22 => Fault::OtherCluster,
+        24 if nodes > 1 => Fault::FalseHint,
         23 if nodes > 2 && features > 1 => Fault::BitRot {
             flips: rng.within(1..4),
         },

@@ -241,6 +241,16 @@ impl Scenario {
         self.world.end(id, true, down);
     }
 
+    /// Kills a node's process for a while; its machine goes on, and says that nobody listens there.
+    pub fn kill(&mut self, id: NodeId, down: Nanos) {
+        self.world.end(id, false, down);
+    }
+
+    /// Tells a node that the process of another is gone, true or not.
+    pub fn hint(&mut self, id: NodeId, gone: NodeId) -> Result<(), Failure> {
+        self.world.step_node(id, Event::Gone(gone))
+    }
+
     /// Asks `id` for a write. Returns the number of the call.
     pub fn write(&mut self, id: NodeId) -> usize {
         let call = self.world.calls.len();
