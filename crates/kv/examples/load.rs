@@ -20,7 +20,7 @@ use quorate_kv::{Command, Kv, Options, PutRequest, RangeRequest};
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
 
 const USAGE: &str =
-    "load --dir DIR [--puts N] [--keys N] [--value BYTES] [--batch N] [--reads N] [--fill] [--abort]
+    "load --dir DIR [--puts N] [--keys N] [--value BYTES] [--batch N] [--reads N] [--cache MIB] [--flush MIB] [--fill] [--abort]
   --fill   put every key once, in random order, before counting begins
   --abort  die without closing the store, for measuring what opening it again then takes (--puts 0)";
 
@@ -32,6 +32,7 @@ struct Args {
     value: usize,
     batch: u64,
     reads: u64,
+    options: Options,
     fill: bool,
     abort: bool,
 }
@@ -45,6 +46,7 @@ impl Args {
             value: 256,
             batch: 100,
             reads: 100_000,
+            options: Options::default(),
             fill: false,
             abort: false,
         };
@@ -58,6 +60,8 @@ impl Args {
                 "--value" => args.value = next()?.parse()?,
                 "--batch" => args.batch = next()?.parse()?,
                 "--reads" => args.reads = next()?.parse()?,
+                "--cache" => args.options.cache_bytes = next()?.parse::<usize>()? << 20,
+                "--flush" => args.options.flush_bytes = next()?.parse::<usize>()? << 20,
                 "--fill" => args.fill = true,
                 "--abort" => args.abort = true,
                 _ => return Err(USAGE.into()),
@@ -313,13 +317,13 @@ impl Load {
     }
 }
 
-fn open(dir: &Path, counts: &Arc<Counts>) -> Result<Kv> {
+fn open(dir: &Path, counts: &Arc<Counts>, options: &Options) -> Result<Kv> {
     let disk = FsDisk {
         dir: dir.to_owned(),
         counts: counts.clone(),
     };
     let began = Instant::now();
-    let kv = Kv::open(Arc::new(disk), Options::default())?;
+    let kv = Kv::open(Arc::new(disk), options.clone())?;
     println!(
         "opened at revision {} in {:.1} ms",
         kv.revision(),
@@ -333,7 +337,7 @@ fn main() -> Result<()> {
     fs::create_dir_all(&args.dir)?;
     let counts = Arc::new(Counts::default());
     let mut load = Load {
-        kv: open(&args.dir, &counts)?,
+        kv: open(&args.dir, &counts, &args.options)?,
         counts: counts.clone(),
         random: Random(args.keys),
         apply: 0,
@@ -360,9 +364,9 @@ fn main() -> Result<()> {
         std::process::abort();
     }
     load.run_jobs(true)?;
-    let dir = load.args.dir.clone();
-    drop(load);
-    open(&dir, &counts)?;
+    let Load { kv, args, .. } = load;
+    drop(kv);
+    open(&args.dir, &counts, &args.options)?;
     Ok(())
 }
 

@@ -68,7 +68,7 @@ impl Flush {
             .as_ref()
             .map_or(&self.before.meta, |frozen| &frozen.meta);
         let tables = (Default::default(), self.frozen.clone());
-        let mut all = Stream::of(tables, anew.view.clone(), meta, self.before.scrubbed);
+        let mut all = Stream::lean(tables, anew.view.clone(), meta, self.before.scrubbed);
         let fill = |file: &File| snapshot::receive(file, meta.applied, &mut all);
         match File::create(&*anew.disk, &anew.options, fill) {
             Ok(()) => {}
@@ -79,7 +79,7 @@ impl Flush {
             Err(error) => return Err(error),
         }
         let file = File::open(&*anew.disk, FILE, false, &anew.options)?;
-        let flushed = file.flushed()?;
+        let (_, flushed) = file.state()?;
         self.shared
             .conclude(flushed.meta.applied.index, Outcome::Anew(file, flushed));
         Ok(true)

@@ -11,7 +11,7 @@ use crate::interval;
 use crate::kv::Kv;
 use crate::lease;
 use crate::range::{Reader, key_bounds};
-use crate::row::{Attached, Change, Current, Events, Granted, Leases, Past, Pasts, Version};
+use crate::row::{Attached, Change, Changes, Granted, Keys, Latest, Leases, Version};
 use crate::store::fatal;
 use crate::txn::{Plan, PlannedOp};
 use crate::types::{
@@ -70,17 +70,17 @@ impl Kv {
         // Outside a transaction etcd looks for the lease first.
         self.reader().check_lease(put)?;
         self.reader().check_put(put)?;
-        let mut changes = Changes::begin(self);
-        let response = changes.put(put);
-        changes.end();
+        let mut writes = Writes::begin(self);
+        let response = writes.put(put);
+        writes.end();
         Ok(response)
     }
 
     fn apply_delete(&mut self, delete: &DeleteRangeRequest) -> Result<DeleteRangeResponse, Error> {
         delete.check()?;
-        let mut changes = Changes::begin(self);
-        let response = changes.delete_range(delete);
-        changes.end();
+        let mut writes = Writes::begin(self);
+        let response = writes.delete_range(delete);
+        writes.end();
         Ok(response)
     }
 
@@ -89,9 +89,9 @@ impl Kv {
         let reader = self.reader();
         let plan = reader.plan(txn)?;
         reader.check_plan(&plan, &mut Vec::new())?;
-        let mut changes = Changes::begin(self);
-        let response = changes.run(&plan)?;
-        changes.end();
+        let mut writes = Writes::begin(self);
+        let response = writes.run(&plan)?;
+        writes.end();
         Ok(response)
     }
 
@@ -138,11 +138,11 @@ impl Kv {
             return Ok(true);
         }
         let keys = fatal(self.attached(id));
-        let mut changes = Changes::begin(self);
+        let mut writes = Writes::begin(self);
         for key in keys {
-            changes.delete(key);
+            writes.delete(key);
         }
-        changes.end();
+        writes.end();
         self.store.active.delete::<Leases>(id);
         Ok(false)
     }
@@ -173,7 +173,7 @@ impl Kv {
 }
 
 /// The writes of one command: they share one revision, which counts only if there are any.
-struct Changes<'a> {
+struct Writes<'a> {
     kv: &'a mut Kv,
     /// The revision of the writes.
     main: i64,
@@ -181,10 +181,10 @@ struct Changes<'a> {
     sub: u32,
 }
 
-impl<'a> Changes<'a> {
-    fn begin(kv: &'a mut Kv) -> Changes<'a> {
+impl<'a> Writes<'a> {
+    fn begin(kv: &'a mut Kv) -> Writes<'a> {
         let main = kv.meta.revision + 1;
-        Changes { kv, main, sub: 0 }
+        Writes { kv, main, sub: 0 }
     }
 
     fn end(self) {
@@ -232,9 +232,11 @@ impl<'a> Changes<'a> {
 
     /// Puts a key. The request was checked against the state.
     fn put(&mut self, put: &PutRequest) -> PutResponse {
-        let before = fatal(self.kv.store.layers().get::<Current>(&put.key));
+        let latest = self.latest(&put.key);
+        let there = latest.as_ref().filter(|latest| !latest.is_tombstone());
         let keeps = put.ignore_value || put.ignore_lease;
-        assert!(!keeps || before.is_some(), "what is kept was checked to be there");
+        assert!(!keeps || there.is_some(), "what is kept was checked to be there");
+        let before = there.map(|latest| fatal(self.reader().version(latest.at)));
         let (value, lease) = match &before {
             Some(before) => (
                 if put.ignore_value {
@@ -255,17 +257,18 @@ impl<'a> Changes<'a> {
             value,
         };
         self.attach(&put.key, before.as_ref().map_or(0, |before| before.lease), lease);
-        self.kv
-            .store
-            .active
-            .put::<Current>(put.key.clone(), version.clone());
         let before = before.map(|before| before.with_key(put.key.clone()));
         let prev_kv = if put.prev_kv { before.clone() } else { None };
-        self.record(put.key.clone(), Some(version), before);
+        self.record(put.key.clone(), Some(version), before, latest);
         PutResponse {
             revision: self.revision(),
             prev_kv,
         }
+    }
+
+    /// The latest change of a key, a deletion too.
+    fn latest(&self, key: &Bytes) -> Option<Latest> {
+        fatal(self.kv.store.layers().get::<Keys>(key))
     }
 
     fn delete_range(&mut self, delete: &DeleteRangeRequest) -> DeleteRangeResponse {
@@ -287,23 +290,26 @@ impl<'a> Changes<'a> {
             return Vec::new();
         }
         if range_end.is_empty() {
-            return fatal(layers.get::<Current>(key))
-                .map(|_| key.clone())
-                .into_iter()
-                .collect();
+            let there = fatal(self.reader().latest(key)).is_some();
+            return there.then(|| key.clone()).into_iter().collect();
         }
-        let rows = fatal(layers.range::<Current>(&key_bounds(key, range_end)));
-        rows.map(|row| fatal(row).key).collect()
+        let rows = fatal(layers.range::<Keys>(&key_bounds(key, range_end)));
+        rows.filter_map(|row| {
+            let row = fatal(row);
+            let there = !fatal(row.value()).is_tombstone();
+            there.then_some(row.key)
+        })
+        .collect()
     }
 
     /// Deletes a key that is there; what it was.
     fn delete(&mut self, key: Bytes) -> KeyValue {
-        let before = fatal(self.kv.store.layers().get::<Current>(&key));
-        let before = before.expect("only keys that were just found are deleted");
+        let latest = self.latest(&key).filter(|latest| !latest.is_tombstone());
+        let latest = latest.expect("only keys that were just found are deleted");
+        let before = fatal(self.reader().version(latest.at));
         self.attach(&key, before.lease, 0);
-        self.kv.store.active.delete::<Current>(key.clone());
         let before = before.with_key(key.clone());
-        self.record(key, None, Some(before.clone()));
+        self.record(key, None, Some(before.clone()), Some(latest));
         before
     }
 
@@ -320,24 +326,28 @@ impl<'a> Changes<'a> {
         }
     }
 
-    /// Writes the change to history and to the events for watchers.
-    fn record(&mut self, key: Bytes, put: Option<Version>, before: Option<KeyValue>) {
-        let (main, sub) = (self.main, self.sub);
-        self.sub = sub.checked_add(1).expect("no command makes 2^32 changes");
-        let past = Past {
-            create: put.as_ref().map_or(0, |version| version.create),
-            version: put.as_ref().map_or(0, |version| version.version),
-        };
+    /// Writes the change, which follows `latest`, and tells the watchers.
+    fn record(&mut self, key: Bytes, put: Option<Version>, before: Option<KeyValue>, latest: Option<Latest>) {
+        let place = (self.main, self.sub);
+        self.sub = self.sub.checked_add(1).expect("no command makes 2^32 changes");
         // Watchers are told the version before the revision, even of a key that the same transaction wrote earlier.
         let prev_kv = match before {
-            Some(before) if before.mod_revision == main => fatal(self.kv.reader().at(&key, main - 1)),
+            Some(before) if before.mod_revision == self.main => {
+                fatal(self.kv.reader().at(&key, self.main - 1))
+            }
             before => before,
         };
-        self.kv
-            .record_event(Arc::new(event(main, sub, key.clone(), put.clone(), prev_kv)));
+        self.kv.record_event(Arc::new(event(
+            place.0,
+            place.1,
+            key.clone(),
+            put.clone(),
+            prev_kv,
+        )));
+        let (chain, links) = Latest::follow(latest, place);
         let active = &mut self.kv.store.active;
-        active.put::<Pasts>((key.clone(), main, sub), past);
-        active.put::<Events>((main, sub), Change { key, put });
+        active.put::<Keys>(key.clone(), Latest::of(place, put.as_ref(), chain));
+        active.put::<Changes>(place, Change { key, put, links });
     }
 }
 

@@ -301,6 +301,14 @@ fn put_txn(out: &mut BytesMut, txn: &TxnRequest) {
 pub(crate) struct Reader(pub(crate) Bytes);
 
 impl Reader {
+    /// Nothing may be left.
+    pub(crate) fn end(&self) -> Result<(), DecodeError> {
+        match self.0.len() {
+            0 => Ok(()),
+            more => Err(DecodeError::Trailing(more)),
+        }
+    }
+
     pub(crate) fn byte(&mut self, what: &'static str) -> Result<u8, DecodeError> {
         if self.0.is_empty() {
             return Err(DecodeError::Short(what));

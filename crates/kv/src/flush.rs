@@ -11,8 +11,8 @@ use redb::{Database, ReadableTable, Table as DiskTable, WriteTransaction};
 
 use crate::anew::Anew;
 use crate::backend::Backend;
-use crate::meta::{self, Flushed, Meta};
-use crate::row::{Attached, Current, Events, Leases, Pasts, Row};
+use crate::meta::{self, Flushed, Format, Meta};
+use crate::row::{Attached, Changes, Keys, Leases, Row};
 use crate::store::File;
 use crate::table::Table;
 
@@ -148,7 +148,7 @@ pub(crate) fn begin(db: &Database) -> io::Result<WriteTransaction> {
 pub(crate) fn commit(txn: WriteTransaction, after: &Flushed) -> io::Result<()> {
     let mut table = txn.open_table(meta::TABLE).map_err(engine)?;
     table
-        .insert(meta::KEY, after.encode().as_slice())
+        .insert(meta::KEY, after.encode(Format::Second).as_slice())
         .map_err(engine)?;
     drop(table);
     txn.commit().map_err(engine)
@@ -204,19 +204,27 @@ impl<'txn> Writer<'txn> {
         Ok(())
     }
 
-    /// Writes a row already encoded.
+    /// Writes a row already encoded, which is not there yet.
     pub(crate) fn put_raw(&mut self, key: &[u8], value: &[u8]) -> io::Result<()> {
         self.table.insert(key, value).map_err(engine)?;
         self.gained += (key.len() + value.len()) as i64;
         Ok(())
     }
+
+    /// A row as it is now.
+    pub(crate) fn get<R: Row>(&mut self, key: &R::Key) -> io::Result<Option<R::Value>> {
+        self.key.clear();
+        R::put_key(key, &mut self.key);
+        let row = self.table.get(self.key.as_slice()).map_err(engine)?;
+        row.map(|row| R::get_value(row.value()).map_err(io::Error::other))
+            .transpose()
+    }
 }
 
 /// Writes all rows of a table, in order; the bytes gained.
 fn write_table(txn: &WriteTransaction, table: &Table) -> io::Result<i64> {
-    Ok(write_rows::<Current>(txn, table)?
-        + write_rows::<Events>(txn, table)?
-        + write_rows::<Pasts>(txn, table)?
+    Ok(write_rows::<Keys>(txn, table)?
+        + write_rows::<Changes>(txn, table)?
         + write_rows::<Leases>(txn, table)?
         + write_rows::<Attached>(txn, table)?)
 }
@@ -229,61 +237,46 @@ fn write_rows<R: Row>(txn: &WriteTransaction, table: &Table) -> io::Result<i64> 
     Ok(writer.gained)
 }
 
-/// Removes what the changes of the next revisions made garbage: of each key changed, the version before, and of deletions
+/// Removes what the changes of the next revisions made garbage: of each key changed, the change before, and of deletions
 /// themselves all trace. Readers at uncompacted revisions never look at either.
 fn scrub(txn: &WriteTransaction, after: &mut Flushed, revisions: i64) -> io::Result<()> {
     let target = after.scrub_target().min(after.scrubbed.saturating_add(revisions));
     if target <= after.scrubbed {
         return Ok(());
     }
-    let mut events = Writer::open::<Events>(txn)?;
-    let mut history = Writer::open::<Pasts>(txn)?;
+    let mut keys = Writer::open::<Keys>(txn)?;
+    let mut changes = Writer::open::<Changes>(txn)?;
     let mut garbage = Vec::new();
+    let mut deleted = Vec::new();
     let (mut from, mut to) = (Vec::new(), Vec::new());
-    Events::put_key(&(after.scrubbed + 1, 0), &mut from);
-    Events::put_key(&(target + 1, 0), &mut to);
-    for row in events
+    Changes::put_key(&(after.scrubbed + 1, 0), &mut from);
+    Changes::put_key(&(target + 1, 0), &mut to);
+    for row in changes
         .table
         .range(from.as_slice()..to.as_slice())
         .map_err(engine)?
     {
         let (at, change) = row.map_err(engine)?;
-        let (main, sub) = Events::get_key(at.value()).map_err(io::Error::other)?;
-        let change = Events::get_value(change.value()).map_err(io::Error::other)?;
-        if let Some(before) = predecessor(&history, &change.key, main, sub)? {
-            garbage.push((change.key.clone(), before.0, before.1));
-        }
+        let at = Changes::get_key(at.value()).map_err(io::Error::other)?;
+        let change = Changes::get_value(change.value()).map_err(io::Error::other)?;
+        garbage.extend(change.links.before);
         if change.put.is_none() {
-            garbage.push((change.key, main, sub));
+            garbage.push(at);
+            deleted.push((change.key, at));
         }
     }
-    for row in garbage {
-        events.set::<Events>(&(row.1, row.2), None)?;
-        history.set::<Pasts>(&row, None)?;
+    // In the order of the table; what an earlier compaction took is not there, and two may name the same.
+    garbage.sort_unstable();
+    for at in garbage {
+        changes.set::<Changes>(&at, None)?;
     }
-    after.stored += events.gained + history.gained;
+    deleted.sort_unstable();
+    for (key, at) in deleted {
+        if keys.get::<Keys>(&key)?.is_some_and(|latest| latest.at == at) {
+            keys.set::<Keys>(&key, None)?;
+        }
+    }
+    after.stored += keys.gained + changes.gained;
     after.scrubbed = target;
     Ok(())
-}
-
-/// Where the change of `key` before the given one stands, if it is still there.
-fn predecessor(
-    history: &Writer<'_>,
-    key: &bytes::Bytes,
-    main: i64,
-    sub: u32,
-) -> io::Result<Option<(i64, u32)>> {
-    let (mut from, mut to) = (Vec::new(), Vec::new());
-    Pasts::put_key(&(key.clone(), 0, 0), &mut from);
-    Pasts::put_key(&(key.clone(), main, sub), &mut to);
-    let mut range = history
-        .table
-        .range(from.as_slice()..to.as_slice())
-        .map_err(engine)?;
-    let Some(row) = range.next_back() else {
-        return Ok(None);
-    };
-    let (at, _) = row.map_err(engine)?;
-    let (_, main, sub) = Pasts::get_key(at.value()).map_err(io::Error::other)?;
-    Ok(Some((main, sub)))
 }

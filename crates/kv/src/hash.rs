@@ -5,10 +5,11 @@ use std::ops::Bound;
 
 use crate::error::Error;
 use crate::kv::HashKv;
-use crate::meta::{Flushed, Meta};
+use crate::meta::{Flushed, Format, Meta};
 use crate::range::Reader;
-use crate::row::{Attached, Current, Events, Leases, Pasts, Row};
+use crate::row::{Attached, Changes, Keys, Leases, Row};
 use crate::view::ReadError;
+use crate::wire;
 
 /// The hash of every version in force at some revision from the compacted one to `revision` (≤ 0: the latest).
 pub(crate) fn hash_kv(reader: Reader<'_>, revision: i64) -> Result<HashKv, Error> {
@@ -17,20 +18,25 @@ pub(crate) fn hash_kv(reader: Reader<'_>, revision: i64) -> Result<HashKv, Error
     let compacted = reader.compacted;
     let mut hash = 0;
     let bounds = (Bound::Unbounded, Bound::Excluded((revision + 1, 0)));
-    for row in reader.layers.range::<Events>(&bounds)? {
+    let (mut key, mut value) = (Vec::new(), Vec::new());
+    for row in reader.layers.range::<Changes>(&bounds)? {
         let row = row?;
-        let (main, sub) = row.key;
         let change = row.value()?;
-        if main < compacted {
+        if row.key.0 < compacted {
             // Kept by compaction is only the last put of a key up to the compacted revision.
-            let after = Bound::Excluded((change.key.clone(), main, sub));
-            let last = Bound::Included((change.key.clone(), compacted, u32::MAX));
-            let superseded = reader.layers.last::<Pasts>(&(after, last))?.is_some();
+            let latest = reader.layers.get::<Keys>(&change.key)?;
+            let latest = latest.map(|latest| latest.at);
+            let last = reader.last_change(latest, (compacted, u32::MAX), &mut 0)?;
+            let superseded = last.is_none_or(|(place, _)| place > row.key);
             if superseded || change.put.is_none() {
                 continue;
             }
         }
-        hash = fold::<Events>(hash, &row.key, &change);
+        key.clear();
+        value.clear();
+        Changes::put_key(&row.key, &mut key);
+        wire::put_event(&change.key, change.put.as_ref(), &mut value);
+        hash = fold(hash, wire::EVENTS, &key, &value);
     }
     Ok(HashKv {
         hash,
@@ -45,29 +51,45 @@ pub(crate) fn hash(reader: Reader<'_>, meta: &Meta) -> Result<u32, Error> {
         meta: meta.clone(),
         ..Flushed::default()
     };
-    let mut hash = crc32c::crc32c(&state.encode());
+    let mut hash = crc32c::crc32c(&state.encode(Format::First));
     hash = crc32c::crc32c_append(hash, &hash_kv(reader, 0)?.hash.to_be_bytes());
-    hash = fold_table::<Current>(reader, hash)?;
-    hash = fold_table::<Leases>(reader, hash)?;
-    Ok(fold_table::<Attached>(reader, hash)?)
+    hash = fold_current(reader, hash)?;
+    hash = fold_table::<Leases>(reader, wire::LEASES, hash)?;
+    Ok(fold_table::<Attached>(reader, wire::ATTACHED, hash)?)
 }
 
-fn fold_table<R: Row>(reader: Reader<'_>, mut hash: u32) -> Result<u32, ReadError> {
+fn fold_current(reader: Reader<'_>, mut hash: u32) -> Result<u32, ReadError> {
     let all = (Bound::Unbounded, Bound::Unbounded);
+    let mut value = Vec::new();
+    for row in reader.layers.range::<Keys>(&all)? {
+        let row = row?;
+        let latest = row.value()?;
+        if !latest.is_tombstone() {
+            value.clear();
+            reader.version(latest.at)?.put_fields(&mut value);
+            hash = fold(hash, wire::CURRENT, &row.key, &value);
+        }
+    }
+    Ok(hash)
+}
+
+fn fold_table<R: Row>(reader: Reader<'_>, tag: u8, mut hash: u32) -> Result<u32, ReadError> {
+    let all = (Bound::Unbounded, Bound::Unbounded);
+    let (mut key, mut value) = (Vec::new(), Vec::new());
     for row in reader.layers.range::<R>(&all)? {
         let row = row?;
-        hash = fold::<R>(hash, &row.key, &row.value()?);
+        key.clear();
+        value.clear();
+        R::put_key(&row.key, &mut key);
+        R::put_value(&row.value()?, &mut value);
+        hash = fold(hash, tag, &key, &value);
     }
     Ok(hash)
 }
 
 /// Adds a row: its table, and both parts with their lengths.
-fn fold<R: Row>(hash: u32, key: &R::Key, value: &R::Value) -> u32 {
-    let mut bytes = vec![R::TAG];
-    R::put_key(key, &mut bytes);
-    let key_len = bytes.len() as u64;
-    R::put_value(value, &mut bytes);
-    bytes.extend_from_slice(&key_len.to_be_bytes());
-    bytes.extend_from_slice(&(bytes.len() as u64).to_be_bytes());
-    crc32c::crc32c_append(hash, &bytes)
+fn fold(hash: u32, tag: u8, key: &[u8], value: &[u8]) -> u32 {
+    let (key_len, len) = (1 + key.len() as u64, 9 + (key.len() + value.len()) as u64);
+    let parts: [&[u8]; 5] = [&[tag], key, value, &key_len.to_be_bytes(), &len.to_be_bytes()];
+    parts.into_iter().fold(hash, crc32c::crc32c_append)
 }

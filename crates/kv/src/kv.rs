@@ -15,7 +15,7 @@ use crate::hash;
 use crate::meta::Meta;
 use crate::picture::Picture;
 use crate::range::Reader;
-use crate::row::{Attached, Change, Events, Granted, Leases};
+use crate::row::{Attached, Changes, Granted, Leases};
 use crate::snapshot;
 use crate::store::Store;
 use crate::types::{Alarm, Event, KeyValue, Lease, RangeRequest, RangeResponse, TxnRequest, TxnResponse};
@@ -300,7 +300,7 @@ impl Kv {
         };
         let mut bytes = 0;
         let bounds = (Bound::Included((history.from, 0)), Bound::Unbounded);
-        for row in self.store.layers().range::<Events>(&bounds)? {
+        for row in self.store.layers().range::<Changes>(&bounds)? {
             let row = row?;
             let (main, sub) = row.key;
             let last = history.events.last().map(|event| event.kv.mod_revision);
@@ -308,14 +308,14 @@ impl Kv {
                 history.through = main - 1;
                 break;
             }
-            let Change { key, put } = row.value()?;
+            let change = row.value()?;
             // As with etcd, what creates a key replaces nothing, also if the same transaction deleted the key first.
-            let creates = put.as_ref().is_some_and(|version| version.create == main);
+            let creates = change.put.as_ref().is_some_and(|version| version.create == main);
             let before = match prev_kv && main > history.compacted && !creates {
-                true => reader.at(&key, main - 1)?,
+                true => reader.before(&change, main)?,
                 false => None,
             };
-            let event = event(main, sub, key, put, before);
+            let event = event(main, sub, change.key, change.put, before);
             bytes += event_bytes(&event);
             history.events.push(Arc::new(event));
         }

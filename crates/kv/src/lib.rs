@@ -10,6 +10,7 @@
 mod anew;
 mod apply;
 mod backend;
+mod chain;
 pub mod check;
 pub mod codec;
 pub mod command;
@@ -21,6 +22,7 @@ pub mod kv;
 pub mod lease;
 pub mod level;
 mod meta;
+mod migrate;
 pub mod picture;
 mod range;
 mod row;
@@ -31,6 +33,7 @@ mod txn;
 pub mod types;
 mod view;
 pub mod watch;
+mod wire;
 
 pub use command::{Applied, Command, Expiry, Response};
 pub use error::{Code, Error};

@@ -9,8 +9,14 @@ use crate::codec::{DecodeError, Reader, put_int, put_varint};
 use crate::row::Definition;
 use crate::types::{Alarm, AlarmKind};
 
-/// The format of the store's file. Another one is refused.
-const FORMAT: u64 = 1;
+/// The format of the store's file, and of the state record in a snapshot, whose rows are still those of format 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// The tables were those of [`wire`](crate::wire).
+    First = 1,
+    /// The tables are those of [`row`](crate::row).
+    Second = 2,
+}
 
 /// The table with the one row of [`Meta`].
 pub(crate) const TABLE: Definition = Definition::new("meta");
@@ -59,9 +65,9 @@ impl Flushed {
         self.meta.compacted - 1
     }
 
-    pub(crate) fn encode(&self) -> Vec<u8> {
+    pub(crate) fn encode(&self, format: Format) -> Vec<u8> {
         let mut out = Vec::new();
-        put_varint(&mut out, FORMAT);
+        put_varint(&mut out, format as u64);
         put_varint(&mut out, self.meta.applied.term.get());
         put_varint(&mut out, self.meta.applied.index.get());
         put_int(&mut out, self.meta.revision);
@@ -76,15 +82,19 @@ impl Flushed {
         out
     }
 
-    pub(crate) fn decode(bytes: &[u8]) -> Result<Flushed, DecodeError> {
+    /// The record, and the format of the store that it stands in. Others than those known are refused.
+    pub(crate) fn decode(bytes: &[u8]) -> Result<(Format, Flushed), DecodeError> {
         let mut input = Reader(Bytes::copy_from_slice(bytes));
-        let format = input.varint("format")?;
-        if format != FORMAT {
-            return Err(DecodeError::Undefined {
-                what: "store format",
-                value: format,
-            });
-        }
+        let format = match input.varint("format")? {
+            1 => Format::First,
+            2 => Format::Second,
+            value => {
+                return Err(DecodeError::Undefined {
+                    what: "store format",
+                    value,
+                });
+            }
+        };
         let applied = LogId::new(input.varint("term")?, input.varint("index")?);
         let revision = input.int("revision")?;
         let compacted = input.int("compacted revision")?;
@@ -111,10 +121,11 @@ impl Flushed {
             compacted,
             alarms,
         };
-        Ok(Flushed {
+        let flushed = Flushed {
             meta,
             scrubbed,
             stored,
-        })
+        };
+        Ok((format, flushed))
     }
 }

@@ -4,9 +4,10 @@ use std::ops::Bound;
 
 use bytes::Bytes;
 
+use crate::chain::Place;
 use crate::error::Error;
 use crate::interval;
-use crate::row::{Current, Events, Past, Pasts, Version};
+use crate::row::{Change, Changes, Keys, Latest, Version};
 use crate::types::{KeyValue, RangeRequest, RangeResponse, SortOrder, SortTarget};
 use crate::view::{Bounds, Layers, ReadError};
 
@@ -25,7 +26,7 @@ struct Found {
     count: i64,
 }
 
-/// Bounds of the table `current`.
+/// Bounds of the table `keys`.
 pub(crate) fn key_bounds(key: &Bytes, range_end: &Bytes) -> Bounds<Bytes> {
     let end = match range_end.as_ref() {
         [] => Bound::Included(key.clone()),
@@ -126,36 +127,38 @@ impl Reader<'_> {
         fetch: usize,
         budget: usize,
     ) -> Result<Option<Found>, ReadError> {
-        if range_end.is_empty() {
-            let version = self.layers.get::<Current>(key)?;
-            return Ok(Some(Found {
-                count: i64::from(version.is_some()),
-                kvs: version
-                    .into_iter()
-                    .take(fetch)
-                    .map(|version| version.with_key(key.clone()))
-                    .collect(),
-            }));
-        }
         let mut found = Found::default();
+        if range_end.is_empty() {
+            if let Some(latest) = self.latest(key)? {
+                found.count = 1;
+                if fetch > 0 {
+                    found.kvs.push(self.version(latest.at)?.with_key(key.clone()));
+                }
+            }
+            return Ok(Some(found));
+        }
         for (visited, row) in self
             .layers
-            .range::<Current>(&key_bounds(key, range_end))?
+            .range::<Keys>(&key_bounds(key, range_end))?
             .enumerate()
         {
             if visited == budget {
                 return Ok(None);
             }
             let row = row?;
+            let latest = row.value()?;
+            if latest.is_tombstone() {
+                continue;
+            }
             found.count += 1;
             if found.kvs.len() < fetch {
-                found.kvs.push(row.value()?.with_key(row.key));
+                found.kvs.push(self.version(latest.at)?.with_key(row.key));
             }
         }
         Ok(Some(found))
     }
 
-    /// Walks through the history of the keys in order, and keeps of each the last change up to the revision.
+    /// Goes through the keys in order, deleted ones included, and back from the latest change of each to the last one up to the revision.
     fn find_past(
         &self,
         key: &Bytes,
@@ -164,66 +167,85 @@ impl Reader<'_> {
         fetch: usize,
         budget: usize,
     ) -> Result<Option<Found>, ReadError> {
-        let at_start = |key| (key, i64::MIN, 0);
-        let (start, end) = key_bounds(key, range_end);
         let mut found = Found::default();
-        let mut candidate: Option<((Bytes, i64, u32), Past)> = None;
-        for (visited, row) in self
-            .layers
-            .range::<Pasts>(&(start.map(at_start), end.map(at_start)))?
-            .enumerate()
-        {
-            if visited == budget {
+        let mut visited = 0;
+        for row in self.layers.range::<Keys>(&key_bounds(key, range_end))? {
+            let row = row?;
+            let latest = row.value()?.at;
+            let change = self.last_change(Some(latest), (revision, u32::MAX), &mut visited)?;
+            if visited > budget {
                 return Ok(None);
             }
-            let row = row?;
-            if candidate.as_ref().is_some_and(|((key, ..), _)| *key != row.key.0) {
-                self.keep(&mut found, candidate.take(), fetch)?;
-            }
-            if row.key.1 <= revision {
-                let past = row.value()?;
-                candidate = Some((row.key, past));
+            let Some((_, Change { put: Some(put), .. })) = change else {
+                continue;
+            };
+            found.count += 1;
+            if found.kvs.len() < fetch {
+                found.kvs.push(put.with_key(row.key));
             }
         }
-        self.keep(&mut found, candidate, fetch)?;
         Ok(Some(found))
-    }
-
-    fn keep(
-        &self,
-        found: &mut Found,
-        candidate: Option<((Bytes, i64, u32), Past)>,
-        fetch: usize,
-    ) -> Result<(), ReadError> {
-        let Some(((key, main, sub), past)) = candidate else {
-            return Ok(());
-        };
-        if past.is_tombstone() {
-            return Ok(());
-        }
-        found.count += 1;
-        if found.kvs.len() < fetch {
-            found.kvs.push(self.event(main, sub)?.with_key(key));
-        }
-        Ok(())
     }
 
     /// One key as it was at an uncompacted revision.
     pub(crate) fn at(&self, key: &Bytes, revision: i64) -> Result<Option<KeyValue>, ReadError> {
-        let from = Bound::Included((key.clone(), i64::MIN, 0));
-        let to = Bound::Included((key.clone(), revision, u32::MAX));
-        match self.layers.last::<Pasts>(&(from, to))? {
-            Some(((_, main, sub), past)) if !past.is_tombstone() => {
-                Ok(Some(self.event(main, sub)?.with_key(key.clone())))
-            }
-            _ => Ok(None),
-        }
+        let Some(latest) = self.layers.get::<Keys>(key)? else {
+            return Ok(None);
+        };
+        self.put_at(Some(latest.at), key, revision)
     }
 
-    fn event(&self, main: i64, sub: u32) -> Result<Version, ReadError> {
-        let change = self.layers.get::<Events>(&(main, sub))?;
+    /// What `change`, of revision `main`, replaced: the key as it was before that revision, which is not compacted.
+    pub(crate) fn before(&self, change: &Change, main: i64) -> Result<Option<KeyValue>, ReadError> {
+        let from = change.links.towards((main - 1, u32::MAX));
+        self.put_at(from, &change.key, main - 1)
+    }
+
+    fn put_at(&self, from: Option<Place>, key: &Bytes, revision: i64) -> Result<Option<KeyValue>, ReadError> {
+        let change = self.last_change(from, (revision, u32::MAX), &mut 0)?;
+        let put = change.and_then(|(_, change)| change.put);
+        Ok(put.map(|put| put.with_key(key.clone())))
+    }
+
+    /// The latest change of a key that is there.
+    pub(crate) fn latest(&self, key: &Bytes) -> Result<Option<Latest>, ReadError> {
+        let latest = self.layers.get::<Keys>(key)?;
+        Ok(latest.filter(|latest| !latest.is_tombstone()))
+    }
+
+    /// The version put at a place that a present key names.
+    pub(crate) fn version(&self, at: Place) -> Result<Version, ReadError> {
+        let change = self.layers.get::<Changes>(&at)?;
         let put = change.and_then(|change| change.put);
-        Ok(put.unwrap_or_else(|| panic!("history names the put {main}/{sub}, but events lack it")))
+        Ok(put.unwrap_or_else(|| panic!("a key names the put {}/{}, but changes lack it", at.0, at.1)))
+    }
+
+    /// The last change not after `bound`, which is at an uncompacted revision, in the chain that goes back from `next`; `None` if there was
+    /// none, or it was a deletion that compaction has removed. `visited` counts the changes looked at.
+    pub(crate) fn last_change(
+        &self,
+        mut next: Option<Place>,
+        bound: Place,
+        visited: &mut usize,
+    ) -> Result<Option<(Place, Change)>, ReadError> {
+        while let Some(place) = next {
+            *visited += 1;
+            let Some(change) = self.layers.get::<Changes>(&place)? else {
+                // All after the compacted revision are there, and those before that count are puts, or gone and do not count.
+                assert!(
+                    place.0 < self.compacted,
+                    "a change names {}/{}, but changes lack it",
+                    place.0,
+                    place.1
+                );
+                return Ok(None);
+            };
+            if place <= bound {
+                return Ok(Some((place, change)));
+            }
+            next = change.links.towards(bound);
+        }
+        Ok(None)
     }
 }
 

@@ -1,15 +1,15 @@
-//! The rows of the store: five tables, their keys and values, and the bytes of both on disk. Encoded keys sort like
+//! The rows of the store: four tables, their keys and values, and the bytes of both on disk. Encoded keys sort like
 //! the keys themselves (checked by the tests); encoded values are varints and byte strings as in [`codec`](crate::codec).
 //!
 //! | table | key | value |
 //! | --- | --- | --- |
-//! | `current` | key | the version in force: all of it, value included |
-//! | `events` | revision, position in it | the key, and the version written; nothing for a deletion |
-//! | `history` | key, revision, position | create revision and version (0 for a deletion): enough to find the event to read |
+//! | `keys` | key | where its latest change stands, what versions and revisions count from, the end of its [chain](crate::chain) |
+//! | `changes` | revision, position in it | the key, [links](crate::chain) to the changes of it before, and the version written; nothing for a deletion |
 //! | `leases` | lease id | TTL, and the index of the grant if that is known: not of leases granted before feature level 2 |
 //! | `attached` | lease id, key | nothing |
 //!
-//! Values so stand twice on disk, in `current` and `events`: reads of the present and of history are each one ordered scan.
+//! A put so writes its value once, at the end of `changes`, and one small row somewhere in `keys`. The row of a deleted key stays until
+//! compaction takes the deletion. What snapshots and hashes are made of stands in [`wire`](crate::wire).
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -18,6 +18,7 @@ use bytes::{BufMut, Bytes};
 use quorate_base::Index;
 use redb::TableDefinition;
 
+use crate::chain::{Chain, Links, Place, get_place, put_place};
 use crate::codec::{DecodeError, Reader, put_bytes, put_int, put_varint};
 use crate::table::Table;
 use crate::types::KeyValue;
@@ -36,8 +37,8 @@ pub(crate) trait Row: 'static {
     type Value: Clone + Debug;
     /// Its redb table.
     const TABLE: Definition;
-    /// Its number in snapshots.
-    const TAG: u8;
+    /// Its place among the tables.
+    const SLOT: usize;
 
     /// Appends the key's bytes, which sort like the keys.
     fn put_key(key: &Self::Key, out: &mut Vec<u8>);
@@ -82,16 +83,74 @@ impl Version {
             lease: self.lease,
         }
     }
+
+    /// Appends its bytes, the value last and without a length.
+    pub(crate) fn put_fields(&self, out: &mut Vec<u8>) {
+        put_int(out, self.create);
+        put_int(out, self.modified);
+        put_int(out, self.version);
+        put_int(out, self.lease);
+        out.extend_from_slice(&self.value);
+    }
+
+    /// Reads all that is left.
+    pub(crate) fn get_fields(mut input: Reader) -> Result<Version, DecodeError> {
+        Ok(Version {
+            create: input.int("create revision")?,
+            modified: input.int("mod revision")?,
+            version: input.int("version")?,
+            lease: input.int("lease")?,
+            value: input.0,
+        })
+    }
 }
 
-/// Table `current`.
-pub(crate) enum Current {}
+/// What stands in the table `keys`: the latest change of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Latest {
+    /// Where it stands.
+    pub at: Place,
+    pub create: i64,
+    /// 0 if it deleted the key.
+    pub version: i64,
+    pub lease: i64,
+    pub chain: Chain,
+}
 
-impl Row for Current {
+impl Latest {
+    /// Whether the key is gone.
+    pub(crate) fn is_tombstone(&self) -> bool {
+        self.version == 0
+    }
+
+    /// What follows a change at `at`, to be seen from the next one on.
+    pub(crate) fn of(at: Place, put: Option<&Version>, chain: Chain) -> Latest {
+        Latest {
+            at,
+            create: put.map_or(0, |version| version.create),
+            version: put.map_or(0, |version| version.version),
+            lease: put.map_or(0, |version| version.lease),
+            chain,
+        }
+    }
+
+    /// Links a change at `place` to this one, which may not be; the chain then, and the links.
+    pub(crate) fn follow(latest: Option<Latest>, place: Place) -> (Chain, Links) {
+        let before = latest.as_ref().map(|latest| latest.at);
+        let mut chain = latest.map(|latest| latest.chain).unwrap_or_default();
+        let links = chain.add(before, place);
+        (chain, links)
+    }
+}
+
+/// Table `keys`.
+pub(crate) enum Keys {}
+
+impl Row for Keys {
     type Key = Bytes;
-    type Value = Version;
-    const TABLE: Definition = TableDefinition::new("current");
-    const TAG: u8 = 1;
+    type Value = Latest;
+    const TABLE: Definition = TableDefinition::new("keys");
+    const SLOT: usize = 0;
 
     fn put_key(key: &Bytes, out: &mut Vec<u8>) {
         out.extend_from_slice(key);
@@ -101,35 +160,45 @@ impl Row for Current {
         Ok(Bytes::copy_from_slice(bytes))
     }
 
-    fn put_value(value: &Version, out: &mut Vec<u8>) {
-        put_int(out, value.create);
-        put_int(out, value.modified);
-        put_int(out, value.version);
-        put_int(out, value.lease);
-        out.extend_from_slice(&value.value);
+    fn put_value(latest: &Latest, out: &mut Vec<u8>) {
+        put_place(out, latest.at);
+        put_int(out, latest.version);
+        if !latest.is_tombstone() {
+            put_int(out, latest.create);
+            put_int(out, latest.lease);
+        }
+        latest.chain.put(out);
     }
 
-    fn get_value(bytes: &[u8]) -> Result<Version, DecodeError> {
+    fn get_value(bytes: &[u8]) -> Result<Latest, DecodeError> {
         let mut input = Reader(Bytes::copy_from_slice(bytes));
-        Ok(Version {
-            create: input.int("create revision")?,
-            modified: input.int("mod revision")?,
-            version: input.int("version")?,
-            lease: input.int("lease")?,
-            value: input.0,
+        let at = get_place(&mut input)?.ok_or(DecodeError::Short("latest change"))?;
+        let version = input.int("version")?;
+        let (create, lease) = match version {
+            0 => (0, 0),
+            _ => (input.int("create revision")?, input.int("lease")?),
+        };
+        let chain = Chain::get(&mut input)?;
+        input.end()?;
+        Ok(Latest {
+            at,
+            create,
+            version,
+            lease,
+            chain,
         })
     }
 
-    fn weight(key: &Bytes, value: Option<&Version>) -> usize {
-        key.len() + value.map_or(0, |version| version.value.len())
+    fn weight(key: &Bytes, latest: Option<&Latest>) -> usize {
+        key.len() + latest.map_or(0, |latest| latest.chain.weight())
     }
 
     fn layer(table: &Table) -> &Layer<Self> {
-        &table.current
+        &table.keys
     }
 
     fn layer_mut(table: &mut Table) -> &mut Layer<Self> {
-        &mut table.current
+        &mut table.keys
     }
 }
 
@@ -138,16 +207,17 @@ impl Row for Current {
 pub(crate) struct Change {
     pub key: Bytes,
     pub put: Option<Version>,
+    pub links: Links,
 }
 
-/// Table `events`: what happened, in order.
-pub(crate) enum Events {}
+/// Table `changes`: what happened, in order.
+pub(crate) enum Changes {}
 
-impl Row for Events {
-    type Key = (i64, u32);
+impl Row for Changes {
+    type Key = Place;
     type Value = Change;
-    const TABLE: Definition = TableDefinition::new("events");
-    const TAG: u8 = 2;
+    const TABLE: Definition = TableDefinition::new("changes");
+    const SLOT: usize = 1;
 
     fn put_key((main, sub): &(i64, u32), out: &mut Vec<u8>) {
         put_ordered(*main, out);
@@ -161,120 +231,37 @@ impl Row for Events {
 
     fn put_value(change: &Change, out: &mut Vec<u8>) {
         put_bytes(out, &change.key);
+        change.links.put(out);
         if let Some(version) = &change.put {
-            Current::put_value(version, out);
+            version.put_fields(out);
         }
     }
 
     fn get_value(bytes: &[u8]) -> Result<Change, DecodeError> {
         let mut input = Reader(Bytes::copy_from_slice(bytes));
         let key = input.bytes("key")?;
+        let links = Links::get(&mut input)?;
         let put = match input.0.is_empty() {
             true => None,
-            false => Some(Version {
-                create: input.int("create revision")?,
-                modified: input.int("mod revision")?,
-                version: input.int("version")?,
-                lease: input.int("lease")?,
-                value: input.0,
-            }),
+            false => Some(Version::get_fields(input)?),
         };
-        Ok(Change { key, put })
+        Ok(Change { key, put, links })
     }
 
-    fn weight(_: &(i64, u32), _: Option<&Change>) -> usize {
-        // Shares its key and value with the row of `current`, or outlives it and then is what counts; see `Table::put`.
-        0
-    }
-
-    fn layer(table: &Table) -> &Layer<Self> {
-        &table.events
-    }
-
-    fn layer_mut(table: &mut Table) -> &mut Layer<Self> {
-        &mut table.events
-    }
-}
-
-/// What `history` says of one change.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Past {
-    pub create: i64,
-    /// 0 for a deletion.
-    pub version: i64,
-}
-
-impl Past {
-    /// Whether the key was gone after it.
-    pub(crate) fn is_tombstone(self) -> bool {
-        self.version == 0
-    }
-}
-
-/// Table `history`: where the changes of each key stand in `events`.
-pub(crate) enum Pasts {}
-
-impl Row for Pasts {
-    type Key = (Bytes, i64, u32);
-    type Value = Past;
-    const TABLE: Definition = TableDefinition::new("history");
-    const TAG: u8 = 3;
-
-    /// The key is escaped (0 becomes 0 255) and ended by 0 0, so that no key's rows fall between those of another.
-    fn put_key((key, main, sub): &(Bytes, i64, u32), out: &mut Vec<u8>) {
-        for byte in key {
-            out.push(*byte);
-            if *byte == 0 {
-                out.push(255);
-            }
-        }
-        out.extend_from_slice(&[0, 0]);
-        put_ordered(*main, out);
-        out.put_u32(*sub);
-    }
-
-    fn get_key(bytes: &[u8]) -> Result<(Bytes, i64, u32), DecodeError> {
-        let mut key = Vec::with_capacity(bytes.len());
-        let mut at = 0;
-        loop {
-            let byte = *bytes.get(at).ok_or(DecodeError::Short("key"))?;
-            at += 1;
-            if byte == 0 {
-                let escape = *bytes.get(at).ok_or(DecodeError::Short("key"))?;
-                at += 1;
-                if escape == 0 {
-                    break;
-                }
-            }
-            key.push(byte);
-        }
-        let (main, rest) = get_ordered(&bytes[at..])?;
-        Ok((Bytes::from(key), main, get_sub(rest)?))
-    }
-
-    fn put_value(past: &Past, out: &mut Vec<u8>) {
-        put_int(out, past.create);
-        put_int(out, past.version);
-    }
-
-    fn get_value(bytes: &[u8]) -> Result<Past, DecodeError> {
-        let mut input = Reader(Bytes::copy_from_slice(bytes));
-        Ok(Past {
-            create: input.int("create revision")?,
-            version: input.int("version")?,
+    fn weight(_: &Place, change: Option<&Change>) -> usize {
+        // The key is that of the row of `keys`, which is written with it.
+        change.map_or(0, |change| {
+            let value = change.put.as_ref().map_or(0, |version| version.value.len());
+            value + change.links.weight()
         })
     }
 
-    fn weight(_: &(Bytes, i64, u32), _: Option<&Past>) -> usize {
-        0
-    }
-
     fn layer(table: &Table) -> &Layer<Self> {
-        &table.history
+        &table.changes
     }
 
     fn layer_mut(table: &mut Table) -> &mut Layer<Self> {
-        &mut table.history
+        &mut table.changes
     }
 }
 
@@ -293,7 +280,7 @@ impl Row for Leases {
     type Key = i64;
     type Value = Granted;
     const TABLE: Definition = TableDefinition::new("leases");
-    const TAG: u8 = 4;
+    const SLOT: usize = 2;
 
     fn put_key(id: &i64, out: &mut Vec<u8>) {
         put_ordered(*id, out);
@@ -318,10 +305,8 @@ impl Row for Leases {
             true => Index::ZERO,
             false => Index(input.varint("grant")?),
         };
-        match input.0.len() {
-            0 => Ok(Granted { ttl, grant }),
-            more => Err(DecodeError::Trailing(more)),
-        }
+        input.end()?;
+        Ok(Granted { ttl, grant })
     }
 
     fn weight(_: &i64, _: Option<&Granted>) -> usize {
@@ -344,7 +329,7 @@ impl Row for Attached {
     type Key = (i64, Bytes);
     type Value = ();
     const TABLE: Definition = TableDefinition::new("attached");
-    const TAG: u8 = 5;
+    const SLOT: usize = 3;
 
     fn put_key((id, key): &(i64, Bytes), out: &mut Vec<u8>) {
         put_ordered(*id, out);
@@ -376,7 +361,7 @@ impl Row for Attached {
 }
 
 /// A signed number whose bytes sort like it: big-endian with the sign flipped.
-fn put_ordered(n: i64, out: &mut Vec<u8>) {
+pub(crate) fn put_ordered(n: i64, out: &mut Vec<u8>) {
     out.put_u64(n as u64 ^ 1 << 63);
 }
 
@@ -422,10 +407,8 @@ mod tests {
     proptest! {
         #[test]
         fn encoded_keys_sort_like_keys(a in key(), b in key(), m in any::<i64>(), n in any::<i64>(), s in 0u32..3, t in 0u32..3) {
-            order_kept::<Current>(&a, &b);
-            order_kept::<Events>(&(m, s), &(n, t));
-            order_kept::<Pasts>(&(a.clone(), m, s), &(b.clone(), n, t));
-            order_kept::<Pasts>(&(a.clone(), m, s), &(a.clone(), m, t));
+            order_kept::<Keys>(&a, &b);
+            order_kept::<Changes>(&(m, s), &(n, t));
             order_kept::<Leases>(&m, &n);
             order_kept::<Attached>(&(m, a.clone()), &(n, b.clone()));
             order_kept::<Attached>(&(m, a), &(m, b));
@@ -434,13 +417,17 @@ mod tests {
         #[test]
         fn values_come_back(key in key(), value in key(), create in any::<i64>(), version in 1i64.., lease in any::<i64>(), put in any::<bool>()) {
             let row = Version { create, modified: version, version, lease, value };
+            let put = put.then_some(row);
+            let before = Latest::of((7, 2), None, Chain::default());
+            let (chain, links) = Latest::follow(Some(before), (9, 1));
+            let latest = Latest::of((9, 1), put.as_ref(), chain);
             let mut out = Vec::new();
-            Current::put_value(&row, &mut out);
-            prop_assert_eq!(&Current::get_value(&out).unwrap(), &row);
-            let change = Change { key, put: put.then_some(row) };
+            Keys::put_value(&latest, &mut out);
+            prop_assert_eq!(&Keys::get_value(&out).unwrap(), &latest);
+            let change = Change { key, put, links };
             let mut out = Vec::new();
-            Events::put_value(&change, &mut out);
-            prop_assert_eq!(Events::get_value(&out).unwrap(), change);
+            Changes::put_value(&change, &mut out);
+            prop_assert_eq!(Changes::get_value(&out).unwrap(), change);
         }
 
         #[test]
@@ -455,8 +442,8 @@ mod tests {
 
         #[test]
         fn garbage_rows_are_errors_not_panics(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let _ = (Current::get_value(&bytes), Events::get_key(&bytes), Events::get_value(&bytes));
-            let _ = (Pasts::get_key(&bytes), Pasts::get_value(&bytes), Leases::get_key(&bytes), Leases::get_value(&bytes), Attached::get_key(&bytes));
+            let _ = (Keys::get_value(&bytes), Changes::get_key(&bytes), Changes::get_value(&bytes));
+            let _ = (Leases::get_key(&bytes), Leases::get_value(&bytes), Attached::get_key(&bytes));
         }
     }
 }

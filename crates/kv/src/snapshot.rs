@@ -1,24 +1,29 @@
 //! The whole state as a stream, for a node that is too far behind for the log, and for backups.
 //!
 //! `"QKVS"`, a version byte, then records: a tag byte, the length of the key and of the value as varints, both. Tag 0 is the state
-//! record ([`Flushed`](crate::meta::Flushed)) and comes first; tags 1 to 5 are rows of the tables, in order; tag 255 ends the stream, its value
+//! record ([`Flushed`](crate::meta::Flushed)) and comes first; tags 1 to 5 are [rows](crate::wire), in order; tag 255 ends the stream, its value
 //! the CRC32C of everything before its tag, its key the number of rows. The receiver builds a new store from it and
 //! moves that in place only when all of it has come and the checksum is right.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read};
 use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::{Buf, Bytes, BytesMut};
 use quorate_base::{LogId, SnapshotReader};
+use redb::WriteTransaction;
 
+use crate::chain::Place;
 use crate::codec::put_varint;
 use crate::flush::{self, Frozen, Writer, engine};
-use crate::meta::{Flushed, Meta};
-use crate::row::{Attached, Current, Events, Leases, Pasts, Row};
+use crate::meta::{Flushed, Format, Meta};
+use crate::range::Reader;
+use crate::row::{Attached, Change, Changes, Keys, Latest, Leases, Row};
 use crate::store::{File, Store};
 use crate::table::Table;
-use crate::view::{Layers, View};
+use crate::view::{Layers, ReadError, View};
+use crate::wire;
 
 const MAGIC: &[u8] = b"QKVS\x01";
 const STATE: u8 = 0;
@@ -30,59 +35,38 @@ const COMMIT_BYTES: i64 = 32 << 20;
 /// No key or value is longer; a longer one in a stream is damage, and must not ask for memory.
 const MAX_FIELD: u64 = 1 << 30;
 
-/// A snapshot being read out. Holds the tables as they were when it was taken.
-pub(crate) struct Stream {
-    active: Table,
-    frozen: Option<Arc<Frozen>>,
-    view: Arc<View>,
+/// The bytes of a stream, as far as they are put together and not taken.
+pub(crate) struct Output {
     buffer: BytesMut,
     crc: u32,
     rows: u64,
-    next: Next,
 }
 
-/// Where reading goes on: the first key not yet sent of a table.
-#[derive(Clone)]
-enum Next {
-    Current(Option<<Current as Row>::Key>),
-    Events(Option<<Events as Row>::Key>),
-    Pasts(Option<<Pasts as Row>::Key>),
-    Leases(Option<<Leases as Row>::Key>),
-    Attached(Option<<Attached as Row>::Key>),
-    Trailer,
-    Done,
-}
-
-impl Stream {
-    pub(crate) fn new(store: &Store, meta: &Meta) -> Stream {
-        let scrubbed = store.flushed().scrubbed;
-        let tables = (store.active.clone(), store.frozen.clone());
-        Stream::of(tables, store.view.clone(), meta, scrubbed)
-    }
-
-    /// The state `meta` that these tables over a view hold.
-    pub(crate) fn of(
-        (active, frozen): (Table, Option<Arc<Frozen>>),
-        view: Arc<View>,
-        meta: &Meta,
-        scrubbed: i64,
-    ) -> Stream {
-        let state = Flushed {
-            meta: meta.clone(),
-            scrubbed,
-            stored: 0,
-        };
-        let mut stream = Stream {
-            active,
-            frozen,
-            view,
+impl Output {
+    /// The beginning of a stream of this state.
+    pub(crate) fn of(state: &Flushed) -> Output {
+        let mut output = Output {
             buffer: BytesMut::from(MAGIC),
             crc: crc32c::crc32c(MAGIC),
             rows: 0,
-            next: Next::Current(None),
         };
-        stream.record(STATE, b"", &state.encode());
-        stream
+        output.record(STATE, b"", &state.encode(Format::First));
+        output
+    }
+
+    /// Whether a step's worth waits to be taken.
+    pub(crate) fn is_full(&self) -> bool {
+        self.buffer.len() >= STEP
+    }
+
+    pub(crate) fn row(&mut self, tag: u8, key: &[u8], value: &[u8]) {
+        self.record(tag, key, value);
+        self.rows += 1;
+    }
+
+    pub(crate) fn trailer(&mut self) {
+        let crc = self.crc.to_be_bytes();
+        self.record(END, &self.rows.to_be_bytes(), &crc);
     }
 
     fn record(&mut self, tag: u8, key: &[u8], value: &[u8]) {
@@ -95,69 +79,187 @@ impl Stream {
         self.crc = crc32c::crc32c_append(self.crc, &self.buffer[start..]);
     }
 
-    /// Sends rows of one table until a step is full; the key to go on from, `None` at the end of the table.
-    fn rows<R: Row>(&mut self, from: Option<R::Key>) -> io::Result<Option<R::Key>> {
-        let (active, frozen, view) = (
-            std::mem::take(&mut self.active),
-            self.frozen.clone(),
-            self.view.clone(),
-        );
-        let layers = Layers {
-            active: &active,
-            frozen: frozen.as_ref().map(|frozen| &frozen.table),
-            view: &view,
-        };
-        let next = self.rows_of::<R>(layers, from);
-        self.active = active;
-        next
+    pub(crate) fn len(&self) -> usize {
+        self.buffer.len()
     }
 
-    fn rows_of<R: Row>(&mut self, layers: Layers<'_>, from: Option<R::Key>) -> io::Result<Option<R::Key>> {
+    pub(crate) fn take(&mut self, max: usize) -> Bytes {
+        let len = self.buffer.len().min(max);
+        self.buffer.split_to(len).freeze()
+    }
+}
+
+/// A snapshot being read out. Holds the tables as they were when it was taken.
+pub(crate) struct Stream {
+    active: Table,
+    frozen: Option<Arc<Frozen>>,
+    view: Arc<View>,
+    meta: Meta,
+    lean: bool,
+    output: Output,
+    next: Next,
+}
+
+/// Where reading goes on: the first key not yet sent of a table.
+#[derive(Clone)]
+enum Next {
+    Current(Option<<Keys as Row>::Key>),
+    Events(Option<<Changes as Row>::Key>),
+    History(Option<<Keys as Row>::Key>),
+    Leases(Option<<Leases as Row>::Key>),
+    Attached(Option<<Attached as Row>::Key>),
+    Trailer,
+    Done,
+}
+
+impl Stream {
+    pub(crate) fn new(store: &Store, meta: &Meta) -> Stream {
+        let scrubbed = store.flushed().scrubbed;
+        let tables = (store.active.clone(), store.frozen.clone());
+        let stream = Stream::lean(tables, store.view.clone(), meta, scrubbed);
+        Stream {
+            lean: false,
+            next: Next::Current(None),
+            ..stream
+        }
+    }
+
+    /// The state `meta` that these tables over a view hold, without the rows that say nothing new: for [`receive`] in the same process only.
+    pub(crate) fn lean(
+        (active, frozen): (Table, Option<Arc<Frozen>>),
+        view: Arc<View>,
+        meta: &Meta,
+        scrubbed: i64,
+    ) -> Stream {
+        let state = Flushed {
+            meta: meta.clone(),
+            scrubbed,
+            stored: 0,
+        };
+        Stream {
+            active,
+            frozen,
+            view,
+            meta: meta.clone(),
+            lean: true,
+            output: Output::of(&state),
+            next: Next::Events(None),
+        }
+    }
+
+    /// Sends rows made of one table until a step is full; the key to go on from, `None` at the end of the table. `send` is given each row.
+    fn rows<R: Row>(
+        &mut self,
+        from: Option<R::Key>,
+        mut send: impl FnMut(&mut Output, Reader<'_>, &R::Key, R::Value) -> Result<(), ReadError>,
+    ) -> io::Result<Option<R::Key>> {
+        let reader = Reader {
+            layers: Layers {
+                active: &self.active,
+                frozen: self.frozen.as_ref().map(|frozen| &frozen.table),
+                view: &self.view,
+            },
+            latest: self.meta.revision,
+            compacted: self.meta.compacted,
+        };
         let from = from.map_or(Bound::Unbounded, Bound::Included);
-        let (mut key, mut value) = (Vec::new(), Vec::new());
-        for row in layers
+        for row in reader
+            .layers
             .range::<R>(&(from, Bound::Unbounded))
             .map_err(io::Error::other)?
         {
             let row = row.map_err(io::Error::other)?;
-            if self.buffer.len() >= STEP {
+            if self.output.is_full() {
                 return Ok(Some(row.key));
             }
-            key.clear();
-            value.clear();
-            R::put_key(&row.key, &mut key);
-            R::put_value(&row.value().map_err(io::Error::other)?, &mut value);
-            self.record(R::TAG, &key, &value);
-            self.rows += 1;
+            let value = row.value().map_err(io::Error::other)?;
+            send(&mut self.output, reader, &row.key, value).map_err(io::Error::other)?;
         }
         Ok(None)
     }
 
+    fn current(&mut self, from: Option<Bytes>) -> io::Result<Option<Bytes>> {
+        let mut value = Vec::new();
+        self.rows::<Keys>(from, |output, reader, key, latest| {
+            if !latest.is_tombstone() {
+                value.clear();
+                reader.version(latest.at)?.put_fields(&mut value);
+                output.row(wire::CURRENT, key, &value);
+            }
+            Ok(())
+        })
+    }
+
+    fn events(&mut self, from: Option<Place>) -> io::Result<Option<Place>> {
+        let (mut at, mut value) = (Vec::new(), Vec::new());
+        self.rows::<Changes>(from, |output, _, place, change| {
+            at.clear();
+            value.clear();
+            Changes::put_key(place, &mut at);
+            wire::put_event(&change.key, change.put.as_ref(), &mut value);
+            output.row(wire::EVENTS, &at, &value);
+            Ok(())
+        })
+    }
+
+    /// The rows of one key are found from its last to its first, and sent the other way round.
+    fn history(&mut self, from: Option<Bytes>) -> io::Result<Option<Bytes>> {
+        self.rows::<Keys>(from, |output, reader, key, latest| {
+            let mut rows = Vec::new();
+            let mut next = Some(latest.at);
+            while let Some(place) = next
+                && let Some(change) = reader.layers.get::<Changes>(&place)?
+            {
+                let (mut at, mut value) = (Vec::new(), Vec::new());
+                wire::put_history_key(key, place, &mut at);
+                wire::put_history(change.put.as_ref(), &mut value);
+                rows.push((at, value));
+                next = change.links.before;
+            }
+            for (at, value) in rows.iter().rev() {
+                output.row(wire::HISTORY, at, value);
+            }
+            Ok(())
+        })
+    }
+
+    fn plain<R: Row>(&mut self, tag: u8, from: Option<R::Key>) -> io::Result<Option<R::Key>> {
+        let (mut bytes, mut value) = (Vec::new(), Vec::new());
+        self.rows::<R>(from, |output, _, key, row| {
+            bytes.clear();
+            value.clear();
+            R::put_key(key, &mut bytes);
+            R::put_value(&row, &mut value);
+            output.row(tag, &bytes, &value);
+            Ok(())
+        })
+    }
+
     fn step(&mut self) -> io::Result<()> {
         self.next = match self.next.clone() {
-            Next::Current(from) => match self.rows::<Current>(from)? {
+            Next::Current(from) => match self.current(from)? {
                 None => Next::Events(None),
                 more => Next::Current(more),
             },
-            Next::Events(from) => match self.rows::<Events>(from)? {
-                None => Next::Pasts(None),
+            Next::Events(from) => match self.events(from)? {
+                None if self.lean => Next::Leases(None),
+                None => Next::History(None),
                 more => Next::Events(more),
             },
-            Next::Pasts(from) => match self.rows::<Pasts>(from)? {
+            Next::History(from) => match self.history(from)? {
                 None => Next::Leases(None),
-                more => Next::Pasts(more),
+                more => Next::History(more),
             },
-            Next::Leases(from) => match self.rows::<Leases>(from)? {
+            Next::Leases(from) => match self.plain::<Leases>(wire::LEASES, from)? {
                 None => Next::Attached(None),
                 more => Next::Leases(more),
             },
-            Next::Attached(from) => match self.rows::<Attached>(from)? {
+            Next::Attached(from) => match self.plain::<Attached>(wire::ATTACHED, from)? {
                 None => Next::Trailer,
                 more => Next::Attached(more),
             },
             Next::Trailer => {
-                let crc = self.crc.to_be_bytes();
-                self.record(END, &self.rows.to_be_bytes(), &crc);
+                self.output.trailer();
                 Next::Done
             }
             Next::Done => Next::Done,
@@ -169,11 +271,10 @@ impl Stream {
 impl SnapshotReader for Stream {
     fn read_chunk(&mut self, max: usize) -> io::Result<Bytes> {
         assert!(max > 0, "an empty chunk means the end");
-        while self.buffer.len() < max.min(STEP) && !matches!(self.next, Next::Done) {
+        while self.output.len() < max.min(STEP) && !matches!(self.next, Next::Done) {
             self.step()?;
         }
-        let len = self.buffer.len().min(max);
-        Ok(self.buffer.split_to(len).freeze())
+        Ok(self.output.take(max))
     }
 }
 
@@ -203,40 +304,31 @@ pub(crate) fn receive(file: &File, at: LogId, source: &mut dyn Read) -> io::Resu
     if tag != STATE {
         return Err(invalid("the state record is missing"));
     }
-    let mut state = Flushed::decode(&state).map_err(|e| invalid(&e.to_string()))?;
+    let (_, mut state) = Flushed::decode(&state).map_err(|e| invalid(&e.to_string()))?;
     if state.meta.applied != at {
         return Err(invalid(&format!("of entry {}, not of {at}", state.meta.applied)));
     }
     let mut rows = 0u64;
     loop {
         let txn = flush::begin(&file.db)?;
-        let mut writers = [
-            Writer::open::<Current>(&txn)?,
-            Writer::open::<Events>(&txn)?,
-            Writer::open::<Pasts>(&txn)?,
-            Writer::open::<Leases>(&txn)?,
-            Writer::open::<Attached>(&txn)?,
-        ];
-        let mut gained = 0;
+        let mut rows_in = Rows::open(&txn)?;
         let mut trailer = None;
-        while gained < COMMIT_BYTES && trailer.is_none() {
+        while rows_in.gained < COMMIT_BYTES && trailer.is_none() {
             let crc = input.crc;
             let (tag, key, value) = input.record()?;
             match tag {
-                1..=5 => {
-                    check_row(tag, &key, &value)?;
-                    writers[usize::from(tag) - 1].put_raw(&key, &value)?;
-                    gained += (key.len() + value.len()) as i64;
+                wire::CURRENT..=wire::ATTACHED => {
+                    wire::check(tag, &key, &value).map_err(|e| invalid(&e.to_string()))?;
+                    rows_in.take(tag, &key, &value)?;
                     rows += 1;
                 }
                 END => trailer = Some((crc, key, value)),
                 other => return Err(invalid(&format!("unknown record {other}"))),
             }
         }
-        drop(writers);
+        state.stored += rows_in.finish()?;
         txn.commit().map_err(engine)?;
         file.check_space()?;
-        state.stored += gained;
         if let Some((crc, key, value)) = trailer {
             if key != rows.to_be_bytes() || value != crc.to_be_bytes() {
                 return Err(invalid("the checksum is wrong"));
@@ -246,21 +338,67 @@ pub(crate) fn receive(file: &File, at: LogId, source: &mut dyn Read) -> io::Resu
     }
 }
 
-/// A row that does not decode is refused here, not found by some later read.
-fn check_row(tag: u8, key: &[u8], value: &[u8]) -> io::Result<()> {
-    fn check<R: Row>(key: &[u8], value: &[u8]) -> Result<(), crate::codec::DecodeError> {
-        R::get_key(key)?;
-        R::get_value(value)?;
+/// The rows of one transaction of a store in the making. What the changes make of the table `keys` is collected, and written in order.
+struct Rows<'txn> {
+    keys: Writer<'txn>,
+    changes: Writer<'txn>,
+    leases: Writer<'txn>,
+    attached: Writer<'txn>,
+    latest: BTreeMap<Bytes, Latest>,
+    bytes: Vec<u8>,
+    /// Bytes of rows that came.
+    gained: i64,
+}
+
+impl<'txn> Rows<'txn> {
+    fn open(txn: &'txn WriteTransaction) -> io::Result<Rows<'txn>> {
+        Ok(Rows {
+            keys: Writer::open::<Keys>(txn)?,
+            changes: Writer::open::<Changes>(txn)?,
+            leases: Writer::open::<Leases>(txn)?,
+            attached: Writer::open::<Attached>(txn)?,
+            latest: BTreeMap::new(),
+            bytes: Vec::new(),
+            gained: 0,
+        })
+    }
+
+    /// Takes in a row that was checked.
+    fn take(&mut self, tag: u8, key: &[u8], value: &[u8]) -> io::Result<()> {
+        match tag {
+            wire::EVENTS => self.take_event(key, value)?,
+            wire::LEASES => self.leases.put_raw(key, value)?,
+            wire::ATTACHED => self.attached.put_raw(key, value)?,
+            _ => return Ok(()),
+        }
+        self.gained += (key.len() + value.len()) as i64;
         Ok(())
     }
-    let checked = match tag {
-        Current::TAG => check::<Current>(key, value),
-        Events::TAG => check::<Events>(key, value),
-        Pasts::TAG => check::<Pasts>(key, value),
-        Leases::TAG => check::<Leases>(key, value),
-        _ => check::<Attached>(key, value),
-    };
-    checked.map_err(|e| invalid(&e.to_string()))
+
+    fn take_event(&mut self, at: &[u8], value: &[u8]) -> io::Result<()> {
+        let (place, key, put) = wire::get_event(at, value).map_err(|e| invalid(&e.to_string()))?;
+        let latest = match self.latest.remove(&key) {
+            None => self.keys.get::<Keys>(&key)?,
+            latest => latest,
+        };
+        if latest.as_ref().is_some_and(|latest| latest.at >= place) {
+            return Err(invalid("its changes are out of order"));
+        }
+        let (chain, links) = Latest::follow(latest, place);
+        self.latest
+            .insert(key.clone(), Latest::of(place, put.as_ref(), chain));
+        self.bytes.clear();
+        Changes::put_value(&Change { key, put, links }, &mut self.bytes);
+        self.changes.put_raw(at, &self.bytes)
+    }
+
+    /// Writes what was collected; the bytes that all tables gained.
+    fn finish(mut self) -> io::Result<i64> {
+        for (key, latest) in &self.latest {
+            self.keys.set::<Keys>(key, Some(latest))?;
+        }
+        Ok(self.keys.gained + self.changes.gained + self.leases.gained + self.attached.gained)
+    }
 }
 
 fn invalid(text: &str) -> io::Error {

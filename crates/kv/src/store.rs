@@ -12,8 +12,9 @@ use crate::anew::{Anew, Waste};
 use crate::backend::Backend;
 use crate::flush::{self, Flush, Frozen, Outcome, Shared, Writer, engine};
 use crate::kv::Options;
-use crate::meta::{self, Flushed, Meta};
-use crate::row::{Attached, Current, Events, Leases, Pasts};
+use crate::meta::{self, Flushed, Format, Meta};
+use crate::migrate;
+use crate::row::{Attached, Changes, Keys, Leases};
 use crate::table::Table;
 use crate::view::{Layers, ReadError, View};
 
@@ -62,9 +63,8 @@ impl File {
         remove_if_there(disk, NEW_FILE)?;
         let file = File::open(disk, NEW_FILE, true, options)?;
         let txn = flush::begin(&file.db)?;
-        Writer::open::<Current>(&txn)?;
-        Writer::open::<Events>(&txn)?;
-        Writer::open::<Pasts>(&txn)?;
+        Writer::open::<Keys>(&txn)?;
+        Writer::open::<Changes>(&txn)?;
         Writer::open::<Leases>(&txn)?;
         Writer::open::<Attached>(&txn)?;
         txn.commit().map_err(engine)?;
@@ -88,8 +88,8 @@ impl File {
         Ok(())
     }
 
-    /// The state that it holds.
-    pub(crate) fn flushed(&self) -> io::Result<Flushed> {
+    /// The state that it holds, and in which format.
+    pub(crate) fn state(&self) -> io::Result<(Format, Flushed)> {
         let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
         let txn = self.db.begin_read().map_err(engine)?;
         let table = txn.open_table(meta::TABLE).map_err(engine)?;
@@ -146,8 +146,14 @@ impl Store {
         if !disk.list()?.iter().any(|file| file == FILE) {
             File::create(&*disk, &options, |_| Ok(Flushed::default()))?;
         }
-        let file = File::open(&*disk, FILE, false, &options)?;
-        let flushed = file.flushed()?;
+        let mut file = File::open(&*disk, FILE, false, &options)?;
+        let (mut format, mut flushed) = file.state()?;
+        if format == Format::First {
+            migrate::to_second(&*disk, &options, file, &flushed)?;
+            file = File::open(&*disk, FILE, false, &options)?;
+            (format, flushed) = file.state()?;
+        }
+        assert_eq!(format, Format::Second, "what was migrated is of the new format");
         let view = Arc::new(View::new(&file.db).map_err(io::Error::other)?);
         let shared = Arc::new(Shared::new(flushed.meta.applied.index));
         let mut store = Store {

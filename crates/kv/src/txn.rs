@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::error::Error;
 use crate::interval::{self, KeyBounds};
 use crate::range::{Reader, key_bounds};
-use crate::row::{Current, Leases, Version};
+use crate::row::{Keys, Latest, Leases};
 use crate::types::{
     Compare, CompareOp, CompareTarget, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp, ResponseOp,
     TxnRequest, TxnResponse,
@@ -88,7 +88,7 @@ impl Reader<'_> {
 
     /// Whether a checked put can be done: what it keeps must be there, and so must its lease.
     pub(crate) fn check_put(&self, put: &PutRequest) -> Result<(), Error> {
-        if keeps(put) && self.layers.get::<Current>(&put.key)?.is_none() {
+        if keeps(put) && self.latest(&put.key)?.is_none() {
             return Err(Error::KeyNotFound);
         }
         self.check_lease(put)
@@ -123,48 +123,55 @@ impl Reader<'_> {
     /// Whether the condition holds, for every key of its range.
     fn holds(&self, compare: &Compare) -> Result<bool, Error> {
         if compare.range_end.is_empty() {
-            let version = self.layers.get::<Current>(&compare.key)?;
-            return Ok(holds_for(compare, version.as_ref()));
+            let latest = self.latest(&compare.key)?;
+            return self.holds_for(compare, latest.as_ref());
         }
         if interval::is_empty(&compare.key, &compare.range_end) {
-            return Ok(holds_for(compare, None));
+            return self.holds_for(compare, None);
         }
         let mut any = false;
         for row in self
             .layers
-            .range::<Current>(&key_bounds(&compare.key, &compare.range_end))?
+            .range::<Keys>(&key_bounds(&compare.key, &compare.range_end))?
         {
+            let latest = row?.value()?;
+            if latest.is_tombstone() {
+                continue;
+            }
             any = true;
-            if !holds_for(compare, Some(&row?.value()?)) {
+            if !self.holds_for(compare, Some(&latest))? {
                 return Ok(false);
             }
         }
-        Ok(any || holds_for(compare, None))
+        match any {
+            true => Ok(true),
+            false => self.holds_for(compare, None),
+        }
+    }
+
+    /// A missing key compares as zeros, except that nothing holds for its value.
+    fn holds_for(&self, compare: &Compare, latest: Option<&Latest>) -> Result<bool, Error> {
+        let number = |field: fn(&Latest) -> i64, given: i64| latest.map_or(0, field).cmp(&given);
+        let ordering = match &compare.target {
+            CompareTarget::Version(given) => number(|latest| latest.version, *given),
+            CompareTarget::Create(given) => number(|latest| latest.create, *given),
+            CompareTarget::Mod(given) => number(|latest| latest.at.0, *given),
+            CompareTarget::Lease(given) => number(|latest| latest.lease, *given),
+            CompareTarget::Value(given) => match latest {
+                Some(latest) => Bytes::cmp(&self.version(latest.at)?.value, given),
+                None => return Ok(false),
+            },
+        };
+        Ok(match compare.op {
+            CompareOp::Equal => ordering.is_eq(),
+            CompareOp::Greater => ordering.is_gt(),
+            CompareOp::Less => ordering.is_lt(),
+            CompareOp::NotEqual => ordering.is_ne(),
+        })
     }
 }
 
 /// Whether a put keeps something of the version before, which must then be there.
 fn keeps(put: &PutRequest) -> bool {
     put.ignore_value || put.ignore_lease
-}
-
-/// A missing key compares as zeros, except that nothing holds for its value.
-fn holds_for(compare: &Compare, stored: Option<&Version>) -> bool {
-    let number = |field: fn(&Version) -> i64, given: i64| stored.map_or(0, field).cmp(&given);
-    let ordering = match &compare.target {
-        CompareTarget::Version(given) => number(|version| version.version, *given),
-        CompareTarget::Create(given) => number(|version| version.create, *given),
-        CompareTarget::Mod(given) => number(|version| version.modified, *given),
-        CompareTarget::Lease(given) => number(|version| version.lease, *given),
-        CompareTarget::Value(given) => match stored {
-            Some(version) => Bytes::cmp(&version.value, given),
-            None => return false,
-        },
-    };
-    match compare.op {
-        CompareOp::Equal => ordering.is_eq(),
-        CompareOp::Greater => ordering.is_gt(),
-        CompareOp::Less => ordering.is_lt(),
-        CompareOp::NotEqual => ordering.is_ne(),
-    }
 }

@@ -6,12 +6,12 @@ use std::fmt;
 use std::iter::Peekable;
 use std::ops::Bound;
 
-use redb::{AccessGuard, Database, ReadOnlyTable, ReadableDatabase};
+use redb::{AccessGuard, Database, ReadOnlyTable, ReadableDatabase, TableHandle};
 use thiserror::Error;
 
 use crate::codec::DecodeError;
 use crate::error;
-use crate::row::{Attached, Current, Events, Leases, Pasts, Row};
+use crate::row::{Attached, Changes, Keys, Leases, Row};
 use crate::table::Table;
 
 /// Why the store could not be read.
@@ -20,7 +20,7 @@ pub(crate) enum ReadError {
     #[error("{0}")]
     Engine(Box<redb::Error>),
     #[error("a row of table {table}: {error}")]
-    Row { table: &'static str, error: DecodeError },
+    Row { table: String, error: DecodeError },
 }
 
 impl ReadError {
@@ -35,15 +35,14 @@ impl From<ReadError> for error::Error {
     }
 }
 
-/// A row, key and value.
-type Pair<R> = (<R as Row>::Key, <R as Row>::Value);
-type RawTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
+/// A table on disk as of one transaction.
+pub(crate) type RawTable = ReadOnlyTable<&'static [u8], &'static [u8]>;
 /// Bounds by reference, as the ordered tables take them.
 pub(crate) type Bounds<K> = (Bound<K>, Bound<K>);
 
 /// The tables on disk as of one transaction.
 pub(crate) struct View {
-    tables: [RawTable; 5],
+    tables: [RawTable; 4],
 }
 
 impl fmt::Debug for View {
@@ -59,9 +58,8 @@ impl View {
         let open = |table| txn.open_table(table).map_err(ReadError::engine);
         Ok(View {
             tables: [
-                open(Current::TABLE)?,
-                open(Events::TABLE)?,
-                open(Pasts::TABLE)?,
+                open(Keys::TABLE)?,
+                open(Changes::TABLE)?,
                 open(Leases::TABLE)?,
                 open(Attached::TABLE)?,
             ],
@@ -69,7 +67,7 @@ impl View {
     }
 
     fn table<R: Row>(&self) -> &RawTable {
-        &self.tables[usize::from(R::TAG) - 1]
+        &self.tables[R::SLOT]
     }
 
     fn get<R: Row>(&self, key: &R::Key) -> Result<Option<R::Value>, ReadError> {
@@ -110,16 +108,11 @@ impl View {
 }
 
 fn row_error<R: Row>(error: DecodeError) -> ReadError {
-    use redb::TableHandle;
-    let table = match R::TAG {
-        Current::TAG => "current",
-        Events::TAG => "events",
-        Pasts::TAG => "history",
-        Leases::TAG => "leases",
-        _ => "attached",
-    };
-    debug_assert_eq!(table, R::TABLE.name());
-    ReadError::Row { table, error }
+    let table = R::TABLE;
+    ReadError::Row {
+        table: table.name().to_owned(),
+        error,
+    }
 }
 
 /// A range on disk, keys decoded, values not yet.
@@ -181,32 +174,6 @@ impl<'a> Layers<'a> {
             frozen: self.frozen.map(memory),
             disk: self.view.range::<R>(bounds)?.peekable(),
         })
-    }
-
-    /// The last row within the bounds of a table that never deletes rows from memory (`history`).
-    pub(crate) fn last<R: Row>(self, bounds: &Bounds<R::Key>) -> Result<Option<Pair<R>>, ReadError> {
-        let memory = |table: &'a Table| {
-            let bounds = (bounds.0.as_ref(), bounds.1.as_ref());
-            let (key, value) = R::layer(table).range::<R::Key, _>(bounds).next_back()?;
-            let value = value
-                .as_ref()
-                .expect("rows of this table are not deleted in memory");
-            Some((key.clone(), value.clone()))
-        };
-        // What is in memory was written after everything on disk, but for other keys perhaps.
-        let mut last = memory(self.active);
-        if let Some(row) = self.frozen.and_then(memory)
-            && last.as_ref().is_none_or(|(key, _)| *key < row.0)
-        {
-            last = Some(row);
-        }
-        if let Some(row) = self.view.range::<R>(bounds)?.next_back() {
-            let (key, guard) = row?;
-            if last.as_ref().is_none_or(|(last, _)| *last < key) {
-                last = Some((key, R::get_value(guard.value()).map_err(row_error::<R>)?));
-            }
-        }
-        Ok(last)
     }
 }
 

@@ -212,7 +212,8 @@ fn a_disk_too_full_for_a_snapshot_says_so_and_keeps_the_old_state() {
 fn what_cannot_be_read_ends_the_process_and_is_no_answer() {
     let disk = MemDisk::default();
     let mut kv = open(&disk).unwrap();
-    let puts = 500;
+    // More than the engine reads ahead when it opens a file.
+    let puts = 3000;
     for i in 0..puts {
         kv.apply(at(i), &put(&format!("k{i:03}"), 1000, 0).encode())
             .unwrap();
@@ -223,10 +224,10 @@ fn what_cannot_be_read_ends_the_process_and_is_no_answer() {
     let mut kv = open(&disk).unwrap();
     disk.fail_reads();
     let compare = Compare {
-        key: Bytes::from_static(b"k000"),
+        key: Bytes::from_static(b"k250"),
         range_end: Bytes::new(),
         op: CompareOp::Equal,
-        target: CompareTarget::Mod(2),
+        target: CompareTarget::Value(Bytes::from_static(b"v")),
     };
     let txn = TxnRequest {
         compare: vec![compare],
