@@ -2,6 +2,7 @@
 //! endpoint is dialled, and the one after that. What the clients had under way fails and is counted; nothing is sent twice.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,8 @@ pub struct Link {
     heard: Cell<Instant>,
     /// Since when there has been nothing but "unavailable".
     useless_since: Cell<Option<Instant>>,
+    /// Connections that could not be made, by message.
+    dial_errors: RefCell<BTreeMap<String, u64>>,
 }
 
 #[derive(Debug)]
@@ -65,6 +68,7 @@ impl Link {
             left: Notify::new(),
             heard: Cell::new(Instant::now()),
             useless_since: Cell::new(None),
+            dial_errors: RefCell::default(),
         });
         spawn_local(keep(link.clone(), endpoints, first, dial_timeout));
         link
@@ -88,6 +92,12 @@ impl Link {
             };
             changed.await;
         }
+    }
+
+    /// Connections that could not be made since the link is there, by message. No operation has failed by them, if there was
+    /// another endpoint.
+    pub fn dial_errors(&self) -> BTreeMap<String, u64> {
+        self.dial_errors.borrow().clone()
     }
 
     /// An operation on this connection succeeded.
@@ -161,6 +171,7 @@ async fn keep(link: Rc<Link>, endpoints: Rc<[Endpoint]>, first: usize, dial_time
             }
             Err(why) => {
                 in_vain += 1;
+                *link.dial_errors.borrow_mut().entry(why.clone()).or_default() += 1;
                 if in_vain % endpoints.len() == 0 {
                     link.set(State::Down(why));
                     tokio::time::sleep(PAUSE).await;

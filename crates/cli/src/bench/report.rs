@@ -76,6 +76,7 @@ impl Report<'_> {
             "not_found": tally.not_found,
             "interrupted": self.outcome.interrupted,
             "errors": tally.errors,
+            "connection_errors": tally.dial_errors,
             "seconds": rounded(self.seconds()),
             "throughput": rounded(self.throughput()),
             "latency_ms": latencies_json(&tally.latency),
@@ -260,11 +261,17 @@ impl Report<'_> {
         if self.load.watchers > 0 && self.events_missing() > 0 && !self.outcome.interrupted {
             let _ = writeln!(out, "{} events never came.", self.events_missing());
         }
-        if tally.failed() > 0 {
-            let _ = writeln!(out, "\n{} operations failed:", tally.failed());
-        }
-        for (message, count) in tally.errors.iter().chain(&tally.events.errors) {
-            let _ = writeln!(out, "{count:>8}  {message}");
+        for (what, errors) in [
+            ("operations failed", &tally.errors),
+            ("watches broke and were begun again", &tally.events.errors),
+            ("connections could not be made", &tally.dial_errors),
+        ] {
+            if !errors.is_empty() {
+                let _ = writeln!(out, "\n{} {what}:", errors.values().sum::<u64>());
+            }
+            for (message, count) in errors {
+                let _ = writeln!(out, "{count:>8}  {message}");
+            }
         }
         out
     }

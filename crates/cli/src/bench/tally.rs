@@ -16,6 +16,8 @@ pub struct Tally {
     pub latency: Histogram<u64>,
     /// What failed, by message.
     pub errors: BTreeMap<String, u64>,
+    /// Connections that could not be made, by message, since before the first operation.
+    pub dial_errors: BTreeMap<String, u64>,
     /// The longest time without a success.
     pub longest_gap: Gap,
     /// Begin of the first operation and end of the last one, counted from the start; nothing without any.
@@ -115,6 +117,7 @@ impl Tally {
         Tally {
             latency: histogram(),
             errors: BTreeMap::new(),
+            dial_errors: BTreeMap::new(),
             longest_gap: Gap::default(),
             span: None,
             not_found: 0,
@@ -144,6 +147,11 @@ impl Tally {
         self.cover(due, end);
     }
 
+    /// Adds connections that could not be made.
+    pub fn refused(&mut self, dial_errors: BTreeMap<String, u64>) {
+        sum(&mut self.dial_errors, dial_errors);
+    }
+
     fn cover(&mut self, due: Duration, end: Duration) {
         self.span = Some(match self.span {
             None => (due, end),
@@ -155,6 +163,7 @@ impl Tally {
     pub fn add(&mut self, other: Tally) {
         add(&mut self.latency, &other.latency);
         sum(&mut self.errors, other.errors);
+        self.refused(other.dial_errors);
         self.events.add(other.events);
         for (name, part) in other.parts {
             add(self.parts.entry(name).or_insert_with(histogram), &part);

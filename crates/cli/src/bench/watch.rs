@@ -120,7 +120,7 @@ impl Watcher {
                 .events
                 .borrow_mut()
                 .errors
-                .entry(format!("watch: {fault}"))
+                .entry(fault.to_string())
                 .or_default() += 1;
             tokio::time::sleep(after_failure(&mut self.random)).await;
         }

@@ -246,6 +246,7 @@ async fn follow(
 
 /// The clients and watchers of a thread.
 struct Team {
+    links: Vec<Rc<Link>>,
     clients: Vec<Client>,
     watchers: usize,
     seen: Rc<Seen>,
@@ -265,6 +266,7 @@ impl Team {
             clients: clients(load, thread, &links, &alarm),
             watchers: watchers.len(),
             seen: seen.clone(),
+            links,
         };
         for watcher in watchers {
             tokio::task::spawn_local(watcher.watch());
@@ -289,7 +291,11 @@ impl Team {
             done = tasks.join_all() => self.clients = done,
             _ = ordered.changed() => {}
         }
-        tally.replace(Tally::new())
+        let mut tally = tally.replace(Tally::new());
+        for link in &self.links {
+            tally.refused(link.dial_errors());
+        }
+        tally
     }
 }
 
