@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::pace::Pace;
 use super::work::KeySpace;
-use crate::args::{Output, duration};
+use crate::args::duration;
 use crate::client::Failure;
 
 /// Below [`BenchCommand`]'s list of commands.
@@ -95,10 +95,10 @@ pub struct LoadArgs {
     /// Servers to connect to in turn, with commas between [env: QUORATE_ENDPOINTS, else ETCDCTL_ENDPOINTS]
     #[arg(long, value_delimiter = ',', env = "QUORATE_ENDPOINTS", hide_env = true)]
     pub endpoints: Vec<String>,
-    /// Operations that may be under way at a time
+    /// Operations that may be under way at a time; of watch, the writers
     #[arg(long, visible_alias = "writers", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub clients: u32,
-    /// Connections, which the clients share
+    /// Connections, which the clients share, and which go to the endpoints in turn
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub connections: u32,
     /// Threads of this program
@@ -139,7 +139,16 @@ pub struct LoadArgs {
     pub seed: u64,
     /// Form of the output
     #[arg(short, long, value_enum, default_value = "table")]
-    pub output: Output,
+    pub output: Form,
+}
+
+/// The form of what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// Columns for people
+    Table,
+    /// One object with all figures, on one line
+    Json,
 }
 
 /// How many operations there are when nobody says.

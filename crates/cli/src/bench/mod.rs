@@ -16,16 +16,15 @@ mod work;
 mod worker;
 
 use std::io::IsTerminal;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use args::{BenchCommand, LoadArgs};
+use args::{BenchCommand, Form, LoadArgs};
 use client::Run;
 use pace::Pace;
 use report::Report;
 use work::{Kind, Stamp};
 use worker::{Load, Outcome, Workers};
 
-use crate::args::Output;
 use crate::client::progress::{Done, Progress};
 use crate::client::{Failure, endpoint_urls};
 use crate::output;
@@ -57,8 +56,8 @@ pub async fn run(command: BenchCommand) -> Result<(), Failure> {
         outcome: &outcome,
     };
     match args.output {
-        Output::Json => output::print(report.json().as_bytes()),
-        Output::Table => output::print(report.table(output::styled()).as_bytes()),
+        Form::Json => output::print(report.json().as_bytes()),
+        Form::Table => output::print(report.table(output::styled()).as_bytes()),
     }
     verdict(&load, &outcome)
 }
@@ -160,17 +159,13 @@ impl Bar {
         let elapsed = run.start.elapsed();
         let rate = begun as f64 / elapsed.as_secs_f64().max(0.001);
         let by_total = run.pace.total.map(|all| Done { done: begun, all });
+        // As many as it will be if it goes on like this.
         let by_time = run.pace.duration.map(|all| Done {
-            done: seconds(elapsed.min(all)),
-            all: seconds(all),
+            done: begun,
+            all: (rate * all.as_secs_f64()) as u64,
         });
         // Whichever ends it first.
-        let share = |done: &Done| (done.done * 1_000_000) / done.all.max(1);
-        let done = by_total.into_iter().chain(by_time).max_by_key(share);
+        let done = by_total.into_iter().chain(by_time).min_by_key(|done| done.all);
         progress.show(&format!("{what}, {rate:.0}/s"), done);
     }
-}
-
-fn seconds(duration: Duration) -> u64 {
-    duration.as_secs()
 }

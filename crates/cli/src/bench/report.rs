@@ -123,13 +123,14 @@ impl Report<'_> {
         }
     }
 
-    /// Until the last one came.
+    /// Until the last event came.
+    fn events_seconds(&self) -> f64 {
+        let last = self.tally().events.last;
+        last.map_or(0.0, |last| last.duration_since(self.outcome.start).as_secs_f64())
+    }
+
     fn events_per_second(&self) -> f64 {
-        let events = &self.tally().events;
-        let last = events
-            .last
-            .map_or(Duration::ZERO, |last| last - self.outcome.start);
-        per_second(events.latency.len(), last.as_secs_f64())
+        per_second(self.tally().events.latency.len(), self.events_seconds())
     }
 
     /// Events of puts that succeeded, and that not every watcher got. Puts of which nothing is known may have events, too.
@@ -163,11 +164,10 @@ impl Report<'_> {
         }
         if self.load.watchers > 0 {
             let events = &tally.events.latency;
-            let per_second = self.events_per_second();
             rows.push(row(
                 "event",
-                events.len() as f64 / per_second.max(1.0),
-                per_second,
+                self.events_seconds(),
+                self.events_per_second(),
                 events,
             ));
         }
