@@ -37,7 +37,10 @@ pub struct Accepted {
 ///   other side's machine has vanished.
 /// - A writer waits when the reader does not read.
 /// - Connections do not wait for each other.
-/// - Where nobody listens, [`connect`](Transport::connect) fails.
+/// - Where nobody listens, [`connect`](Transport::connect) fails; with [`io::ErrorKind::ConnectionRefused`] if, and only if, it is certain that the
+///   process that listened there is gone. After a broken connection members take that for a hint that they need not wait for that process's
+///   silence if it led. A wrong hint costs at most an election; with any other kind of error there are none, and the timeouts decide. A tunnel or
+///   proxy that refuses for reasons of its own should report another kind.
 /// - A future of it that is dropped before it is ready loses no connection and keeps nobody out. So a greeting of the transport's own (of TLS,
 ///   say) belongs into a task or into the first reads and writes: in [`accept`](Transport::accept), a stranger who says nothing would keep
 ///   members waiting.

@@ -50,6 +50,22 @@ async fn a_killed_leader_is_replaced_and_comes_back() {
 }
 
 #[tokio::test]
+async fn neither_the_first_election_nor_the_one_after_a_killed_leader_waits_for_a_timeout() {
+    let mut cluster = Cluster::start_adjusted(3, |config| config.election = PATIENCE).await;
+    let old = cluster.leader().await;
+    cluster.connected().await;
+    reach(cluster.handle(old), add(7), 7).await;
+    cluster.kill(old);
+    let new = cluster.leader().await;
+    assert_ne!(new, old);
+    let survivor = cluster.members.keys().copied().find(|id| *id != new).unwrap();
+    reach(cluster.handle(survivor), add(1), 8).await;
+    cluster.start_member(old).await;
+    assert_eq!(sum_at(cluster.handle(old)).await, 8);
+    cluster.stop_all().await;
+}
+
+#[tokio::test]
 async fn requests_at_a_killed_member_end_unknown() {
     let mut cluster = Cluster::start_patient().await;
     let leader = cluster.leader().await;
@@ -86,8 +102,11 @@ async fn a_leader_that_stops_hands_over_first() {
     let old = cluster.leader().await;
     cluster.connected().await;
     reach(cluster.handle(old), add(5), 5).await;
+    let metrics = cluster.handle(old).clone();
+    let seen = metrics.metrics().leader_changes.get();
     cluster.stop(old).await;
-    // By transfer: nobody would have campaigned because of the silence yet.
+    // While it still ran, and not because it was gone.
+    assert!(metrics.metrics().leader_changes.get() > seen);
     let new = cluster.leader().await;
     assert_ne!(new, old);
     reach(cluster.handle(new), add(1), 6).await;

@@ -1,8 +1,9 @@
 //! Connections that this member makes: to every other one a control connection, always, and a bulk connection for snapshots while
 //! there is something to send. This member only writes on them; the other side dials for its own.
 
+use std::io::ErrorKind;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use quorate_base::NodeId;
 use quorate_node::event::Event;
@@ -24,7 +25,9 @@ use crate::work::Report;
 /// How long a connection and its handshake may take.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// The first pause between two attempts, and the longest.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+const PAUSES: (Duration, Duration) = (Duration::from_millis(2), Duration::from_secs(1));
+/// A connection that lasted so long is dialled again without a pause when it ends: it may be the leader's, and every moment counts.
+const PROVEN: Duration = Duration::from_millis(50);
 /// A bulk connection without work is closed after this.
 const BULK_IDLE: Duration = Duration::from_secs(30);
 /// How long a member that has left is still sent what was queued for it.
@@ -61,6 +64,8 @@ struct Connection {
 enum Failed {
     /// Perhaps later.
     Now(String),
+    /// Perhaps later, too; but where the peer should listen, the system there says that nobody does.
+    Nobody(String),
     /// The other side speaks an older protocol.
     Protocol(String),
     /// The other side never wants to hear of this node again.
@@ -86,26 +91,33 @@ impl Dialer {
         let _turn = turn.lock().await;
         let mut pause = PAUSES.0;
         let mut said = String::new();
+        // There was a connection, and it broke.
+        let mut lost = false;
         loop {
             let connected = tokio::select! {
                 biased;
                 () = self.left() => return,
                 connected = self.connect() => connected,
             };
+            if lost && matches!(connected, Err(Failed::Nobody(_))) {
+                (self.shared.reports)(Report::Events(vec![Event::Gone(self.peer)]));
+            }
             match connected {
                 Ok(connection) => {
                     (pause, said) = (PAUSES.0, String::new());
+                    let since = Instant::now();
                     self.up(&connection.address);
                     let why = self.carry(connection, None).await;
                     self.down(&why);
+                    lost = true;
+                    if since.elapsed() >= PROVEN {
+                        continue;
+                    }
                 }
                 Err(end @ (Failed::ForGood(_) | Failed::Removed)) => return self.end_node(end),
-                // The same reason again is no news.
-                Err(Failed::Now(why) | Failed::Protocol(why)) if why != said => {
-                    tracing::warn!(peer = %format_args!("{:016x}", self.peer.0), addresses = ?*self.addresses.borrow(), %why, "peer is not reachable");
-                    said = why;
+                Err(Failed::Now(why) | Failed::Nobody(why) | Failed::Protocol(why)) => {
+                    self.complain(&mut said, why)
                 }
-                Err(_) => {}
             }
             let mut addresses = self.addresses.clone();
             addresses.mark_unchanged();
@@ -122,14 +134,24 @@ impl Dialer {
         }
     }
 
+    /// The same reason again is no news.
+    fn complain(&self, said: &mut String, why: String) {
+        if *said != why {
+            tracing::warn!(peer = %format_args!("{:016x}", self.peer.0), addresses = ?*self.addresses.borrow(), %why, "peer is not reachable");
+            *said = why;
+        }
+    }
+
     /// This node must not go on: a peer has recorded that it is not, or no longer, what it claims to be, or knows that it was removed.
     fn end_node(&self, end: Failed) {
         let peer = self.peer.0;
         (self.shared.reports)(match end {
             Failed::Removed => Report::Failed(Fatal::Removed),
-            Failed::ForGood(why) | Failed::Now(why) | Failed::Protocol(why) => Report::Failed(
-                Fatal::Refused(format!("member {peer:016x} does not let it in: {why}")),
-            ),
+            Failed::ForGood(why) | Failed::Now(why) | Failed::Nobody(why) | Failed::Protocol(why) => {
+                Report::Failed(Fatal::Refused(format!(
+                    "member {peer:016x} does not let it in: {why}"
+                )))
+            }
         });
     }
 
@@ -205,14 +227,19 @@ impl Dialer {
     /// Tries all addresses, one after the other.
     async fn connect(&self) -> Result<Connection, Failed> {
         let addresses = self.addresses.borrow().clone();
-        let mut failed = Failed::Now("its address is not known".to_owned());
+        let mut failed = "its address is not known".to_owned();
+        let mut nobody = !addresses.is_empty();
         for address in addresses {
             match self.connect_to(&address).await {
-                Err(Failed::Now(why) | Failed::Protocol(why)) => failed = Failed::Now(why),
+                Err(Failed::Nobody(why)) => failed = why,
+                Err(Failed::Now(why) | Failed::Protocol(why)) => (failed, nobody) = (why, false),
                 done => return done,
             }
         }
-        Err(failed)
+        Err(match nobody {
+            true => Failed::Nobody(failed),
+            false => Failed::Now(failed),
+        })
     }
 
     /// Greets as the latest protocol does, and if the other side does not know that, as the one before.
@@ -229,13 +256,16 @@ impl Dialer {
     async fn greet(&self, address: &str, hello: &Hello) -> Result<Connection, Failed> {
         let greeting = async {
             let connecting = self.shared.transport.connect(address);
-            let mut stream = connecting.await.map_err(|error| error.to_string())?;
-            let answer = exchange(&mut stream, hello).await?;
+            let mut stream = connecting.await.map_err(|error| match error.kind() {
+                ErrorKind::ConnectionRefused => Failed::Nobody(error.to_string()),
+                _ => Failed::Now(error.to_string()),
+            })?;
+            let answer = exchange(&mut stream, hello).await.map_err(Failed::Now)?;
             Ok((stream, answer))
         };
         let (stream, answer) = match timeout(PATIENCE, greeting).await {
             Ok(Ok(answered)) => answered,
-            Ok(Err(why)) => return Err(Failed::Now(why)),
+            Ok(Err(failed)) => return Err(failed),
             Err(_) => return Err(Failed::Now("no answer".to_owned())),
         };
         match answer {

@@ -255,7 +255,7 @@ pub struct Live {
 }
 
 /// No test takes as long.
-const PATIENCE: Duration = Duration::from_secs(600);
+pub const PATIENCE: Duration = Duration::from_secs(600);
 
 /// How the members of a cluster are started.
 pub type Adjust = fn(&mut Config);

@@ -243,3 +243,54 @@ async fn one_who_left_is_sent_what_was_queued_and_hung_up_on() {
     assert!(matches!(bench.events.recv().await, Some(Event::LinkDown(_))));
     bench.dialing.await.unwrap();
 }
+
+#[tokio::test]
+async fn a_process_that_listened_and_does_no_more_is_reported_gone() {
+    let (listener, address) = listen().await;
+    drop(listener);
+    // Nobody was ever there, so nobody is gone: the connection is what comes first.
+    let mut bench = bench(address.clone());
+    let listener = loop {
+        match TcpListener::bind(&address).await {
+            Ok(listener) => break listener,
+            Err(_) => tokio::task::yield_now().await,
+        }
+    };
+    let (mut stream, _) = accept(&listener).await;
+    stream.write_all(&Answer::Accepted.encode()).await.unwrap();
+    assert!(matches!(bench.events.recv().await, Some(Event::LinkUp(_))));
+    // The connection breaks, and somebody still listens.
+    drop(stream);
+    assert!(matches!(bench.events.recv().await, Some(Event::LinkDown(_))));
+    let (mut stream, _) = accept(&listener).await;
+    stream.write_all(&Answer::Accepted.encode()).await.unwrap();
+    assert!(matches!(bench.events.recv().await, Some(Event::LinkUp(_))));
+    // Both are gone. Said again and again, since what was on its way may have spoken against it.
+    drop((stream, listener));
+    assert!(matches!(bench.events.recv().await, Some(Event::LinkDown(_))));
+    for _ in 0..3 {
+        assert!(matches!(bench.events.recv().await, Some(Event::Gone(peer)) if peer == NodeId(2)));
+    }
+    bench.dialing.abort();
+}
+
+#[tokio::test]
+async fn a_peer_of_which_one_address_says_nothing_is_not_gone() {
+    let (listener, address) = listen().await;
+    let mut bench = bench(address.clone());
+    let (mut stream, _) = accept(&listener).await;
+    stream.write_all(&Answer::Accepted.encode()).await.unwrap();
+    assert!(matches!(bench.events.recv().await, Some(Event::LinkUp(_))));
+    // Somebody takes connections at the second address, and hangs up.
+    let (second, second_at) = listen().await;
+    bench.addresses.send_replace(vec![address.clone(), second_at]);
+    drop((stream, listener));
+    assert!(matches!(bench.events.recv().await, Some(Event::LinkDown(_))));
+    for _ in 0..3 {
+        drop(accept(&second).await);
+    }
+    assert!(bench.events.try_recv().is_err());
+    drop(second);
+    assert!(matches!(bench.events.recv().await, Some(Event::Gone(_))));
+    bench.dialing.abort();
+}
