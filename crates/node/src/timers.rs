@@ -8,8 +8,8 @@ use quorate_raft::{Arm, Priority, Timer};
 use crate::config::NodeConfig;
 use crate::event::Nanos;
 
-/// Steps of a node in haste in one election timeout.
-const HASTE_STEPS: Nanos = 200;
+/// Steps of a node in haste in one election timeout, and the longest: who is in haste is not for long, however patient the members are.
+const HASTE: (Nanos, Nanos) = (200, 25_000_000);
 
 /// When which timer runs out.
 #[derive(Debug)]
@@ -43,7 +43,7 @@ impl Timers {
                     Timer::Election => self.draw_election(),
                     Timer::Fresh | Timer::Quorum | Timer::Transfer => self.election,
                     Timer::Heartbeat | Timer::Read => self.heartbeat,
-                    Timer::Haste => (self.election / HASTE_STEPS).max(1),
+                    Timer::Haste => (self.election / HASTE.0).clamp(1, HASTE.1),
                 };
                 self.due.insert(timer, now.saturating_add(after));
             }

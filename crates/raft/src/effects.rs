@@ -107,7 +107,7 @@ pub enum Timer {
     Transfer,
     /// A read index asked of the leader has gone unanswered for a heartbeat interval: ask again.
     Read,
-    /// A step of a node that asks for votes in haste: about T/200, some milliseconds.
+    /// A step of a node that asks for votes in haste: some milliseconds, T/200 or less.
     Haste,
 }
 
