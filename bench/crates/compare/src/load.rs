@@ -180,7 +180,7 @@ impl Report {
         })
     }
 
-    /// Fails if operations did: then nothing else in it can be compared.
+    /// Fails if operations did, or read nothing, or if events never came: then nothing else in it can be compared.
     pub fn without_failures(self) -> Result<Report> {
         if self.failed > 0.0 {
             let errors = self.raw.get("errors").cloned().unwrap_or_default();
@@ -192,6 +192,12 @@ impl Report {
         }
         if self.total == 0.0 {
             bail!("not one operation succeeded");
+        }
+        for missing in ["not_found", "events_missing"] {
+            let count = self.raw.get(missing).and_then(Value::as_f64).unwrap_or(0.0);
+            if count > 0.0 {
+                bail!("the load generator's report has {missing}: {count}");
+            }
         }
         Ok(self)
     }
@@ -303,6 +309,9 @@ mod tests {
         let failed = Report::parse(&REPORT.replace("\"failed\":0", "\"failed\":3")).expect("well formed");
         let error = failed.without_failures().expect_err("three failed").to_string();
         assert!(error.starts_with("3 of 1003 operations failed"), "{error}");
+        let missing =
+            Report::parse(&REPORT.replace("\"errors\":{}", "\"events_missing\":1")).expect("well formed");
+        assert!(missing.without_failures().is_err());
         assert!(Report::parse(&REPORT.replace("p99.9", "p95")).is_err());
         assert!(Report::parse("no such endpoint").is_err());
     }
