@@ -15,6 +15,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use quorate_base::{Disk, DiskFile, LogId, StateMachine};
+use quorate_kv::watch::{Hub, HubOptions};
 use quorate_kv::{Command, Kv, Options, PutRequest, RangeRequest};
 
 type Result<T> = std::result::Result<T, Box<dyn Error>>;
@@ -206,6 +207,8 @@ fn key(n: u64) -> Bytes {
 /// The machine under load, and what that has cost.
 struct Load {
     kv: Kv,
+    /// Without watchers.
+    hub: Hub,
     args: Args,
     counts: Arc<Counts>,
     random: Random,
@@ -249,7 +252,9 @@ impl Load {
             for n in keys.by_ref().take(self.args.batch as usize) {
                 self.put(key(n));
             }
-            self.kv.take_events();
+            if let Some(batch) = self.kv.take_events() {
+                self.hub.publish(&batch);
+            }
             self.apply += cpu()? - began;
             self.run_jobs(false)?;
         }
@@ -336,8 +341,10 @@ fn main() -> Result<()> {
     let args = Args::parse()?;
     fs::create_dir_all(&args.dir)?;
     let counts = Arc::new(Counts::default());
+    let kv = open(&args.dir, &counts, &args.options)?;
     let mut load = Load {
-        kv: open(&args.dir, &counts, &args.options)?,
+        hub: Hub::new(HubOptions::default(), kv.revision(), kv.compacted_revision()),
+        kv,
         counts: counts.clone(),
         random: Random(args.keys),
         apply: 0,

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use quorate_base::{Index, LogId, Term};
 
+use crate::chain::Place;
 use crate::command::{Applied, Command, Expiry, Response};
 use crate::error::Error;
 use crate::interval;
@@ -236,33 +237,29 @@ impl<'a> Writes<'a> {
         let there = latest.as_ref().filter(|latest| !latest.is_tombstone());
         let keeps = put.ignore_value || put.ignore_lease;
         assert!(!keeps || there.is_some(), "what is kept was checked to be there");
-        let before = there.map(|latest| fatal(self.reader().version(latest.at)));
-        let (value, lease) = match &before {
-            Some(before) => (
-                if put.ignore_value {
-                    &before.value
-                } else {
-                    &put.value
-                }
-                .clone(),
-                if put.ignore_lease { before.lease } else { put.lease },
-            ),
-            None => (put.value.clone(), put.lease),
+        // Reading the version before is most of what a put costs, so only for whoever asks.
+        let before = there
+            .filter(|_| put.ignore_value || put.prev_kv)
+            .map(|latest| fatal(self.reader().version(latest.at)));
+        let value = match &before {
+            Some(before) if put.ignore_value => before.value.clone(),
+            _ => put.value.clone(),
         };
+        let lease_before = there.map_or(0, |latest| latest.lease);
+        let lease = if put.ignore_lease { lease_before } else { put.lease };
         let version = Version {
-            create: before.as_ref().map_or(self.main, |before| before.create),
+            create: there.map_or(self.main, |latest| latest.create),
             modified: self.main,
-            version: before.as_ref().map_or(0, |before| before.version) + 1,
+            version: there.map_or(0, |latest| latest.version) + 1,
             lease,
             value,
         };
-        self.attach(&put.key, before.as_ref().map_or(0, |before| before.lease), lease);
-        let before = before.map(|before| before.with_key(put.key.clone()));
-        let prev_kv = if put.prev_kv { before.clone() } else { None };
-        self.record(put.key.clone(), Some(version), before, latest);
+        self.attach(&put.key, lease_before, lease);
+        self.record(put.key.clone(), Some(version), latest);
+        let prev_kv = before.filter(|_| put.prev_kv);
         PutResponse {
             revision: self.revision(),
-            prev_kv,
+            prev_kv: prev_kv.map(|before| before.with_key(put.key.clone())),
         }
     }
 
@@ -274,10 +271,11 @@ impl<'a> Writes<'a> {
     fn delete_range(&mut self, delete: &DeleteRangeRequest) -> DeleteRangeResponse {
         let mut response = DeleteRangeResponse::default();
         for key in self.keys(&delete.key, &delete.range_end) {
-            let before = self.delete(key);
+            let before = self.delete(key.clone());
             response.deleted += 1;
             if delete.prev_kv {
-                response.prev_kvs.push(before);
+                let before = fatal(self.reader().version(before));
+                response.prev_kvs.push(before.with_key(key));
             }
         }
         response.revision = self.revision();
@@ -302,14 +300,13 @@ impl<'a> Writes<'a> {
         .collect()
     }
 
-    /// Deletes a key that is there; what it was.
-    fn delete(&mut self, key: Bytes) -> KeyValue {
+    /// Deletes a key that is there; where what it was stands.
+    fn delete(&mut self, key: Bytes) -> Place {
         let latest = self.latest(&key).filter(|latest| !latest.is_tombstone());
         let latest = latest.expect("only keys that were just found are deleted");
-        let before = fatal(self.reader().version(latest.at));
-        self.attach(&key, before.lease, 0);
-        let before = before.with_key(key.clone());
-        self.record(key, None, Some(before.clone()), Some(latest));
+        let before = latest.at;
+        self.attach(&key, latest.lease, 0);
+        self.record(key, None, Some(latest));
         before
     }
 
@@ -327,16 +324,13 @@ impl<'a> Writes<'a> {
     }
 
     /// Writes the change, which follows `latest`, and tells the watchers.
-    fn record(&mut self, key: Bytes, put: Option<Version>, before: Option<KeyValue>, latest: Option<Latest>) {
+    fn record(&mut self, key: Bytes, put: Option<Version>, latest: Option<Latest>) {
         let place = (self.main, self.sub);
         self.sub = self.sub.checked_add(1).expect("no command makes 2^32 changes");
-        // Watchers are told the version before the revision, even of a key that the same transaction wrote earlier.
-        let prev_kv = match before {
-            Some(before) if before.mod_revision == self.main => {
-                fatal(self.kv.reader().at(&key, self.main - 1))
-            }
-            before => before,
-        };
+        let prev_kv = latest
+            .as_ref()
+            .filter(|latest| self.kv.tells_previous() && !latest.is_tombstone())
+            .and_then(|latest| self.previous(&key, latest.at));
         self.kv.record_event(Arc::new(event(
             place.0,
             place.1,
@@ -348,6 +342,16 @@ impl<'a> Writes<'a> {
         let active = &mut self.kv.store.active;
         active.put::<Keys>(key.clone(), Latest::of(place, put.as_ref(), chain));
         active.put::<Changes>(place, Change { key, put, links });
+    }
+
+    /// What watchers are told of a key whose latest put stands at `at`: the version before the revision, even if the same transaction wrote
+    /// the key earlier.
+    fn previous(&self, key: &Bytes, at: Place) -> Option<KeyValue> {
+        if at.0 == self.main {
+            return fatal(self.kv.reader().at(key, self.main - 1));
+        }
+        let version = fatal(self.kv.reader().version(at));
+        Some(version.with_key(key.clone()))
     }
 }
 

@@ -4,6 +4,7 @@
 use std::io;
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use quorate_base::{Disk, Index, Job, LogId, SnapshotReader, StateMachine};
@@ -46,7 +47,7 @@ impl Default for Options {
         Options {
             flush_bytes: 8 << 20,
             backlog_bytes: 64 << 20,
-            cache_bytes: 64 << 20,
+            cache_bytes: 24 << 20,
             compact_chunk: 20_000,
             event_bytes: 32 << 20,
             slack_bytes: 64 << 20,
@@ -63,9 +64,43 @@ pub struct EventBatch {
     pub compacted: i64,
     /// Events are missing: the store was replaced by a snapshot, or batches were not taken in time. To be read from history.
     pub gap: bool,
+    /// Whether the events carry the versions before. If not, watchers who want those read history.
+    pub prev_kv: bool,
     /// The events, by revision and position within it.
     pub events: Vec<Arc<Event>>,
+    /// Where the hub says what is wanted from the next batch on.
+    pub(crate) wanted: Wanted,
 }
+
+/// Whether any watcher wants versions before: to find them costs every put a read of the store. Said by the hub, heard when changes are
+/// applied. As long as no hub has spoken, they are wanted.
+#[derive(Clone, Debug)]
+pub(crate) struct Wanted(Arc<AtomicBool>);
+
+impl Wanted {
+    pub(crate) fn set(&self, wanted: bool) {
+        self.0.store(wanted, Ordering::Relaxed);
+    }
+
+    fn get(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Default for Wanted {
+    fn default() -> Wanted {
+        Wanted(Arc::new(AtomicBool::new(true)))
+    }
+}
+
+/// It is a way back, and says nothing about a batch.
+impl PartialEq for Wanted {
+    fn eq(&self, _: &Wanted) -> bool {
+        true
+    }
+}
+
+impl Eq for Wanted {}
 
 /// A stretch of history, read for watchers that are behind.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -118,16 +153,21 @@ struct Pending {
     events: Vec<Arc<Event>>,
     bytes: usize,
     gap: bool,
+    /// Whether they carry the versions before.
+    prev_kv: bool,
+    wanted: Wanted,
     /// Revision and compacted revision when they were last taken.
     told: (i64, i64),
 }
 
 impl Pending {
-    fn after(meta: &Meta, gap: bool) -> Pending {
+    fn after(meta: &Meta, gap: bool, wanted: Wanted) -> Pending {
         Pending {
             events: Vec::new(),
             bytes: 0,
             gap,
+            prev_kv: wanted.get(),
+            wanted,
             told: (meta.revision, meta.compacted),
         }
     }
@@ -144,7 +184,7 @@ impl Kv {
 
     fn over(store: Store, gap: bool) -> Kv {
         let meta = store.flushed().meta.clone();
-        let pending = Pending::after(&meta, gap);
+        let pending = Pending::after(&meta, gap, Wanted::default());
         Kv { store, meta, pending }
     }
 
@@ -264,13 +304,21 @@ impl Kv {
         if self.pending.told == (self.meta.revision, self.meta.compacted) && !self.pending.gap {
             return None;
         }
-        let pending = std::mem::replace(&mut self.pending, Pending::after(&self.meta, false));
+        let wanted = self.pending.wanted.clone();
+        let pending = std::mem::replace(&mut self.pending, Pending::after(&self.meta, false, wanted));
         Some(Arc::new(EventBatch {
             revision: self.meta.revision,
             compacted: self.meta.compacted,
             gap: pending.gap,
+            prev_kv: pending.prev_kv,
             events: pending.events,
+            wanted: pending.wanted,
         }))
+    }
+
+    /// Whether events are to carry the versions before: the same for all of a batch.
+    pub(crate) fn tells_previous(&self) -> bool {
+        self.pending.prev_kv
     }
 
     /// Keeps an event for [`take_events`](Kv::take_events). If nobody takes them, memory stays bounded: then there is a gap.
@@ -392,7 +440,7 @@ impl StateMachine for Kv {
     fn restore(&mut self, at: LogId, source: &mut dyn io::Read) -> io::Result<()> {
         self.store.replace(|file| snapshot::receive(file, at, source))?;
         self.meta = self.store.flushed().meta.clone();
-        self.pending = Pending::after(&self.meta, true);
+        self.pending = Pending::after(&self.meta, true, self.pending.wanted.clone());
         Ok(())
     }
 }

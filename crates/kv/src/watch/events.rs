@@ -53,6 +53,14 @@ impl Events {
         self.0.as_ref().map_or(0, |shared| shared.bytes)
     }
 
+    /// Whether these are the very same, not only equal.
+    pub fn is_same(&self, other: &Events) -> bool {
+        match (&self.0, &other.0) {
+            (Some(own), Some(other)) => Arc::ptr_eq(own, other),
+            (own, other) => own.is_none() && other.is_none(),
+        }
+    }
+
     /// What `encode` makes of the events: called by the first who asks, kept for all who share them. All of these want `prev_kv`
     /// or none does.
     pub fn encoded(&self, encode: impl FnOnce(&[Arc<Event>]) -> Bytes) -> Bytes {

@@ -60,6 +60,8 @@ pub(super) struct Groups {
     by_wish: BTreeMap<Wish, u64>,
     groups: BTreeMap<u64, Group>,
     next_id: u64,
+    /// How many of them want `prev_kv`.
+    want_prev_kv: usize,
     /// The groups with synced watchers, by what they watch.
     matcher: Matcher,
 }
@@ -70,6 +72,7 @@ impl Groups {
         let id = *self.by_wish.entry(wish.clone()).or_insert(self.next_id);
         if id == self.next_id {
             self.next_id += 1;
+            self.want_prev_kv += usize::from(wish.prev_kv);
         }
         let empty = Group {
             wish,
@@ -88,7 +91,13 @@ impl Groups {
             let group = self.groups.remove(&id).expect("it was there just now");
             assert!(group.synced.is_empty(), "whoever leaves is not synced");
             self.by_wish.remove(&group.wish);
+            self.want_prev_kv -= usize::from(group.wish.prev_kv);
         }
+    }
+
+    /// Whether anybody wants `prev_kv`.
+    pub(super) fn want_prev_kv(&self) -> bool {
+        self.want_prev_kv > 0
     }
 
     /// From now on the watcher gets what is published.

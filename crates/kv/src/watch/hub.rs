@@ -220,8 +220,9 @@ impl Hub {
         if batch.gap {
             self.fall_behind(batch.revision);
         } else {
-            self.deliver_to_synced(&batch.events);
+            self.deliver_to_synced(batch);
         }
+        batch.wanted.set(self.groups.want_prev_kv());
         self.revision = batch.revision;
         self.compacted = batch.compacted;
         self.cancel_compacted();
@@ -246,13 +247,24 @@ impl Hub {
     }
 
     /// What a group wants is put together once, and all its synced watchers share it.
-    fn deliver_to_synced(&mut self, events: &[Arc<Event>]) {
+    fn deliver_to_synced(&mut self, batch: &EventBatch) {
+        let events = batch.events.as_slice();
         let through = events.last().map_or(self.revision, |event| event.kv.mod_revision);
         for (group, events) in self.groups.distribute(events) {
             let group = &self.groups[group];
             let fragment = group.wish.fragment;
             let members: Vec<u64> = group.synced.iter().copied().collect();
             let first = events[0].kv.mod_revision;
+            if group.wish.prev_kv && !batch.prev_kv {
+                // They were applied before anybody wanted it.
+                for key in members {
+                    let next = self.watchers[&key].next.max(first);
+                    if next <= through {
+                        self.unsync(key, next);
+                    }
+                }
+                continue;
+            }
             let shared = self.pieces(events, fragment);
             for key in members {
                 let next = self.watchers[&key].next;
