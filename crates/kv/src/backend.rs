@@ -6,9 +6,13 @@
 //! of it counts as durable, and no other transaction begins. [`Backend::drain`] replays the layers in order,
 //! each followed by its sync, as redb would have done it; a crash in between is one that redb is built for.
 //! Every other error is passed on, and ends the process.
+//!
+//! And it writes at a pace: much that is written at once and synced at the end keeps the disk from the log's syncs, for which
+//! clients wait. So there is a sync after every [`PORTION`].
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use quorate_base::DiskFile;
@@ -18,6 +22,8 @@ use redb::StorageBackend;
 const BLOCK: u64 = 4096;
 /// Neighbouring blocks are written at once up to this size.
 const RUN_BYTES: usize = 1 << 20;
+/// Bytes that may be written without a sync: what a disk does in about a millisecond.
+const PORTION: usize = 512 << 10;
 
 /// The file, as shared by redb and the jobs. Only one thread writes, that of the running job; its writes and syncs hold the lock
 /// shared, so that reads never wait for the disk's slowest operations.
@@ -25,6 +31,8 @@ const RUN_BYTES: usize = 1 << 20;
 pub(crate) struct Backend {
     file: Arc<dyn DiskFile>,
     deferred: Arc<RwLock<Option<Deferred>>>,
+    /// Bytes written since the last sync.
+    unsynced: Arc<AtomicUsize>,
 }
 
 /// Writes that wait for space.
@@ -70,7 +78,20 @@ impl Backend {
         Backend {
             file,
             deferred: Arc::default(),
+            unsynced: Arc::default(),
         }
+    }
+
+    /// Syncs if a portion has been written.
+    fn keep_pace(&self, written: usize) -> io::Result<()> {
+        // One thread writes: the order of these is of no consequence.
+        let unsynced = self.unsynced.load(Ordering::Relaxed) + written;
+        if unsynced < PORTION || self.is_deferred() {
+            self.unsynced.store(unsynced, Ordering::Relaxed);
+            return Ok(());
+        }
+        self.unsynced.store(0, Ordering::Relaxed);
+        self.file.sync()
     }
 
     /// Whether writes are held back for want of space.
@@ -269,6 +290,7 @@ impl StorageBackend for Backend {
             return Ok(());
         }
         // A disk found full only by the sync has lost nobody knows what: that is final, like any failed sync.
+        self.unsynced.store(0, Ordering::Relaxed);
         self.file.sync()
     }
 
@@ -276,6 +298,7 @@ impl StorageBackend for Backend {
         self.write_or_defer(
             |file| file.write_at(offset, data),
             |deferred, file| deferred.write(file, offset, data),
-        )
+        )?;
+        self.keep_pace(data.len())
     }
 }

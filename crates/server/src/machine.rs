@@ -58,11 +58,12 @@ impl KvMachine {
     /// Opens the store. The events that follow are those after the store's present revision.
     pub(crate) fn open(
         disk: Arc<dyn Disk>,
+        options: Options,
         news: Arc<News>,
         leases: Arc<Leases>,
         events: mpsc::UnboundedSender<Arc<EventBatch>>,
     ) -> io::Result<KvMachine> {
-        let kv = Kv::open(disk, Options::default())?;
+        let kv = Kv::open(disk, options)?;
         let machine = KvMachine {
             kv,
             news,
@@ -203,7 +204,7 @@ mod tests {
         let (news, leases) = (Arc::new(News::default()), Arc::new(Leases::default()));
         let (events, _hub) = mpsc::unbounded_channel();
         let disk = Arc::new(DirDisk::open(&dir).expect("a directory"));
-        let mut machine = KvMachine::open(disk, news.clone(), leases.clone(), events).expect("a store");
+        let mut machine = KvMachine::open(disk, Options::default(), news.clone(), leases.clone(), events).expect("a store");
 
         assert_eq!(news.level(), 0, "the node has not told it yet");
         let old = late_expiry(&mut machine, &leases, &news);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use quorate::recover::{RecoverError, Recovered, Remains};
 use quorate_base::Disk;
+use quorate_kv::Options;
 use tokio::sync::mpsc;
 
 use crate::machine::KvMachine;
@@ -35,5 +36,5 @@ pub fn recover(dir: &Path, cluster: u64) -> Result<Recovered, RecoverError> {
 /// The store, with nobody who listens to its news.
 fn open(disk: Arc<dyn Disk>) -> io::Result<KvMachine> {
     let (events, _) = mpsc::unbounded_channel();
-    KvMachine::open(disk, Arc::default(), Arc::default(), events)
+    KvMachine::open(disk, Options::default(), Arc::default(), Arc::default(), events)
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quorate::{Fatal, Handle, Running, StartError};
+use quorate_kv::Options;
 use quorate_kv::watch::{Hub, HubOptions};
 use thiserror::Error;
 use tokio::net::TcpListener;
@@ -92,8 +93,9 @@ pub async fn start(config: ServerConfig) -> Result<Server, ServeError> {
     let machine = (news.clone(), leases.clone(), events);
     let mut at_open = None;
     let mut config = config;
+    let options = Options::of_member(config.id.0);
     let (handle, running) = quorate::start(config.node(), |disk| {
-        let machine = KvMachine::open(disk, machine.0, machine.1, machine.2)?;
+        let machine = KvMachine::open(disk, options, machine.0, machine.1, machine.2)?;
         at_open = Some((machine.kv().revision(), machine.kv().compacted_revision()));
         Ok(machine)
     })
