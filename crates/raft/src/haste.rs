@@ -2,8 +2,8 @@
 //! nobody leads, and on the word that the leader's process is gone. Only the pace is decided here. Who may campaign and who gets a vote
 //! stands in `election`, and the election timer runs on beside this, so that whatever goes wrong here costs time and nothing else.
 //!
-//! Time goes by in steps ([`Timer::Haste`]). Members wait according to their rank, so that one asks before the others; it asks again after 1, 2,
-//! 4, ... steps, since others may not have heard yet what it has; and after [`ASKINGS`] times all is as usual. Whoever is asked by another stands
+//! Time goes by in steps ([`Timer::Haste`]). Members wait according to their rank, so that one asks before the others; it asks again after 1, 1, 2,
+//! 2, 4, ... steps, since others may not have heard yet what it has; and after [`ASKINGS`] times all is as usual. Whoever is asked by another stands
 //! back for a while. Off with lease reads, which count on nobody being in haste (§6.4.1).
 
 use quorate_base::{LogId, NodeId};
@@ -12,8 +12,8 @@ use crate::core::Core;
 use crate::effects::{Arm, Timer};
 use crate::message::Priority;
 
-/// How often a node asks in one haste.
-const ASKINGS: u32 = 6;
+/// How often a node asks again in one haste.
+const ASKINGS: u32 = 10;
 /// Steps between the ranks: one may ask twice before the next one begins.
 const STRIDE: u32 = 2;
 /// Steps for which one stands back that has let another go first, or was refused; longer when it has asked before. Enough for the other to
@@ -84,7 +84,7 @@ pub(crate) fn asked(core: &mut Core) {
     if haste.asked == ASKINGS {
         return end(core);
     }
-    haste.wait = 1 << haste.asked;
+    haste.wait = 1 << (haste.asked / 2);
     haste.asked += 1;
     core.arm(Timer::Haste, Arm::Set);
 }
@@ -95,7 +95,7 @@ pub(crate) fn stand_back(core: &mut Core) {
     if haste.asked == ASKINGS {
         return end(core);
     }
-    haste.wait = haste.wait.max(STAND_BACK << haste.asked.min(2));
+    haste.wait = haste.wait.max(STAND_BACK << (haste.asked / 2).min(2));
     core.arm(Timer::Haste, Arm::Set);
 }
 
