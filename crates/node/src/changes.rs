@@ -40,6 +40,8 @@ pub(crate) struct Changes {
     raise_at: Nanos,
     /// The configuration that the driver was told.
     told: Option<Config>,
+    /// The log's epoch and where the configuration stood in it at the last look.
+    told_at: Option<(u64, Index)>,
     told_removed: bool,
 }
 
@@ -89,6 +91,7 @@ impl Changes {
             known: BTreeMap::new(),
             raise_at: 0,
             told: None,
+            told_at: None,
             told_removed: false,
         }
     }
@@ -336,7 +339,10 @@ impl Changes {
 
     fn tell(&mut self, raft: &Raft, out: &mut Outbox) {
         let config = raft.config();
-        if self.told.as_ref() != Some(config) {
+        // Unless it stands elsewhere in the log, or that was truncated, it is the same as at the last look.
+        let at = (raft.log().epoch(), raft.log().config_index());
+        let moved = self.told_at.replace(at) != Some(at);
+        if moved && self.told.as_ref() != Some(config) {
             if config.level > self.features {
                 out.effects.fatal = Some(format!(
                     "the cluster's feature level is {}, this release understands {}: upgrade it",

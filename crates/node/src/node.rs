@@ -47,6 +47,8 @@ pub struct Node {
     /// What the state machine would keep in a crash.
     machine_durable: Index,
     out: Outbox,
+    /// The core's effects while they are carried out; between that empty, kept for the memory of its lists.
+    core_effects: raft::Effects,
 }
 
 /// What [`Boot`](crate::Boot) found besides the core's state.
@@ -84,6 +86,7 @@ impl Node {
             raft,
             config,
             out,
+            core_effects: raft::Effects::default(),
         }
     }
 
@@ -218,7 +221,7 @@ impl Node {
 
     /// Passes on to the core what the parts have for it.
     fn feed(&mut self) {
-        for input in std::mem::take(&mut self.out.inputs) {
+        for input in self.out.inputs.drain(..) {
             self.raft.step(input);
         }
         self.tail.sync(self.raft.log());
@@ -228,8 +231,10 @@ impl Node {
     fn absorb(&mut self) {
         self.feed();
         while self.raft.has_effects() {
-            let effects = self.raft.take_effects();
-            self.take_core_effects(effects);
+            let mut effects = std::mem::take(&mut self.core_effects);
+            self.raft.take_effects_into(&mut effects);
+            self.take_core_effects(&mut effects);
+            self.core_effects = effects;
             self.proposals.follow(&self.raft, &mut self.out);
             self.reads.follow(&self.raft, &mut self.out);
             self.changes.follow(self.now, &self.raft, &mut self.out);
@@ -241,31 +246,31 @@ impl Node {
             .pump(self.raft.log(), &self.tail, &mut self.proposals, &mut self.out);
     }
 
-    fn take_core_effects(&mut self, effects: raft::Effects) {
-        for placed in effects.placed {
+    fn take_core_effects(&mut self, effects: &mut raft::Effects) {
+        for placed in effects.placed.drain(..) {
             self.take_placed(placed);
         }
-        for (token, end) in effects.changed {
+        for (token, end) in effects.changed.drain(..) {
             self.changes
                 .ended(self.now, &self.raft, token, end, &mut self.out);
         }
         let term = self.raft.term();
         self.lease
             .follow(self.now, term, effects.round_begun, effects.round_confirmed);
-        for (token, why) in effects.refused {
+        for (token, why) in effects.refused.drain(..) {
             self.proposals.refused(self.now, token, why, &mut self.out);
         }
-        if let Some(write) = effects.write {
+        if let Some(write) = effects.write.take() {
             if let Some(meta) = &write.installed {
                 self.incoming.installing(meta);
             }
             let op = self.writes.of_core(self.now, write, &self.tail);
             self.out.effects.log.push(op);
         }
-        for outgoing in effects.send {
+        for outgoing in effects.send.drain(..) {
             self.take_outgoing(outgoing);
         }
-        if let Some(meta) = effects.restore {
+        if let Some(meta) = effects.restore.take() {
             self.applier.restore(&meta);
             self.proposals.installed(meta.last, &mut self.out);
             self.incoming.restore(&meta, &mut self.out);
@@ -273,11 +278,11 @@ impl Node {
         if let Some(range) = effects.apply {
             self.applier.allow(range.prev.index, range.last.index);
         }
-        for (id, result) in effects.reads {
+        for (id, result) in effects.reads.drain(..) {
             self.reads
                 .answered(id, result, self.applier.applied(), &mut self.out);
         }
-        for (timer, arm) in effects.timers {
+        for (timer, arm) in effects.timers.drain(..) {
             self.timers.arm(self.now, timer, arm);
         }
     }
@@ -291,7 +296,7 @@ impl Node {
             }
             Placed::Config { at, config } => {
                 let held = self.raft.log().contains(at);
-                let content = entry::Content::Config(config);
+                let content = entry::Content::Config(*config);
                 (at, held.then(|| entry::Entry { at, content }.encode()))
             }
             Placed::Proposal { token, at } => {
@@ -530,6 +535,7 @@ impl Node {
 
     fn on_staged(&mut self, stage: u64, len: u64, finished: bool) {
         if let Some((from, term, meta)) = self.incoming.staged(stage, len, finished, &mut self.out) {
+            let meta = Box::new(meta);
             self.raft.step(Input::SnapshotStaged { from, term, meta });
             self.absorb();
             self.incoming.settle(&self.raft, &mut self.out);

@@ -137,14 +137,8 @@ impl Proposals {
     fn route(&mut self, raft: &Raft, seq: u64, command: Bytes, out: &mut Outbox) {
         let state = match raft.leader() {
             _ if raft.role() == RoleKind::Leader => {
-                self.give_to_core(
-                    Ticket::Own {
-                        seq,
-                        command: command.clone(),
-                    },
-                    command.len(),
-                    out,
-                );
+                let len = command.len();
+                self.give_to_core(Ticket::Own { seq, command }, len, out);
                 State::InCore
             }
             Some(to) => {

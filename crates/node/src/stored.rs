@@ -13,6 +13,9 @@ use crate::entry::{Content, Entry};
 
 const VERSION: u8 = 1;
 
+/// Bytes of a hard state: version, term, whether a vote was given, to whom, commit index.
+const STATE_LEN: usize = 1 + 8 + 1 + 8 + 8;
+
 /// Why the log starts where it does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
@@ -71,7 +74,8 @@ impl Mark {
 
 /// The hard state as a record.
 pub fn state_record(hard: &HardState) -> Record {
-    let mut body = vec![VERSION];
+    let mut body = Vec::with_capacity(STATE_LEN);
+    body.put_u8(VERSION);
     body.put_u64(hard.term.0);
     body.put_u8(hard.vote.is_some().into());
     body.put_u64(hard.vote.map_or(0, NodeId::get));

@@ -78,17 +78,11 @@ impl Tail {
         self.bodies.get(usize::try_from(offset).ok()?)
     }
 
-    /// The body of the entry at `index`, if it is here.
-    pub(crate) fn get(&self, index: Index) -> Option<&Bytes> {
-        self.slot(index).map(|(_, body)| body)
-    }
-
     /// The bodies from `first` up to `last` that are here, at most `max_bytes` of them but at least one.
     pub(crate) fn run(&self, first: Index, last: Index, max_bytes: usize) -> Vec<Bytes> {
         let mut run = Vec::new();
         let mut bytes = 0;
-        for index in first.0..=last.0 {
-            let Some(body) = self.get(Index(index)) else { break };
+        for body in self.bodies(first, last) {
             bytes += body.len();
             if bytes > max_bytes && !run.is_empty() {
                 break;
@@ -96,6 +90,16 @@ impl Tail {
             run.push(body.clone());
         }
         run
+    }
+
+    /// The bodies from `first` up to `last`, or none if that of `first` is not here; fewer if the cache ends before.
+    pub(crate) fn bodies(&self, first: Index, last: Index) -> impl Iterator<Item = &Bytes> {
+        let end = last.next().min(self.next()).0.saturating_sub(self.first.0) as usize;
+        let start = first
+            .0
+            .checked_sub(self.first.0)
+            .map_or(end, |offset| offset as usize);
+        self.bodies.range(start.min(end)..end).map(|(_, body)| body)
     }
 
     /// Lets go of the oldest bodies that the log has durably up to `durable`, until the limit is kept.
@@ -117,6 +121,10 @@ mod tests {
 
     fn body(n: u8) -> Bytes {
         vec![n; 10].into()
+    }
+
+    fn get(tail: &Tail, index: u64) -> Option<&Bytes> {
+        tail.bodies(Index(index), Index(index)).next()
     }
 
     fn cache(limit: usize, last: u64) -> Tail {
@@ -141,13 +149,13 @@ mod tests {
     fn what_is_not_durable_stays_whatever_the_limit() {
         let mut tail = cache(10, 9);
         tail.evict(Index(7));
-        assert!(tail.get(Index(7)).is_none());
-        assert_eq!(tail.get(Index(8)), Some(&body(8)));
+        assert!(get(&tail, 7).is_none());
+        assert_eq!(get(&tail, 8), Some(&body(8)));
         tail.evict(Index(9));
-        assert_eq!(tail.get(Index(9)), Some(&body(9)), "the limit is kept again");
+        assert_eq!(get(&tail, 9), Some(&body(9)), "the limit is kept again");
         tail.put(LogId::new(1, 3), body(3));
         assert!(
-            tail.get(Index(3)).is_none(),
+            get(&tail, 3).is_none(),
             "what lies before the cache is passed over"
         );
     }
@@ -159,9 +167,9 @@ mod tests {
         (1..=9).for_each(|_| _ = log.append(Term(1), 10, None));
         log.truncate_after(Index(6));
         tail.sync(&log);
-        assert_eq!((tail.get(Index(6)), tail.get(Index(7))), (Some(&body(6)), None));
+        assert_eq!((get(&tail, 6), get(&tail, 7)), (Some(&body(6)), None));
         tail.put(log.append(Term(2), 10, None), body(70));
-        assert_eq!(tail.get(Index(7)), Some(&body(70)));
+        assert_eq!(get(&tail, 7), Some(&body(70)));
         log.install(SnapMeta {
             last: LogId::new(2, 20),
             ..SnapMeta::default()
@@ -169,7 +177,7 @@ mod tests {
         tail.sync(&log);
         tail.put(LogId::new(2, 21), body(21));
         assert_eq!(
-            tail.get(Index(21)),
+            get(&tail, 21),
             Some(&body(21)),
             "after an install the cache starts afresh"
         );

@@ -64,7 +64,7 @@ impl Writes {
             self.mark(
                 Mark {
                     origin: Origin::Installed,
-                    meta,
+                    meta: *meta,
                 },
                 &mut records,
             );
@@ -74,14 +74,17 @@ impl Writes {
                 range.prev.index, self.end,
                 "appends go on where the log on disk ends"
             );
-            for index in range.first().0..=range.last.index.0 {
-                let index = Index(index);
-                let body = tail
-                    .get(index)
-                    .expect("an entry that is not durable yet is in the tail cache")
-                    .clone();
-                records.push(Record::Entry { index, body });
-            }
+            let before = records.len();
+            let entries = (range.first().0..).zip(tail.bodies(range.first(), range.last.index));
+            records.extend(entries.map(|(index, body)| Record::Entry {
+                index: Index(index),
+                body: body.clone(),
+            }));
+            assert_eq!(
+                (records.len() - before) as u64,
+                range.len(),
+                "an entry that is not durable yet is in the tail cache"
+            );
             self.end = range.last.index;
         }
         records.extend(write.hard.as_ref().map(state_record));

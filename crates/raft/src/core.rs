@@ -1,7 +1,5 @@
 //! What a node has in every role: term, vote, log, commit index, its disk, and the effects gathered so far.
 
-use std::collections::BTreeMap;
-
 use quorate_base::{Index, LogId, NodeId, Term};
 
 use crate::config::Config;
@@ -84,7 +82,6 @@ pub struct Core {
     pub(crate) stalled: bool,
     pub(crate) limits: Limits,
     pub(crate) out: Effects,
-    timers: BTreeMap<Timer, Arm>,
 }
 
 impl Core {
@@ -137,7 +134,6 @@ impl Core {
             stalled: false,
             limits,
             out: Effects::default(),
-            timers: BTreeMap::new(),
         }
     }
 
@@ -244,11 +240,15 @@ impl Core {
 
     /// Sets or stops a timer; the last word before the drain counts.
     pub(crate) fn arm(&mut self, timer: Timer, arm: Arm) {
-        self.timers.insert(timer, arm);
+        let timers = &mut self.out.timers;
+        match timers.binary_search_by_key(&timer, |armed| armed.0) {
+            Ok(at) => timers[at].1 = arm,
+            Err(at) => timers.insert(at, (timer, arm)),
+        }
     }
 
-    /// Completes and hands out the effects.
-    pub(crate) fn take_effects(&mut self) -> Effects {
+    /// Completes and hands out the effects. The lists of `into` are used for the next ones.
+    pub(crate) fn take_effects(&mut self, into: &mut Effects) {
         let hard = HardState {
             term: self.term,
             vote: self.vote,
@@ -256,8 +256,8 @@ impl Core {
         };
         self.out.write = self.durability.take_write(&self.log, hard);
         self.out.apply = self.take_apply();
-        self.out.timers = std::mem::take(&mut self.timers).into_iter().collect();
-        std::mem::take(&mut self.out)
+        into.clear();
+        std::mem::swap(&mut self.out, into);
     }
 
     /// What is committed, durable here, and not yet handed out. While an install is on its way to the disk, nothing is.

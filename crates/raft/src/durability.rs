@@ -4,7 +4,7 @@
 //! and the message is kept back until that write is done. Write numbers are used and not (index, term) pairs,
 //! since an entry can be overwritten by another and come back: the acknowledgement of the first write must not count for the second.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use quorate_base::{Index, NodeId};
 
@@ -31,9 +31,10 @@ pub struct Durability {
     hard_dirty: bool,
     /// Entries after this one are on the disk or on their way, and must go.
     truncate_after: Option<Index>,
-    installed: Option<SnapMeta>,
+    installed: Option<Box<SnapMeta>>,
     recorded_commit: Index,
-    withheld: BTreeMap<WriteId, Vec<(NodeId, Message)>>,
+    /// Messages that wait for a write, in the order of the writes; for the same write, in the order they came.
+    withheld: VecDeque<(WriteId, NodeId, Message)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,15 +42,7 @@ struct InFlight {
     id: WriteId,
     /// The end of the log that this write makes durable; lowered by later truncations.
     last: Index,
-    installed: Option<SnapMeta>,
-}
-
-/// What a finished write set free.
-pub struct Released {
-    /// Messages that waited for it.
-    pub messages: Vec<(NodeId, Message)>,
-    /// The install of this snapshot is durable.
-    pub installed: Option<SnapMeta>,
+    installed: Option<Box<SnapMeta>>,
 }
 
 impl Durability {
@@ -67,7 +60,7 @@ impl Durability {
             truncate_after: None,
             installed: None,
             recorded_commit: commit,
-            withheld: BTreeMap::new(),
+            withheld: VecDeque::new(),
         }
     }
 
@@ -104,7 +97,7 @@ impl Durability {
 
     /// A staged snapshot took the place of the log, of which the entries up to `commit` were committed. Until that is written the disk
     /// has these; what follows them there may conflict with the leader's log.
-    pub fn installed(&mut self, meta: SnapMeta, commit: Index) {
+    pub fn installed(&mut self, meta: Box<SnapMeta>, commit: Index) {
         self.forget_after(commit);
         self.handed = meta.last.index;
         self.truncate_after = None;
@@ -145,29 +138,21 @@ impl Durability {
         Some(write)
     }
 
-    /// All writes up to `id` are durable. Completions may come late, twice, or out of order: only the largest counts.
-    pub fn persisted(&mut self, id: WriteId) -> Released {
+    /// All writes up to `id` are durable: the messages that waited for them may go, and if a snapshot was installed, that is returned.
+    /// Completions may come late, twice, or out of order: only the largest counts.
+    pub fn persisted(&mut self, id: WriteId, mut go: impl FnMut(NodeId, Message)) -> Option<Box<SnapMeta>> {
         assert!(id < self.next, "write {id} was never handed out");
         self.persisted = self.persisted.max(id);
         let mut installed = None;
-        while self
-            .in_flight
-            .front()
-            .is_some_and(|write| write.id <= self.persisted)
-        {
-            let write = self.in_flight.pop_front().expect("just seen");
+        let done = self.persisted;
+        while let Some(write) = self.in_flight.pop_front_if(|write| write.id <= done) {
             self.durable = write.last;
             installed = write.installed.or(installed);
         }
-        let mut messages = Vec::new();
-        while let Some(entry) = self
-            .withheld
-            .first_entry()
-            .filter(|entry| *entry.key() <= self.persisted)
-        {
-            messages.extend(entry.remove());
+        while let Some((_, to, message)) = self.withheld.pop_front_if(|first| first.0 <= done) {
+            go(to, message);
         }
-        Released { messages, installed }
+        installed
     }
 
     /// Passes a message on if term and vote are durable, else keeps it back until they are.
@@ -184,7 +169,8 @@ impl Durability {
         if id <= self.persisted {
             return Some((to, message));
         }
-        self.withheld.entry(id).or_default().push((to, message));
+        let at = self.withheld.partition_point(|waiting| waiting.0 <= id);
+        self.withheld.insert(at, (id, to, message));
         None
     }
 
@@ -212,8 +198,12 @@ impl Durability {
             before = write.id;
         }
         assert!(
-            self.withheld.keys().all(|id| *id > self.persisted),
+            self.withheld.iter().all(|waiting| waiting.0 > self.persisted),
             "nothing is kept back without need"
+        );
+        assert!(
+            self.withheld.iter().is_sorted_by_key(|waiting| waiting.0),
+            "what waits is in the order of the writes"
         );
     }
 }

@@ -88,7 +88,7 @@ pub enum Input {
         /// The leader's term.
         term: Term,
         /// What it covers.
-        meta: SnapMeta,
+        meta: Box<SnapMeta>,
     },
 }
 
@@ -178,7 +178,7 @@ pub struct Write {
     /// All entries after this one go first (§3.5: conflicting entries).
     pub truncate_after: Option<Index>,
     /// A staged snapshot takes the place of the whole log: the commit point of the install.
-    pub installed: Option<SnapMeta>,
+    pub installed: Option<Box<SnapMeta>>,
     /// Entries to append.
     pub append: Option<Range>,
 }
@@ -227,7 +227,7 @@ pub enum Placed {
         /// Where.
         at: LogId,
         /// Which.
-        config: Config,
+        config: Box<Config>,
     },
     /// A proposal.
     Proposal {
@@ -289,7 +289,7 @@ pub struct Effects {
     /// Proposals not taken.
     pub refused: Vec<(u64, Refused)>,
     /// The install of this snapshot is durable: swap the state machine, answer with `Applied`.
-    pub restore: Option<SnapMeta>,
+    pub restore: Option<Box<SnapMeta>>,
     /// Committed and locally durable entries to apply, each named once; answer with `Applied`.
     pub apply: Option<Range>,
     /// Reads: serve once the index is applied.
@@ -303,4 +303,31 @@ pub struct Effects {
     pub round_confirmed: Option<Round>,
     /// Timers, each at most once.
     pub timers: Vec<(Timer, Arm)>,
+}
+
+impl Effects {
+    /// Empties it, but for the memory of its lists.
+    pub(crate) fn clear(&mut self) {
+        let Effects {
+            write,
+            send,
+            placed,
+            refused,
+            restore,
+            apply,
+            reads,
+            changed,
+            round_begun,
+            round_confirmed,
+            timers,
+        } = self;
+        (*write, *restore, *apply) = (None, None, None);
+        (*round_begun, *round_confirmed) = (None, None);
+        send.clear();
+        placed.clear();
+        refused.clear();
+        reads.clear();
+        changed.clear();
+        timers.clear();
+    }
 }

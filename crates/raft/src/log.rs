@@ -76,8 +76,13 @@ impl Log {
         if index < self.base.last.index || index > self.last_index() {
             return None;
         }
-        let run = self.runs.partition_point(|run| run.0 <= index) - 1;
-        Some(self.runs[run].1)
+        // Nearly always it is the last one.
+        let last = self.runs.back().filter(|run| run.0 <= index);
+        let run = last.or_else(|| {
+            let after = self.runs.partition_point(|run| run.0 <= index);
+            self.runs.get(after - 1)
+        });
+        run.map(|run| run.1)
     }
 
     /// The entry at `index`, where [`term_at`](Log::term_at) knows it.
@@ -115,6 +120,11 @@ impl Log {
         self.end_of(last) - self.end_of(prev)
     }
 
+    /// Bytes from the beginning of time up to the end.
+    fn total(&self) -> u64 {
+        self.ends.back().copied().unwrap_or(self.base_bytes)
+    }
+
     fn end_of(&self, index: Index) -> u64 {
         match index.0.saturating_sub(self.base.last.index.0) {
             0 => self.base_bytes,
@@ -129,22 +139,29 @@ impl Log {
             return prev;
         }
         let limit = self.end_of(prev).saturating_add(max_bytes);
+        if self.total() <= limit {
+            return self.last_index();
+        }
         let fitting = self.ends.partition_point(|end| *end <= limit) as u64;
         Index(self.base.last.index.0 + fitting).max(prev.next())
     }
 
     /// The shapes of the entries after `prev` up to `last`, as an Append carries them.
     pub fn shapes(&self, prev: Index, last: Index) -> Vec<EntryShape> {
-        (prev.0 + 1..=last.0)
-            .map(|i| {
-                let index = Index(i);
-                EntryShape {
-                    term: self.term_at(index).expect("the entry is in the log"),
-                    size: self.bytes_between(index.prev(), index) as u32,
-                    config: self.config_entry(index).map(|config| Box::new(config.clone())),
-                }
-            })
-            .collect()
+        let mut before = self.end_of(prev);
+        let no_config = self.configs_after(prev) == 0;
+        let shape = |i| {
+            let index = Index(i);
+            let end = self.end_of(index);
+            let size = (end - std::mem::replace(&mut before, end)) as u32;
+            let config = match no_config {
+                true => None,
+                false => self.config_entry(index).map(|config| Box::new(config.clone())),
+            };
+            let term = self.term_at(index).expect("the entry is in the log");
+            EntryShape { term, size, config }
+        };
+        (prev.0 + 1..=last.0).map(shape).collect()
     }
 
     /// The last entry at or before `index` whose term is at most `term`: where two logs that differ at `index` may still
@@ -171,8 +188,7 @@ impl Log {
         if term > last.term || self.runs.is_empty() {
             self.runs.push_back((index, term));
         }
-        let total = self.end_of(last.index) + u64::from(size);
-        self.ends.push_back(total);
+        self.ends.push_back(self.total() + u64::from(size));
         if let Some(config) = config {
             self.configs.push_back((index, config));
         }

@@ -23,11 +23,25 @@ fn majority_reached(voters: &BTreeSet<NodeId>, value: &impl Fn(NodeId) -> u64) -
     if voters.is_empty() {
         return u64::MAX;
     }
-    let mut values: Vec<u64> = voters.iter().map(|id| value(*id)).collect();
+    let mut few = [0; FEW];
+    let mut many = Vec::new();
+    let values = match few.get_mut(..voters.len()) {
+        Some(few) => few,
+        None => {
+            many.resize(voters.len(), 0);
+            &mut many[..]
+        }
+    };
+    for (slot, id) in values.iter_mut().zip(voters) {
+        *slot = value(*id);
+    }
     values.sort_unstable();
     // Of n sorted values, the one that n/2+1 are at or above.
     values[(values.len() - 1) / 2]
 }
+
+/// So many voters are counted without allocating: this happens for every acknowledgement.
+const FEW: usize = 9;
 
 /// The largest value that a quorum of `config` has reached; both majorities if it is joint. Used for match indexes (the
 /// index is replicated to a quorum) and for confirmation rounds alike.

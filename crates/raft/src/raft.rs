@@ -4,7 +4,7 @@ use quorate_base::{Index, LogId, NodeId, Term};
 
 use crate::config::{Change, Config};
 use crate::core::{Core, Restored};
-use crate::effects::{Arm, ChangeEnd, ChangeRefused, Effects, Input, Refused, Timer};
+use crate::effects::{Arm, ChangeEnd, ChangeRefused, Effects, Input, Outgoing, Refused, SnapMeta, Timer};
 use crate::election;
 use crate::haste;
 use crate::log::Log;
@@ -65,7 +65,8 @@ impl Raft {
 
     /// Takes one input. Total: no input of a peer makes it fail, block or panic.
     pub fn step(&mut self, input: Input) {
-        self.stepped = true;
+        // What the state machine and the driver's compaction have done is noted, and nothing follows from it.
+        self.stepped |= !matches!(input, Input::Applied(_) | Input::Compacted(_));
         let next = match input {
             Input::Message { from, message } => self.on_message(from, message),
             Input::Fired(timer) => self.on_timer(timer),
@@ -87,11 +88,21 @@ impl Raft {
             Input::NotSent { to, first } => self.lead(|leader, _| leader.on_not_sent(to, first)),
             Input::SnapshotSent { to, last } => self.lead(|leader, _| leader.on_snapshot_sent(to, last)),
         };
-        self.transition(next);
+        if next.is_some() {
+            self.transition(next);
+        }
     }
 
     /// Hands out everything there is to do since the last call.
     pub fn take_effects(&mut self) -> Effects {
+        let mut effects = Effects::default();
+        self.take_effects_into(&mut effects);
+        effects
+    }
+
+    /// Like [`take_effects`](Raft::take_effects), in place of what `effects` held. A driver that keeps one and drains its lists spares the
+    /// allocation of new ones at every step.
+    pub fn take_effects_into(&mut self, effects: &mut Effects) {
         let next = match &mut self.role {
             Role::Leader(leader) => leader.flush(&mut self.core),
             Role::Follower(follower) => {
@@ -100,12 +111,14 @@ impl Raft {
             }
             Role::PreCandidate(_) | Role::Candidate(_) => None,
         };
-        self.transition(next);
+        if next.is_some() {
+            self.transition(next);
+        }
         self.stepped = false;
-        self.core.take_effects()
+        self.core.take_effects(effects);
     }
 
-    /// Whether an input was stepped since the effects were last taken.
+    /// Whether an input was stepped since the effects were last taken from which something may follow.
     pub fn has_effects(&self) -> bool {
         self.stepped
     }
@@ -408,16 +421,14 @@ impl Raft {
     fn on_persisted(&mut self, id: u64) -> Option<Next> {
         let core = &mut self.core;
         core.stalled = false;
-        let released = core.durability.persisted(id);
-        for (to, message) in released.messages {
+        let (out, term) = (&mut core.out.send, core.term);
+        let installed = core.durability.persisted(id, |to, message| {
             // A vote, acknowledgement or refusal of an earlier term is worth nothing any more.
-            if message.term == core.term {
-                core.out
-                    .send
-                    .push(crate::effects::Outgoing::Message { to, message });
+            if message.term == term {
+                out.push(Outgoing::Message { to, message });
             }
-        }
-        if let Some(meta) = released.installed {
+        });
+        if let Some(meta) = installed {
             snapshot::on_installed(core, meta);
         }
         match &mut self.role {
@@ -451,7 +462,7 @@ impl Raft {
         None
     }
 
-    fn on_staged(&mut self, from: NodeId, term: Term, meta: crate::effects::SnapMeta) -> Option<Next> {
+    fn on_staged(&mut self, from: NodeId, term: Term, meta: Box<SnapMeta>) -> Option<Next> {
         if let Role::Follower(follower) = &mut self.role
             && term == self.core.term
             && follower.leader == Some(from)

@@ -43,6 +43,11 @@ impl ReadQueue {
         }
     }
 
+    /// Whether no read waits for a round.
+    pub fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// Whether a round has to begin: some read needs one that has not begun, and none begun for reads is open. So
     /// all reads that come during one round share the next.
     pub fn wants_round(&self, round: Round, confirmed: Round) -> bool {

@@ -20,7 +20,7 @@ pub(crate) fn on_offer(core: &mut Core, from: NodeId, last: LogId) {
 }
 
 /// A snapshot is complete in staging.
-pub(crate) fn on_staged(core: &mut Core, from: NodeId, meta: SnapMeta) {
+pub(crate) fn on_staged(core: &mut Core, from: NodeId, meta: Box<SnapMeta>) {
     let last = meta.last;
     if last.index > core.commit {
         if core.log.contains(last) {
@@ -28,7 +28,7 @@ pub(crate) fn on_staged(core: &mut Core, from: NodeId, meta: SnapMeta) {
             core.commit_to(last.index);
         } else if last.term <= core.term && last.index < ABSURD_INDEX {
             // The log is shorter, or an uncommitted tail of it conflicts; a configuration in that tail goes with it.
-            core.log.install(meta.clone());
+            core.log.install((*meta).clone());
             core.durability.installed(meta, core.commit);
             core.commit = last.index;
         } else {
@@ -40,7 +40,7 @@ pub(crate) fn on_staged(core: &mut Core, from: NodeId, meta: SnapMeta) {
 }
 
 /// The install is durable, so the state machine may be swapped; unless a newer install has overtaken this one.
-pub(crate) fn on_installed(core: &mut Core, meta: SnapMeta) {
+pub(crate) fn on_installed(core: &mut Core, meta: Box<SnapMeta>) {
     if meta.last == core.log.base().last {
         core.applying = meta.last.index;
         core.out.restore = Some(meta);

@@ -82,7 +82,7 @@ fn an_install_under_way_leaves_the_committed_prefix_durable() {
     raft.step(Input::SnapshotStaged {
         from: n(1),
         term: Term(2),
-        meta,
+        meta: Box::new(meta),
     });
     invariants::check(raft);
     assert_eq!(
@@ -204,7 +204,7 @@ fn no_message_makes_a_node_panic() {
                 raft.step(Input::SnapshotStaged {
                     from,
                     term: message.term,
-                    meta,
+                    meta: Box::new(meta),
                 });
             }
             match chance.below(10) {

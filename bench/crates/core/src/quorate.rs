@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use quorate_base::{Index, LogId, NodeId};
 use quorate_raft::{
-    Body, Config, Input, Message, Outgoing, Placed, Raft, Range, Restored, RoleKind, SnapMeta, Timer,
+    Body, Config, Effects, Input, Message, Outgoing, Placed, Raft, Range, Restored, RoleKind, SnapMeta, Timer,
 };
 
 use crate::cluster::{Applied, COMPACT_EVERY, Cluster};
@@ -14,6 +14,8 @@ use crate::cluster::{Applied, COMPACT_EVERY, Cluster};
 /// Three cores.
 pub struct Cores {
     members: Vec<Member>,
+    /// Reused from turn to turn.
+    effects: Effects,
 }
 
 struct Member {
@@ -47,6 +49,7 @@ impl Cluster for Cores {
         };
         let mut cores = Cores {
             members: ids.map(member).into(),
+            effects: Effects::default(),
         };
         cores.settle();
         cores.members[0].raft.step(Input::Fired(Timer::Election));
@@ -98,8 +101,9 @@ impl Cores {
 
     fn drain(&mut self, member: usize) {
         let this = &mut self.members[member];
-        let effects = this.raft.take_effects();
-        for placed in effects.placed {
+        let effects = &mut self.effects;
+        this.raft.take_effects_into(effects);
+        for placed in effects.placed.drain(..) {
             let payload = match placed {
                 Placed::Proposal { .. } => this.proposed.pop_front().expect("it was proposed here"),
                 Placed::Noop { .. } | Placed::Config { .. } => Bytes::new(),
@@ -111,7 +115,7 @@ impl Cores {
             "a leader alone in its term takes every proposal"
         );
         let from = this.raft.id();
-        for outgoing in effects.send {
+        for outgoing in effects.send.drain(..) {
             let this = &self.members[member];
             let (to, message, payloads) = match outgoing {
                 Outgoing::Message { to, message } => (to, message, Vec::new()),
@@ -139,7 +143,7 @@ impl Cores {
                 .push_back((from, message, payloads));
         }
         let this = &mut self.members[member];
-        if let Some(write) = effects.write {
+        if let Some(write) = &effects.write {
             this.raft.step(Input::Persisted(write.id));
         }
         if let Some(range) = effects.apply {

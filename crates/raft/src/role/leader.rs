@@ -307,11 +307,15 @@ impl Leader {
     }
 
     fn flush_reads(&mut self, core: &mut Core) {
-        if self.reads.wants_round(self.round, self.confirmed(core)) {
+        if self.reads.is_empty() && self.reported == self.round {
+            return; // Nobody asks, and what was asked has been answered.
+        }
+        let mut confirmed = self.confirmed(core);
+        if self.reads.wants_round(self.round, confirmed) {
             self.begin_round(core);
             self.reads.round_begun(self.round);
+            confirmed = self.confirmed(core); // One that needs nobody else is confirmed already.
         }
-        let confirmed = self.confirmed(core);
         if confirmed > self.reported {
             self.reported = confirmed;
             core.out.round_confirmed = Some(confirmed);

@@ -126,6 +126,7 @@ impl Leader {
         for id in self.peers.keys().filter(|id| !config.is_member(**id)) {
             self.change.leaving.entry(*id).or_insert(0);
         }
+        let config = Box::new(config);
         core.out.placed.push(Placed::Config { at, config });
     }
 

@@ -108,10 +108,10 @@ impl Image {
         let mut gone = Vec::new();
         if let Some(meta) = &write.installed {
             assert!(
-                self.staged.as_ref().is_some_and(|staged| staged.0 == *meta),
+                self.staged.as_ref().is_some_and(|staged| staged.0 == **meta),
                 "only what is staged durably is installed"
             );
-            self.base = meta.clone();
+            self.base = (**meta).clone();
             self.entries.clear();
         }
         if let Some(index) = write.truncate_after {

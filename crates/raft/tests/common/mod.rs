@@ -364,7 +364,7 @@ impl Cluster {
             self.node(id).writes.push_back(FilledWrite { write, entries });
         }
         if let Some(meta) = effects.restore {
-            self.node(id).work.push_back(Work::Restore(meta));
+            self.node(id).work.push_back(Work::Restore(*meta));
         }
         if let Some(range) = effects.apply {
             let filled = self.fill(id, range);

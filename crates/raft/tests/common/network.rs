@@ -107,6 +107,7 @@ impl Cluster {
                     self.raft(to).log().base().last.index > self.nodes[&to].image.machine.applied;
                 if last.index > self.raft(to).commit() && !installing {
                     self.node(to).image.staged = Some((meta.clone(), machine));
+                    let meta = Box::new(meta);
                     self.step(to, Input::SnapshotStaged { from, term, meta });
                 }
                 let what = What::SnapshotDone { last: Some(last) };

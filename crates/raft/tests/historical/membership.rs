@@ -73,7 +73,7 @@ fn staged(c: &mut Cluster, meta: &SnapMeta) {
         Input::SnapshotStaged {
             from: n(1),
             term: Term(2),
-            meta: meta.clone(),
+            meta: Box::new(meta.clone()),
         },
     );
 }

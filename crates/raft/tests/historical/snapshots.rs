@@ -94,7 +94,7 @@ fn overlapping_installs_get_the_persisted_index_wrong() {
         raft.step(Input::SnapshotStaged {
             from: n(1),
             term: Term(1),
-            meta,
+            meta: Box::new(meta),
         });
         writes.push(raft.take_effects().write.unwrap().id);
     }
