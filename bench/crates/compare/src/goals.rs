@@ -309,11 +309,23 @@ pub fn spread(spread: Option<Spread>) -> String {
     }
 }
 
+/// The table of those goals that something was measured for.
+pub fn measured(results: &Results, peer: &str) -> Table {
+    table_of(results, peer, |outcome| outcome.verdict != Verdict::NotMeasured)
+}
+
 /// The table of all goals.
 pub fn table(results: &Results, peer: &str) -> Table {
+    table_of(results, peer, |_| true)
+}
+
+fn table_of(results: &Results, peer: &str, shown: impl Fn(&Outcome) -> bool) -> Table {
     let mut table = Table::new(&["what", "required", "aim", "measured", "quorate", peer, "verdict"]);
     for goal in all() {
         let outcome = goal.outcome(results, peer);
+        if !shown(&outcome) {
+            continue;
+        }
         table.row(vec![
             outcome.what.to_owned(),
             outcome.unit.bound(outcome.required),
@@ -385,6 +397,8 @@ mod tests {
     fn every_goal_has_a_line() {
         let text = table(&results(&[(QUORATE, 50.0), ("etcd-3.5", 200.0)]), "etcd-3.5").text();
         assert_eq!(text.lines().count(), all().len() + 1);
+        let text = measured(&results(&[(QUORATE, 50.0), ("etcd-3.5", 200.0)]), "etcd-3.5").text();
+        assert_eq!(text.lines().count(), 2, "{text}");
         assert!(text.contains("≤ 0.40"), "{text}");
         assert!(text.contains("0.25"), "{text}");
     }

@@ -3,7 +3,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::cluster::{Cluster, System};
 use crate::load::{Amount, Load, Operation};
@@ -37,9 +37,17 @@ struct Point {
     load: Load,
 }
 
-/// All sweeps, of all systems.
-pub fn run(bench: &mut Bench) -> Result<()> {
-    for point in points() {
+/// All sweeps, or those that are named, of all systems.
+pub fn run(bench: &mut Bench, only: &[String]) -> Result<()> {
+    let mut points = points();
+    if let Some(unknown) = only
+        .iter()
+        .find(|name| !points.iter().any(|point| point.scenario == **name))
+    {
+        bail!("there is no sweep {unknown}");
+    }
+    points.retain(|point| only.is_empty() || only.iter().any(|name| name == point.scenario));
+    for point in points {
         for system in bench.systems.clone() {
             eprintln!("{} at {}: {}", point.scenario, point.x, system.name);
             let outcome = one(bench, &system, &point);

@@ -27,7 +27,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// How cost grows with value size, clients, nodes and keys
-    Sweep(Common),
+    Sweep(Sweep),
     /// CPU per put at many keys against 100,000
     Growth(Growth),
     /// Tables and plots of docs/performance.md, from everything in bench/target/results
@@ -56,6 +56,15 @@ struct Run {
 }
 
 #[derive(Debug, Args)]
+struct Sweep {
+    #[command(flatten)]
+    common: Common,
+    /// Only these, with commas between: by-value-size, by-clients, by-nodes, by-keys
+    #[arg(long, value_delimiter = ',', value_name = "NAMES")]
+    only: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 struct Growth {
     #[command(flatten)]
     common: Common,
@@ -69,9 +78,9 @@ fn main() -> Result<()> {
     children::end_on_signals()?;
     match cli.command {
         None => run(&cli.run),
-        Some(Command::Sweep(common)) => {
-            let mut bench = common.bench("sweep")?;
-            sweep::run(&mut bench)?;
+        Some(Command::Sweep(options)) => {
+            let mut bench = options.common.bench("sweep")?;
+            sweep::run(&mut bench, &options.only)?;
             bench.finish()
         }
         Some(Command::Growth(growth)) => {
@@ -117,7 +126,7 @@ fn run(run: &Run) -> Result<()> {
         filled::run(&mut bench, plan)?;
     }
     for peer in bench.results.peers() {
-        println!("{}", goals::table(&bench.results, peer).text());
+        println!("{}", goals::measured(&bench.results, peer).text());
     }
     println!("{}", report::costs(&bench.results).text());
     bench.finish()
