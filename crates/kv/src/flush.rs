@@ -45,6 +45,8 @@ pub(crate) enum Outcome {
     Anew(File, Flushed),
     /// The disk is full; to be retried.
     NoSpace,
+    /// It only freed what nobody needs any more.
+    Tidied,
 }
 
 impl Shared {
@@ -74,6 +76,11 @@ impl Shared {
     pub(crate) fn conclude(&self, durable: Index, outcome: Outcome) {
         self.durable.store(durable.get(), Ordering::Release);
         *lock(&self.outcome) = Some(outcome);
+    }
+
+    /// The job is done, and nothing changed by it.
+    pub(crate) fn tidied(&self) {
+        *lock(&self.outcome) = Some(Outcome::Tidied);
     }
 
     /// The end of the job, once.

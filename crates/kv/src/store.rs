@@ -117,6 +117,8 @@ pub(crate) struct Store {
     pub(crate) view: Arc<View>,
     file: File,
     flushed: Flushed,
+    /// A frozen table that is on disk. To free its rows takes milliseconds, so a job does it.
+    spent: Option<Arc<Frozen>>,
     shared: Arc<Shared>,
     /// A job was handed out and its outcome not yet taken in.
     running: bool,
@@ -164,6 +166,7 @@ impl Store {
             view,
             file,
             flushed,
+            spent: None,
             shared,
             running: false,
             pause: false,
@@ -243,9 +246,13 @@ impl Store {
         if self.running || std::mem::take(&mut self.pause) {
             return Ok(None);
         }
-        if let Some(old) = self.take_unread() {
+        let (spent, unread) = (self.spent.take(), self.take_unread());
+        if spent.is_some() || unread.is_some() {
+            self.running = true;
+            let shared = self.shared.clone();
             return Ok(Some(Box::new(move || {
-                drop(old);
+                drop((spent, unread));
+                shared.tidied();
                 Ok(())
             })));
         }
@@ -285,6 +292,7 @@ impl Store {
     fn take_in(&mut self) -> io::Result<()> {
         match self.shared.take_outcome() {
             None => {}
+            Some(Outcome::Tidied) => self.running = false,
             Some(Outcome::NoSpace) => {
                 self.running = false;
                 self.pause = true;
@@ -322,7 +330,7 @@ impl Store {
             self.old.push(Old { file, views });
         }
         self.view = Arc::new(View::new(&self.file.db).map_err(io::Error::other)?);
-        self.frozen = None;
+        self.spent = self.frozen.take();
         self.flushed = flushed;
         self.notice_waste()
     }
