@@ -13,16 +13,23 @@ use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
 use quorate::{Handle, ReadError};
-use quorate_kv::watch::{Hub, StreamId, WatchRequest, WatchResponse};
+use quorate_kv::watch::{Hub, StreamId, WatchRequest};
 use quorate_kv::{Error, EventBatch, History};
 use quorate_proto::etcdserverpb as pb;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::Stream;
 use tonic::Status;
 
+mod answer;
+
 use crate::convert;
 use crate::errors;
 use crate::machine::KvMachine;
+
+pub(crate) use answer::Answer;
+use answer::Frames;
+#[cfg(test)]
+pub(crate) use answer::answer_with_value;
 
 /// Responses waiting in one stream's channel.
 const STREAM_QUEUE: usize = 16;
@@ -36,7 +43,7 @@ const BATCHES: usize = 128;
 /// A pause after history could not be read.
 const RETRY: Duration = Duration::from_secs(1);
 
-type Outcome = Result<pb::WatchResponse, Status>;
+type Outcome = Result<Answer, Status>;
 
 enum Order {
     Open {
@@ -178,6 +185,7 @@ type Reading = Pin<Box<dyn Future<Output = Result<Result<History, Error>, ReadEr
 pub(crate) struct HubTask {
     hub: Hub,
     outlets: BTreeMap<StreamId, Outlet>,
+    frames: Frames,
     reading: Option<Reading>,
     handle: Handle<KvMachine>,
     status: watch::Receiver<quorate::Status>,
@@ -203,6 +211,7 @@ pub(crate) fn hub(
     let task = HubTask {
         hub,
         outlets: BTreeMap::new(),
+        frames: Frames::default(),
         reading: None,
         status: handle.subscribe(),
         handle,
@@ -304,7 +313,11 @@ impl HubTask {
         {
             match outlet.out.try_reserve() {
                 Ok(room) => match self.hub.next(stream) {
-                    Some(response) => room.send(Ok(message(self.cluster, &self.status.borrow(), response))),
+                    Some(response) => {
+                        let mut answer = Answer::new(self.cluster, &self.status.borrow(), response);
+                        self.frames.share(&mut answer);
+                        room.send(Ok(answer));
+                    }
                     None => return,
                 },
                 Err(mpsc::error::TrySendError::Closed(())) => closed = true,
@@ -367,30 +380,5 @@ async fn read_on(reading: &mut Option<Reading>) -> Result<Result<History, Error>
     match reading {
         Some(reading) => reading.await,
         None => std::future::pending().await,
-    }
-}
-
-fn message(cluster: u64, status: &quorate::Status, response: WatchResponse) -> pb::WatchResponse {
-    // etcd names no revision to a watcher that is lost to compaction.
-    let lost = response.canceled && response.compact_revision > 0;
-    let header = pb::ResponseHeader {
-        cluster_id: cluster,
-        member_id: status.id.0,
-        revision: if lost { 0 } else { response.revision },
-        raft_term: status.term.0,
-    };
-    pb::WatchResponse {
-        header: Some(header),
-        watch_id: response.watch_id,
-        created: response.created,
-        canceled: response.canceled,
-        compact_revision: response.compact_revision,
-        cancel_reason: response.cancel_reason.to_owned(),
-        fragment: response.fragment,
-        events: response
-            .events
-            .iter()
-            .map(|event| convert::event(event, response.prev_kv))
-            .collect(),
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! - [`config`]: what a server must be told; [`server`]: starting and stopping one.
 //! - [`machine`]: the store as replicated state machine, with its news for the rest.
-//! - `grpc`: the services; `http`: the gateway and pages; `listener`: connections.
+//! - `grpc`: the services; `http`: the gateway and pages; `listener`: connections; `cork`: what they write, gathered.
 //! - `hub`: watch fan-out; `leases`: when leases expire; `members`: who is reachable where; `changes`: how the membership changes;
 //!   `asks`: what servers ask each other; `ready`: when a member that has started serves data.
 //! - [`recover`]: a new cluster out of what one member still has. [`ids`]: member and cluster ids from URLs.
@@ -26,6 +26,7 @@ mod changes;
 pub mod config;
 mod context;
 mod convert;
+mod cork;
 mod errors;
 mod grpc;
 mod http;

@@ -18,6 +18,7 @@ use tonic::codegen::{BoxFuture, Service};
 use tonic::service::Routes;
 
 use crate::context::Context;
+use crate::cork::{Cork, uncorked};
 use crate::grpc::{Api, unary};
 use crate::http;
 
@@ -98,13 +99,14 @@ async fn converse(
         .max_concurrent_streams(u32::MAX)
         // Clients cancel calls and watches in bursts.
         .max_pending_accept_reset_streams(4096);
-    let connection = server.serve_connection(TokioIo::new(stream), TowerToHyperService::new(client));
+    let cork = Cork::new(stream);
+    let connection = server.serve_connection(TokioIo::new(cork.clone()), TowerToHyperService::new(client));
     tokio::pin!(connection);
     tokio::select! {
-        ended = connection.as_mut() => return log_end(ended),
+        ended = uncorked(connection.as_mut(), &cork) => return log_end(ended),
         _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
     }
-    log_end(connection.await);
+    log_end(uncorked(connection.as_mut(), &cork).await);
 }
 
 fn log_end(ended: Result<(), Box<dyn std::error::Error + Send + Sync>>) {

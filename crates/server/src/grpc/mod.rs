@@ -10,6 +10,7 @@ mod lease;
 mod maintenance;
 pub(crate) mod unary;
 mod watch;
+mod watch_body;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -51,7 +52,7 @@ impl Api {
             };
         }
         Routes::new(service!(pb::kv_server::KvServer<Api>))
-            .add_service(service!(pb::watch_server::WatchServer<Api>))
+            .add_service(watch::WatchService::new(self.clone(), limit))
             .add_service(service!(pb::lease_server::LeaseServer<Api>))
             .add_service(service!(pb::cluster_server::ClusterServer<Api>))
             .add_service(service!(pb::maintenance_server::MaintenanceServer<Api>))

@@ -1,26 +1,85 @@
-//! The Watch service: connects a client's stream with the watch hub. What is delivered when is decided there.
+//! The Watch service: connects a client's stream with the watch hub. What is delivered when is decided there. The call is served
+//! by hand, not by the generated server, which would encode every event anew for every watcher.
+
+use std::convert::Infallible;
+use std::task::{Context, Poll};
 
 use quorate_proto::etcdserverpb as pb;
 use tokio_stream::{Stream, StreamExt};
-use tonic::{Request, Response, Status, Streaming};
+use tonic::body::Body;
+use tonic::codegen::http::{self, HeaderMap, HeaderValue, header};
+use tonic::codegen::{BoxFuture, Service};
+use tonic::metadata::MetadataMap;
+use tonic::server::NamedService;
+use tonic::{Status, Streaming};
+use tonic_prost::ProstDecoder;
 
-use super::{Answers, Api};
+use super::Api;
+use super::watch_body::WatchBody;
 use crate::context::requires_leader;
 use crate::errors;
 use crate::hub::{WatchAnswers, WatchOrders};
 
-#[tonic::async_trait]
-impl pb::watch_server::Watch for Api {
-    type WatchStream = Answers<pb::WatchResponse>;
+/// The service's only call.
+const WATCH: &str = "/etcdserverpb.Watch/Watch";
 
-    async fn watch(
-        &self,
-        request: Request<Streaming<pb::WatchRequest>>,
-    ) -> Result<Response<Self::WatchStream>, Status> {
-        self.ctx.check_leader(request.metadata())?;
-        let insists = requires_leader(request.metadata());
-        let answers = self.open_watch(request.into_inner(), insists).await?;
-        Ok(Response::new(Box::pin(answers)))
+/// The Watch service as gRPC.
+#[derive(Clone)]
+pub(super) struct WatchService {
+    api: Api,
+    /// The largest request.
+    limit: usize,
+}
+
+impl WatchService {
+    pub fn new(api: Api, limit: usize) -> WatchService {
+        WatchService { api, limit }
+    }
+
+    async fn watch(self, request: http::Request<Body>) -> Result<http::Response<Body>, Status> {
+        if request.uri().path() != WATCH {
+            return Err(Status::unimplemented(""));
+        }
+        check_encoding(request.headers())?;
+        let (parts, body) = request.into_parts();
+        let metadata = MetadataMap::from_headers(parts.headers);
+        self.api.ctx.check_leader(&metadata)?;
+        let requests = Streaming::new_request(ProstDecoder::default(), body, None, Some(self.limit));
+        let answers = self.api.open_watch(requests, requires_leader(&metadata)).await?;
+        let mut response = http::Response::new(Body::new(WatchBody::new(answers)));
+        let kind = HeaderValue::from_static("application/grpc");
+        response.headers_mut().insert(header::CONTENT_TYPE, kind);
+        Ok(response)
+    }
+}
+
+impl NamedService for WatchService {
+    const NAME: &'static str = pb::watch_server::SERVICE_NAME;
+}
+
+impl Service<http::Request<Body>> for WatchService {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Self::Error>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        let watch = self.clone().watch(request);
+        Box::pin(async move { Ok(watch.await.unwrap_or_else(Status::into_http)) })
+    }
+}
+
+/// Refuses compressed requests, as the other services do.
+fn check_encoding(headers: &HeaderMap) -> Result<(), Status> {
+    match headers.get("grpc-encoding") {
+        Some(encoding) if encoding != "identity" => Err(Status::unimplemented(format!(
+            "Content is compressed with `{}` which isn't supported",
+            encoding.to_str().unwrap_or("?")
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -10,7 +10,7 @@ use quorate_proto::etcdserverpb::maintenance_server::Maintenance;
 use quorate_proto::json;
 use quorate_proto::v3electionpb::election_server::Election;
 use quorate_proto::v3lockpb::lock_server::Lock;
-use tokio_stream::Stream;
+use tokio_stream::{Stream, StreamExt};
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderValue, Method, Request, Response, StatusCode};
 use tonic::{Code, Status};
@@ -19,6 +19,7 @@ use super::body::{self, Lines};
 use super::{JSON, text};
 use crate::config::MESSAGE_OVERHEAD;
 use crate::grpc::Api;
+use crate::hub::Answer;
 
 /// Answers a call, named by its path without the version.
 pub(super) async fn serve(api: Api, call: &str, request: Request<Body>) -> Response<Body> {
@@ -96,7 +97,7 @@ calls! {
 async fn answer(api: Api, call: &str, body: Body, limit: usize) -> Response<Body> {
     match call {
         "watch" => match api.open_watch(body::messages(body, limit), false).await {
-            Ok(answers) => streamed(answers),
+            Ok(answers) => streamed(answers.map(|answer| answer.map(Answer::into_message))),
             Err(status) => stream_failed(&status),
         },
         "lease/keepalive" => match body::first(api.keep_alive(body::messages(body, limit), false)).await {
