@@ -1,5 +1,5 @@
-//! A gRPC service with etcd's messages that does nothing: what is left when there is no consensus, no disk and no state. Whoever answers
-//! over gRPC pays at least this. Built as the server is: one current-thread runtime, tonic, no delay.
+//! A gRPC service with etcd's messages that does nothing: what is left when there is no consensus, no disk and no state. Whoever uses
+//! tonic as it comes pays at least this. Built as the server is: one current-thread runtime, tonic, no delay.
 
 use std::net::SocketAddr;
 

@@ -71,7 +71,7 @@ impl Common {
         }
         let mut results = Results {
             taken: machine::today()?,
-            commands: vec![command_line(name)],
+            commands: vec![command_line()],
             machine: Machine::here(&dir)?,
             ..Results::default()
         };
@@ -147,10 +147,35 @@ impl Bench {
     }
 }
 
-/// How this run was started, with the script's name in place of the program's.
-fn command_line(name: &str) -> String {
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
-    format!("bench/{name} {}", arguments.join(" "))
-        .trim_end()
-        .to_owned()
+/// How this run was started, as another would start it: the script in place of the program, and no paths of this machine.
+fn command_line() -> String {
+    let mut words = std::env::args();
+    let program = words.next().unwrap_or_default();
+    let name = program.rsplit('/').next().unwrap_or_default().to_owned();
+    without_paths(&format!("bench/{name}"), words)
+}
+
+fn without_paths(script: &str, arguments: impl Iterator<Item = String>) -> String {
+    const PATHS: [&str; 4] = ["--quorate", "--dir", "--cache", "--out"];
+    let mut line = script.to_owned();
+    let mut arguments = arguments;
+    while let Some(argument) = arguments.next() {
+        if PATHS.contains(&argument.as_str()) {
+            arguments.next();
+        } else if !PATHS.iter().any(|name| argument.starts_with(&format!("{name}="))) {
+            line += " ";
+            line += &argument;
+        }
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_command_is_kept_without_paths() {
+        let words = "sweep --quorate /q --only by-nodes --dir=/d --out /o --etcd 3.5";
+        let line = super::without_paths("bench/compare", words.split(' ').map(str::to_owned));
+        assert_eq!(line, "bench/compare sweep --only by-nodes --etcd 3.5");
+    }
 }

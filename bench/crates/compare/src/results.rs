@@ -136,9 +136,14 @@ impl Results {
             let again = |new: &Sample| new.system == sample.system && new.scenario == sample.scenario;
             !other.samples.iter().any(again)
         });
+        // What failed once and was measured since is no longer missing.
+        self.failures.retain(|failure| {
+            let again = |new: &Sample| failure.starts_with(&format!("{}, {}", new.system, new.scenario));
+            !other.samples.iter().any(again) && !other.failures.contains(failure)
+        });
+        self.failures.extend(other.failures);
         self.samples.extend(other.samples);
         self.systems.extend(other.systems);
-        self.failures.extend(other.failures);
         for command in other.commands {
             if !self.commands.contains(&command) {
                 self.commands.push(command);
@@ -251,6 +256,12 @@ mod tests {
         let mut newer = results();
         newer.samples = vec![Sample::new(QUORATE, "put-100", 1).with("cpu", 7.0)];
         newer.commands = vec!["bench/compare".to_owned()];
+        all.failures = [
+            "quorate, put-100, round 2: no answer",
+            "etcd-3.5, filled: no answer",
+        ]
+        .map(str::to_owned)
+        .into();
         all.take_in(newer);
         assert_eq!(
             all.spread(QUORATE, "put-100", "cpu").expect("the new one").median,
@@ -263,6 +274,7 @@ mod tests {
             2
         );
         assert_eq!(all.commands, ["bench/compare"]);
+        assert_eq!(all.failures, ["etcd-3.5, filled: no answer"]);
     }
 
     #[test]

@@ -41,7 +41,7 @@ struct Run {
     /// Rounds of all scenarios
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
-    /// One round with a tenth of the operations and a fifth of the filling. For orientation
+    /// One round with a fifth of the operations and a fifth of the filling. For orientation
     #[arg(long)]
     quick: bool,
     /// Only these scenarios, with commas between
@@ -124,6 +124,12 @@ fn run(run: &Run) -> Result<()> {
     rounds::run(&mut bench, floor.as_ref(), rounds, &scenarios)?;
     if !run.no_fill {
         filled::run(&mut bench, plan)?;
+    }
+    if run.quick {
+        println!(
+            "Quick: one short round, and {} puts in place of 500,000.\n",
+            plan.puts
+        );
     }
     for peer in bench.results.peers() {
         println!("{}", goals::measured(&bench.results, peer).text());
