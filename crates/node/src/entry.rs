@@ -212,6 +212,36 @@ mod tests {
     }
 
     #[test]
+    fn the_shape_of_any_bytes_is_what_decoding_says() {
+        let config = Content::Config(Config::of([NodeId(1)]));
+        let command = Content::Command {
+            request: RequestId::default(),
+            command: Bytes::from_static(b"put"),
+        };
+        for content in [Content::Noop, command, config] {
+            let at = LogId::new(3, 17);
+            let body = Entry { at, content }.encode();
+            for (cut, kind) in
+                (0..=body.len()).flat_map(|cut| [NOOP, COMMAND, CONFIG, 15].map(|kind| (cut, kind)))
+            {
+                let mut body = body[..cut].to_vec();
+                body.iter_mut().take(1).for_each(|tag| *tag = VERSION << 4 | kind);
+                let body = Bytes::from(body);
+                let decoded = Entry::decode(&body).map(|entry| match entry.content {
+                    Content::Config(config) => (entry.at, Some(config)),
+                    Content::Noop | Content::Command { .. } => (entry.at, None),
+                });
+                let shape = shape(&body).map(|(index, shape)| {
+                    assert_eq!(shape.size as usize, body.len());
+                    let term = shape.term;
+                    (LogId { term, index }, shape.config.map(|config| *config))
+                });
+                assert_eq!(shape, decoded, "{cut} bytes of kind {kind}");
+            }
+        }
+    }
+
+    #[test]
     fn another_format_and_cut_bodies_are_refused() {
         let body = encode_command(LogId::new(1, 1), RequestId::default(), b"abc");
         for cut in 0..COMMAND_OVERHEAD {

@@ -119,6 +119,16 @@ mod tests {
     }
 
     #[test]
+    fn many_voters_are_counted_like_few() {
+        for n in [FEW as u64 - 1, FEW as u64, FEW as u64 + 1, 40] {
+            let ids: Vec<u64> = (1..=n).collect();
+            let config = config(&ids, &[]);
+            // Values fall with the id, so the majority has what the voter in the middle has.
+            assert_eq!(reached(&config, |id| 100 - id.0), 100 - (n / 2 + 1), "{n} voters");
+        }
+    }
+
+    #[test]
     fn an_even_cluster_needs_more_than_half() {
         let config = config(&[1, 2, 3, 4], &[]);
         assert_eq!(reached(&config, |id| [0, 9, 9, 1, 1][id.0 as usize]), 1);
