@@ -18,7 +18,8 @@ pub const NODES: usize = 3;
 pub fn run(bench: &mut Bench, floor: Option<&System>, rounds: u32, scenarios: &[Scenario]) -> Result<()> {
     for round in 1..=rounds {
         let mut systems = bench.systems.clone();
-        let turn = (round as usize - 1) % systems.len();
+        // The floor may be all there is.
+        let turn = (round as usize - 1) % systems.len().max(1);
         systems.rotate_left(turn);
         systems.extend(floor.cloned());
         for system in &systems {
