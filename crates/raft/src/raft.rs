@@ -400,7 +400,11 @@ impl Raft {
         match &mut self.role {
             Role::Leader(leader) => leader.on_stalled(&mut self.core),
             Role::PreCandidate(_) => Some(Next::Follower { term, leader: None }),
-            // A campaign that is on disk may still be won; one that is not waits for the disk anyway.
+            // A campaign that is on disk could still be won, but by a leader that cannot write, and that is told so only once. One that is not
+            // on disk waits for it anyway.
+            Role::Candidate(_) if self.core.durability.hard_is_durable() => {
+                Some(Next::Follower { term, leader: None })
+            }
             Role::Candidate(_) | Role::Follower(_) => None,
         }
     }

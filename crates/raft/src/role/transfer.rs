@@ -95,8 +95,11 @@ impl Leader {
         else {
             return;
         };
+        // A leader that cannot write gets no more time by being asked again.
+        if !(self.handover.stalled && self.handover.is_under_way()) {
+            core.arm(Timer::Transfer, Arm::Set);
+        }
         self.handover.transfer = Some(Transfer { to, told: false });
-        core.arm(Timer::Transfer, Arm::Set);
     }
 
     /// The disk hangs. Followers have what was sent, so one of them can take over; if none does in time, this leader just ends.

@@ -363,3 +363,44 @@ fn a_stalled_node_does_not_campaign() {
     c.step(n(2), Input::DiskStalled);
     assert_eq!(role(&c, 2), RoleKind::Follower);
 }
+
+/// It would lead without being able to write, and its driver says so once for each write that hangs, not again for each role.
+#[test]
+fn a_candidate_whose_disk_hangs_does_not_win() {
+    let mut c = led(3, 3);
+    c.crash(n(1), 0);
+    for id in [2, 3] {
+        c.fire(n(id), Timer::Fresh);
+    }
+    c.fire(n(2), Timer::Election);
+    c.run_until(|c| role(c, 2) == RoleKind::Candidate);
+    c.settle(n(2));
+    // Its own vote is durable, the requests are on their way; what hangs is something later.
+    c.step(n(2), Input::DiskStalled);
+    c.run();
+    assert_eq!(role(&c, 2), RoleKind::Follower);
+    assert_eq!(c.leader(), None);
+    // The other does it, in the next term.
+    c.fire(n(3), Timer::Fresh);
+    c.fire(n(3), Timer::Election);
+    c.run();
+    assert_eq!(c.leader(), Some(n(3)));
+}
+
+/// Whoever asks a leader that cannot write to hand over may name another successor, but gives it no more time.
+#[test]
+fn a_leader_whose_disk_hangs_gets_no_more_time_by_being_asked_to_go() {
+    let mut c = led(3, 3);
+    c.node(n(1)).slow_disk = true;
+    c.propose(n(1));
+    c.settle(n(1));
+    c.step(n(1), Input::DiskStalled);
+    let mut raft = c.raft(n(1)).clone();
+    let armed = |raft: &mut quorate_raft::Raft| {
+        let timers = raft.take_effects().timers;
+        timers.iter().any(|(timer, _)| *timer == Timer::Transfer)
+    };
+    assert!(armed(&mut raft));
+    raft.step(Input::Transfer(Some(n(3))));
+    assert!(!armed(&mut raft));
+}
