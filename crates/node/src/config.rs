@@ -76,7 +76,7 @@ impl NodeConfig {
             frame_bytes: MIB,
             max_held: 10_000,
             max_held_bytes: 16 * MIB,
-            keep_entries: 10_000,
+            keep_entries: 50_000,
             keep_bytes: 16 << 20,
             chunk_bytes: 256 << 10,
             chunk_window: 8,

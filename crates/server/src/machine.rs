@@ -204,7 +204,8 @@ mod tests {
         let (news, leases) = (Arc::new(News::default()), Arc::new(Leases::default()));
         let (events, _hub) = mpsc::unbounded_channel();
         let disk = Arc::new(DirDisk::open(&dir).expect("a directory"));
-        let mut machine = KvMachine::open(disk, Options::default(), news.clone(), leases.clone(), events).expect("a store");
+        let mut machine =
+            KvMachine::open(disk, Options::default(), news.clone(), leases.clone(), events).expect("a store");
 
         assert_eq!(news.level(), 0, "the node has not told it yet");
         let old = late_expiry(&mut machine, &leases, &news);

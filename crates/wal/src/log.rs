@@ -29,11 +29,11 @@ pub struct Options {
 }
 
 impl Options {
-    /// The defaults for the log named `identity`: segments of 8 MiB, fresh start allowed.
+    /// The defaults for the log named `identity`: segments of 16 MiB, fresh start allowed.
     pub fn new(identity: u64) -> Options {
         Options {
             identity,
-            segment_bytes: 8 << 20,
+            segment_bytes: 16 << 20,
             must_exist: false,
         }
     }
