@@ -71,7 +71,7 @@ impl NodeConfig {
             features: crate::handshake::FEATURE_LEVEL,
             limits: Limits::default(),
             max_proposal: 3 << 19,
-            cache_bytes: 16 * MIB,
+            cache_bytes: 8 * MIB,
             apply_bytes: MIB,
             frame_bytes: MIB,
             max_held: 10_000,
