@@ -19,6 +19,9 @@ pub(crate) struct Reader<'a> {
     pub(crate) compacted: i64,
 }
 
+/// As many rows as a value counts that has to be looked up.
+const VALUE_ROWS: usize = 3;
+
 /// Keys found so far, and how many there are.
 #[derive(Default)]
 struct Found {
@@ -137,23 +140,27 @@ impl Reader<'_> {
             }
             return Ok(Some(found));
         }
-        for (visited, row) in self
-            .layers
-            .range::<Keys>(&key_bounds(key, range_end))?
-            .enumerate()
-        {
-            if visited == budget {
-                return Ok(None);
-            }
+        // Values stand in the order they were written in, each perhaps on a page of its own: none is read before it is known that all may be.
+        let mut values = Vec::new();
+        let mut visited = 0;
+        for row in self.layers.range::<Keys>(&key_bounds(key, range_end))? {
             let row = row?;
             let latest = row.value()?;
-            if latest.is_tombstone() {
-                continue;
+            visited += 1;
+            if !latest.is_tombstone() {
+                found.count += 1;
+                if values.len() < fetch {
+                    values.push((row.key, latest.at));
+                    visited += VALUE_ROWS;
+                }
             }
-            found.count += 1;
-            if found.kvs.len() < fetch {
-                found.kvs.push(self.version(latest.at)?.with_key(row.key));
+            if visited > budget {
+                return Ok(None);
             }
+        }
+        found.kvs.reserve_exact(values.len());
+        for (key, at) in values {
+            found.kvs.push(self.version(at)?.with_key(key));
         }
         Ok(Some(found))
     }

@@ -32,6 +32,8 @@ const END: u8 = 255;
 const STEP: usize = 64 << 10;
 /// The receiver commits whenever so much has come.
 const COMMIT_BYTES: i64 = 32 << 20;
+/// Distinct keys among them: each is remembered until the commit.
+const COMMIT_KEYS: usize = 100_000;
 /// No key or value is longer; a longer one in a stream is damage, and must not ask for memory.
 const MAX_FIELD: u64 = 1 << 30;
 
@@ -98,6 +100,35 @@ pub(crate) struct Stream {
     lean: bool,
     output: Output,
     next: Next,
+    past: Past,
+}
+
+/// Of the key whose past is being sent, what is left of it: the last change comes first.
+#[derive(Default)]
+struct Past {
+    key: Bytes,
+    rows: Vec<(Place, (i64, i64))>,
+}
+
+impl Past {
+    /// Sends until a step is full.
+    fn send(&mut self, output: &mut Output) {
+        let (mut at, mut value) = (Vec::new(), Vec::new());
+        while !output.is_full()
+            && let Some((place, put)) = self.rows.pop()
+        {
+            at.clear();
+            value.clear();
+            wire::put_history_key(&self.key, place, &mut at);
+            wire::put_history(put, &mut value);
+            output.row(wire::HISTORY, &at, &value);
+        }
+    }
+
+    /// The first key behind this one.
+    fn after(&self) -> Bytes {
+        [&self.key[..], &[0]].concat().into()
+    }
 }
 
 /// Where reading goes on: the first key not yet sent of a table.
@@ -144,6 +175,7 @@ impl Stream {
             lean: true,
             output: Output::of(&state),
             next: Next::Events(None),
+            past: Past::default(),
         }
     }
 
@@ -202,25 +234,26 @@ impl Stream {
         })
     }
 
-    /// The rows of one key are found from its last to its first, and sent the other way round.
+    /// The rows of one key are found from its last to its first, and sent the other way round, in as many steps as it takes.
     fn history(&mut self, from: Option<Bytes>) -> io::Result<Option<Bytes>> {
-        self.rows::<Keys>(from, |output, reader, key, latest| {
-            let mut rows = Vec::new();
+        let mut past = std::mem::take(&mut self.past);
+        past.send(&mut self.output);
+        let next = self.rows::<Keys>(from, |output, reader, key, latest| {
+            past.key = key.clone();
             let mut next = Some(latest.at);
             while let Some(place) = next
                 && let Some(change) = reader.layers.get::<Changes>(&place)?
             {
-                let (mut at, mut value) = (Vec::new(), Vec::new());
-                wire::put_history_key(key, place, &mut at);
-                wire::put_history(change.put.as_ref(), &mut value);
-                rows.push((at, value));
+                let put = change.put.map_or((0, 0), |put| (put.create, put.version));
+                past.rows.push((place, put));
                 next = change.links.before;
             }
-            for (at, value) in rows.iter().rev() {
-                output.row(wire::HISTORY, at, value);
-            }
+            past.send(output);
             Ok(())
-        })
+        })?;
+        self.past = past;
+        // Behind the last key of all there is none to go on from, but perhaps a rest.
+        Ok(next.or_else(|| (!self.past.rows.is_empty()).then(|| self.past.after())))
     }
 
     fn plain<R: Row>(&mut self, tag: u8, from: Option<R::Key>) -> io::Result<Option<R::Key>> {
@@ -313,7 +346,7 @@ pub(crate) fn receive(file: &File, at: LogId, source: &mut dyn Read) -> io::Resu
         let txn = flush::begin(&file.db)?;
         let mut rows_in = Rows::open(&txn)?;
         let mut trailer = None;
-        while rows_in.gained < COMMIT_BYTES && trailer.is_none() {
+        while !rows_in.is_full() && trailer.is_none() {
             let crc = input.crc;
             let (tag, key, value) = input.record()?;
             match tag {
@@ -363,6 +396,11 @@ impl<'txn> Rows<'txn> {
         })
     }
 
+    /// Whether it is time to commit, and to forget what was collected.
+    fn is_full(&self) -> bool {
+        self.gained >= COMMIT_BYTES || self.latest.len() >= COMMIT_KEYS
+    }
+
     /// Takes in a row that was checked.
     fn take(&mut self, tag: u8, key: &[u8], value: &[u8]) -> io::Result<()> {
         match tag {
@@ -385,8 +423,9 @@ impl<'txn> Rows<'txn> {
             return Err(invalid("its changes are out of order"));
         }
         let (chain, links) = Latest::follow(latest, place);
-        self.latest
-            .insert(key.clone(), Latest::of(place, put.as_ref(), chain));
+        // A copy, since the key as it came holds on to the value beside it.
+        let kept = Bytes::copy_from_slice(&key);
+        self.latest.insert(kept, Latest::of(place, put.as_ref(), chain));
         self.bytes.clear();
         Changes::put_value(&Change { key, put, links }, &mut self.bytes);
         self.changes.put_raw(at, &self.bytes)

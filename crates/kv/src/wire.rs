@@ -57,10 +57,10 @@ pub(crate) fn put_history_key(key: &[u8], (main, sub): Place, out: &mut Vec<u8>)
     out.put_u32(sub);
 }
 
-/// The value of a `history` row.
-pub(crate) fn put_history(put: Option<&Version>, out: &mut Vec<u8>) {
-    put_int(out, put.map_or(0, |version| version.create));
-    put_int(out, put.map_or(0, |version| version.version));
+/// The value of a `history` row: create revision and version, both 0 for a deletion.
+pub(crate) fn put_history((create, version): (i64, i64), out: &mut Vec<u8>) {
+    put_int(out, create);
+    put_int(out, version);
 }
 
 /// Refuses a row that would not decode.
@@ -110,7 +110,7 @@ mod tests {
             put_history_key(&a, (m, s), &mut left);
             put_history_key(&b, (n, 1), &mut right);
             prop_assert_eq!(left.cmp(&right), (&a, m, s).cmp(&(&b, n, 1)));
-            put_history(None, &mut value);
+            put_history((0, 0), &mut value);
             prop_assert_eq!(check(HISTORY, &left, &value), Ok(()));
             prop_assert!(check(HISTORY, &left[..left.len() - 1], &value).is_err());
         }

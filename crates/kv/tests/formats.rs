@@ -6,7 +6,7 @@ mod support;
 use std::io;
 use std::sync::Arc;
 
-use quorate_base::{Disk, DiskFile, StateMachine};
+use quorate_base::{Disk, DiskFile, LogId, StateMachine};
 use quorate_kv::*;
 use redb::{Builder, StorageBackend, TableDefinition};
 use support::disk::MemDisk;
@@ -124,4 +124,32 @@ fn a_crash_at_any_operation_of_the_change_of_format_loses_nothing() {
         let kv = open(&disk).unwrap_or_else(|error| panic!("crash at operation {op}: {error}"));
         assert_eq!(kv.hash(), Ok(HASH), "crash at operation {op}");
     }
+}
+
+/// The past of one key is longer than a step of the snapshot, and the key is the last of all.
+#[test]
+fn the_past_of_a_key_is_sent_whole_and_in_order_in_however_many_steps() {
+    const CHANGES: u64 = 20_000;
+    let mut kv = open(&MemDisk::default()).unwrap();
+    for index in 1..=CHANGES {
+        let key = if index % 10_000 == 1 { "a" } else { "b" };
+        let put = Command::Put(PutRequest {
+            key: key.into(),
+            ..PutRequest::default()
+        });
+        kv.apply(LogId::new(1, index), &put.encode()).unwrap();
+    }
+    let bytes = snapshot(&kv);
+    let history: Vec<&[u8]> = records(&bytes)
+        .into_iter()
+        .filter(|(tag, ..)| *tag == 3)
+        .map(|(_, key, _)| key)
+        .collect();
+    assert_eq!(history.len(), CHANGES as usize, "each change once");
+    assert!(history.is_sorted(), "by key, then by revision");
+
+    let mut other = open(&MemDisk::default()).unwrap();
+    other.restore(kv.applied(), &mut &bytes[..]).unwrap();
+    assert_eq!(other.hash(), kv.hash());
+    assert_eq!(snapshot(&other), bytes);
 }
