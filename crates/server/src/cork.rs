@@ -24,6 +24,8 @@ pub(crate) struct Cork<T>(Arc<Mutex<Inner<T>>>);
 struct Inner<T> {
     socket: T,
     gathered: BytesMut,
+    /// The most bytes that it held since it was last empty.
+    most: usize,
     /// Why writing out failed. The connection is told as soon as it reads or writes.
     failed: Option<io::Error>,
 }
@@ -39,6 +41,7 @@ impl<T> Cork<T> {
         Cork(Arc::new(Mutex::new(Inner {
             socket,
             gathered: BytesMut::new(),
+            most: 0,
             failed: None,
         })))
     }
@@ -59,6 +62,8 @@ where
         let ended = connection.as_mut().poll(cx);
         let mut inner = cork.lock();
         if let Poll::Ready(Err(error)) = inner.poll_drain(cx) {
+            // Nobody takes the rest any more, and a second try would only fail again.
+            inner.gathered = BytesMut::new();
             inner.failed = Some(error);
             cx.waker().wake_by_ref();
         }
@@ -84,7 +89,8 @@ impl<T: AsyncWrite + Unpin> Inner<T> {
             }
             self.gathered.advance(written);
         }
-        if self.gathered.capacity() > KEPT {
+        // Not by the buffer's capacity, of which what was written out is no part any more.
+        if std::mem::take(&mut self.most) > KEPT {
             self.gathered = BytesMut::new();
         }
         Poll::Ready(Ok(()))
@@ -120,6 +126,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Cork<T> {
         }
         from.iter()
             .for_each(|slice| inner.gathered.extend_from_slice(slice));
+        inner.most = inner.most.max(inner.gathered.len());
         Poll::Ready(Ok(length))
     }
 
@@ -127,9 +134,10 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for Cork<T> {
         true
     }
 
-    /// Left to [`uncorked`]: the connection may have more to write in this turn.
+    /// Left to [`uncorked`]: the connection may have more to write in this turn. But a connection that neither reads nor writes learns
+    /// here that it is broken.
     fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+        Poll::Ready(self.lock().check())
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -248,10 +256,29 @@ mod tests {
         let (_, got) = tokio::join!(uncorked(writing, &cork), reading);
         assert_eq!(got.len(), 2 * sent.len());
         assert!(got == [&sent[..], &sent[..]].concat(), "in order");
-        assert!(
-            cork.lock().gathered.capacity() <= KEPT,
-            "an idle connection is small"
-        );
+        assert_eq!(cork.lock().gathered.capacity(), 0, "an idle connection is small");
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_reaches_a_connection_that_only_flushes() {
+        let (cork, _peer) = pair(1000);
+        let mut io = cork.clone();
+        let connection = async {
+            io.write_all(b"lost").await.expect("it gathers");
+            io.lock().socket.fails = true;
+            let mut polls = 0;
+            let ended = poll_fn(|cx| {
+                polls += 1;
+                match Pin::new(&mut io).poll_flush(cx) {
+                    Poll::Ready(Ok(())) => Poll::Pending,
+                    ended => ended,
+                }
+            });
+            (ended.await, polls)
+        };
+        let (ended, polls) = uncorked(std::pin::pin!(connection), &cork).await;
+        assert_eq!(ended.expect_err("told").kind(), io::ErrorKind::BrokenPipe);
+        assert_eq!(polls, 2, "woken once, to be told");
     }
 
     #[tokio::test]
@@ -265,6 +292,6 @@ mod tests {
         };
         let ended = uncorked(std::pin::pin!(connection), &cork).await;
         assert_eq!(ended.expect_err("told").kind(), io::ErrorKind::BrokenPipe);
-        assert!(poll_fn(|cx| cork.lock().poll_drain(cx)).await.is_err());
+        assert!(cork.lock().gathered.is_empty(), "nobody tries that again");
     }
 }

@@ -86,7 +86,7 @@ where
         .map_err(|error| Status::internal(format!("the request's message does not parse: {error}")))?;
     let metadata = MetadataMap::from_headers(head.headers);
     let answer = call(tonic::Request::from_parts(metadata, head.extensions, message)).await?;
-    Ok(framed(answer.get_ref()))
+    framed(answer.get_ref())
 }
 
 /// The bytes of the one message of a request. They are not copied if they came in one piece, as they nearly always do.
@@ -149,13 +149,18 @@ fn check(framed: &[u8], limit: usize) -> Result<(), Status> {
     Ok(())
 }
 
-fn framed(message: &impl Message) -> Bytes {
+fn framed(message: &impl Message) -> Result<Bytes, Status> {
     let length = message.encoded_len();
+    let Ok(prefix) = u32::try_from(length) else {
+        return Err(Status::resource_exhausted(
+            "the answer is longer than 4 GiB, more than one message can be",
+        ));
+    };
     let mut bytes = BytesMut::with_capacity(PREFIX + length);
     bytes.put_u8(0);
-    bytes.put_u32(u32::try_from(length).expect("an answer is far below 4 GiB"));
+    bytes.put_u32(prefix);
     message.encode(&mut bytes).expect("there is room");
-    bytes.freeze()
+    Ok(bytes.freeze())
 }
 
 fn respond(message: Bytes) -> Response<Body> {
