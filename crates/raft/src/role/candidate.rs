@@ -84,6 +84,8 @@ impl PreCandidate {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Candidate {
     votes: BTreeMap<NodeId, bool>,
+    /// The leader asked for it (§3.10).
+    transfer: bool,
 }
 
 impl Candidate {
@@ -100,20 +102,15 @@ impl Candidate {
         haste::suspend(core);
         Candidate {
             votes: BTreeMap::new(),
+            transfer,
         }
     }
 
     /// A voter can be reached now, and may not have heard of this.
     pub fn on_reachable(&self, core: &mut Core, peer: NodeId) {
         if core.log.config().is_voter(peer) && !self.votes.contains_key(&peer) {
-            let last = core.log.last();
-            core.send_after_hard(
-                peer,
-                Body::Vote {
-                    last,
-                    transfer: false,
-                },
-            );
+            let (last, transfer) = (core.log.last(), self.transfer);
+            core.send_after_hard(peer, Body::Vote { last, transfer });
         }
     }
 
