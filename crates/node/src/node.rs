@@ -431,11 +431,16 @@ impl Node {
     /// AppendEntries: the core gets the entries' shapes and decides, then the bodies of those that are in the log are kept.
     fn on_append(&mut self, from: NodeId, term: Term, (prev, commit): (LogId, Index), bodies: Vec<Bytes>) {
         let mut shapes = Vec::with_capacity(bodies.len());
+        let mut ids = Vec::with_capacity(bodies.len());
         let mut expected = prev.index.0;
         for body in &bodies {
             expected = expected.wrapping_add(1);
             match entry::shape(body) {
-                Ok((index, shape)) if index.0 == expected && expected != 0 => shapes.push(shape),
+                Ok((index, shape)) if index.0 == expected && expected != 0 => {
+                    let term = shape.term;
+                    ids.push(LogId { term, index });
+                    shapes.push(shape);
+                }
                 // Not what a correct peer sends: the whole message is passed over.
                 _ => return,
             }
@@ -444,13 +449,6 @@ impl Node {
             // Bodies of entries just placed here come into the cache before those that may replace them.
             self.absorb();
         }
-        let ids: Vec<LogId> = (prev.index.0.saturating_add(1)..)
-            .zip(&shapes)
-            .map(|(index, shape)| LogId {
-                term: shape.term,
-                index: Index(index),
-            })
-            .collect();
         // What is in the log already is in the cache too, or left it, or was compacted: it must not come back out of order.
         let log = self.raft.log();
         let known = |at: &&LogId| at.index < log.first() || log.contains(**at);

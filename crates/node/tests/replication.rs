@@ -309,6 +309,13 @@ fn garbage_in_an_append_is_passed_over() {
             })],
         ),
         (last, vec![quorate_node::entry::encode_noop(last)]),
+        (
+            LogId {
+                index: Index(u64::MAX - 1),
+                term,
+            },
+            vec![quorate_node::entry::encode_noop(far)],
+        ),
         (far, vec![]),
     ] {
         let message = PeerMessage::Append {
