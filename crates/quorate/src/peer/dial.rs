@@ -104,13 +104,15 @@ impl Dialer {
             }
             match connected {
                 Ok(connection) => {
-                    (pause, said) = (PAUSES.0, String::new());
+                    said = String::new();
                     let since = Instant::now();
                     self.up(&connection.address);
                     let why = self.carry(connection, None).await;
                     self.down(&why);
                     lost = true;
+                    // One that breaks at once, again and again, is not to be dialled without a pause.
                     if since.elapsed() >= PROVEN {
+                        pause = PAUSES.0;
                         continue;
                     }
                 }
