@@ -57,15 +57,18 @@ fn one(bench: &mut Bench, system: &System, round: u32, scenarios: &[Scenario]) -
     cluster.stop()
 }
 
-/// The figures that one looks at while a run goes on.
+/// The figures that one looks at while a run goes on, as far as the sample has them.
 fn brief(sample: &Sample) -> String {
-    let figure = |name: &str| sample.figures.get(name).copied().unwrap_or(f64::NAN);
-    format!(
-        "{:>8.1} µs server CPU/op  {:>6.1} client  {:>8.0}/s  p50 {:>7.2} ms  p99 {:>7.2} ms",
-        figure("server_cpu_us"),
-        figure("client_cpu_us"),
-        figure("throughput"),
-        figure("p50_ms"),
-        figure("p99_ms"),
-    )
+    let figure = |name: &str, before: &str, digits: usize, after: &str| {
+        let value = sample.figures.get(name)?;
+        Some(format!("{before}{value:>8.digits$}{after}"))
+    };
+    let figures = [
+        figure("server_cpu_us", "", 1, " µs server CPU/op"),
+        figure("client_cpu_us", "", 1, " client"),
+        figure("throughput", "", 0, "/s"),
+        figure("p50_ms", "p50 ", 2, " ms"),
+        figure("p99_ms", "p99 ", 2, " ms"),
+    ];
+    figures.into_iter().flatten().collect::<Vec<_>>().join("  ")
 }
