@@ -7,11 +7,15 @@ use std::process::Command;
 /// Who may depend on whom, directly. What a crate may reach it may also name.
 const ARROWS: &[(&str, &[&str])] = &[
     ("quorate-base", &[]),
-    ("quorate-raft", &["quorate-base"]),
-    ("quorate-wal", &["quorate-base"]),
+    ("quorate-marks", &[]),
+    ("quorate-raft", &["quorate-base", "quorate-marks"]),
+    ("quorate-wal", &["quorate-base", "quorate-marks"]),
     ("quorate-kv", &["quorate-base"]),
     ("quorate-proto", &[]),
-    ("quorate-node", &["quorate-base", "quorate-raft", "quorate-wal"]),
+    (
+        "quorate-node",
+        &["quorate-base", "quorate-marks", "quorate-raft", "quorate-wal"],
+    ),
     (
         "quorate",
         &["quorate-base", "quorate-raft", "quorate-wal", "quorate-node"],
@@ -25,6 +29,7 @@ const ARROWS: &[(&str, &[&str])] = &[
         "quorate-sim",
         &[
             "quorate-base",
+            "quorate-marks",
             "quorate-raft",
             "quorate-wal",
             "quorate-node",
@@ -118,6 +123,40 @@ fn crates_depend_on_each_other_only_along_the_arrows() {
             );
         }
     }
+}
+
+#[test]
+fn what_is_shipped_counts_no_marks() {
+    // Features are unified over what is built together, so the program is asked for alone, as `cargo install` builds it.
+    let tree = |package: &str| {
+        let output = Command::new(env!("CARGO"))
+            .args([
+                "tree",
+                "--offline",
+                "--edges=normal,features",
+                "--package",
+                package,
+            ])
+            .current_dir(root())
+            .output()
+            .expect("cargo tree runs");
+        assert!(
+            output.status.success(),
+            "{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let counting = "quorate-marks feature \"count\"";
+    for package in ["quorate-cli", "quorate"] {
+        let tree = tree(package);
+        assert!(
+            tree.contains("quorate-marks"),
+            "{package} goes through marked code"
+        );
+        assert!(!tree.contains(counting), "{package} is built without counting");
+    }
+    assert!(tree("quorate-sim").contains(counting), "the simulator counts");
 }
 
 #[test]

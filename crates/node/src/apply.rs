@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use quorate_base::{Index, LogId};
+use quorate_marks::reached;
 use quorate_raft::{Log, SnapMeta};
 
 use crate::entry::{Content, Entry};
@@ -112,6 +113,7 @@ impl Applier {
             let first = self.handed.next();
             let bodies = tail.run(first, self.target, self.batch_bytes);
             if bodies.is_empty() {
+                reached!("node.apply.not_in_memory");
                 self.reading = Some(out.read_log(first, self.target, self.batch_bytes));
                 return;
             }
@@ -148,6 +150,7 @@ impl Applier {
         }
         self.reading = None;
         if self.is_overtaken(log) {
+            reached!("node.apply.read_overtaken_by_install");
             return true;
         }
         let why = match bodies {
@@ -161,6 +164,7 @@ impl Applier {
             }
             Err(why) => why.as_str(),
         };
+        reached!("node.apply.unreadable");
         let index = self.handed.next();
         out.effects.fatal = Some(format!(
             "the committed entry {index} cannot be read from the log: {why}"
@@ -176,6 +180,7 @@ impl Applier {
             let entry = match Entry::decode(body) {
                 Ok(entry) if Some(entry.at) == log.id_at(index) => entry,
                 other => {
+                    reached!("node.apply.not_what_log_has");
                     out.effects.fatal = Some(format!(
                         "the committed entry {index} is not what the log has: {other:?}"
                     ));

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use quorate_base::{Index, LogId, Term};
+use quorate_marks::reached;
 use quorate_raft::{Config, EntryShape, HardState, Raft, Restored, SnapMeta};
 use quorate_wal::Record;
 use thiserror::Error;
@@ -156,6 +157,7 @@ impl Boot {
         let (named, shape) = entry::shape(body).map_err(|why| unreadable(&format!("entry {index}"), why))?;
         let expected = Index(self.base().0 + self.entries.len() as u64).next();
         if index != expected || named != expected {
+            reached!("node.boot.gap");
             let found = if index == expected { named } else { index };
             return Err(BootError::Gap { expected, found });
         }
@@ -192,6 +194,7 @@ impl Boot {
         }
         let founded = self.mark.is_none();
         if founded && initial.as_ref().is_some_and(|initial| initial.voters.is_empty()) {
+            reached!("node.boot.no_voters");
             return Err(BootError::NoVoters);
         }
         let mut founding = initial.unwrap_or_default();
@@ -208,6 +211,7 @@ impl Boot {
         });
         let last = check_terms(&mark.meta, &self.entries, &self.hard)?;
         if self.hard.commit > last.index {
+            reached!("node.boot.commit_lost");
             return Err(BootError::CommitLost {
                 commit: self.hard.commit,
                 last: last.index,
@@ -228,6 +232,7 @@ impl Boot {
         let level = raft.config().level;
         if level > config.features {
             let features = config.features;
+            reached!("node.boot.level_beyond_this_release");
             return Err(BootError::Level { level, features });
         }
         let start = Start {
@@ -256,6 +261,7 @@ fn check_terms(base: &SnapMeta, entries: &[EntryShape], hard: &HardState) -> Res
             index: last.index.next(),
         };
         if entry.term < last.term {
+            reached!("node.boot.term_falls");
             return Err(BootError::Terms {
                 at,
                 why: "below that of the entry before it",
@@ -264,6 +270,7 @@ fn check_terms(base: &SnapMeta, entries: &[EntryShape], hard: &HardState) -> Res
         last = at;
     }
     if last.term > hard.term {
+        reached!("node.boot.term_above_recorded");
         return Err(BootError::Terms {
             at: last,
             why: "above the recorded current term",
@@ -281,12 +288,19 @@ fn check_machine(
 ) -> Result<bool, BootError> {
     let base = mark.meta.last;
     if machine.index > last.index {
+        reached!("node.boot.machine_ahead");
         return Err(BootError::MachineAhead { machine, last });
     }
     if machine.index < base.index {
         return match mark.origin {
-            Origin::Installed => Ok(true),
-            Origin::Founded | Origin::Compacted => Err(BootError::MachineBehind { machine, base }),
+            Origin::Installed => {
+                reached!("node.boot.restores_staged_snapshot");
+                Ok(true)
+            }
+            Origin::Founded | Origin::Compacted => {
+                reached!("node.boot.machine_behind");
+                Err(BootError::MachineBehind { machine, base })
+            }
         };
     }
     let term = match machine.index.0 - base.index.0 {
@@ -294,6 +308,7 @@ fn check_machine(
         n => entries[n as usize - 1].term,
     };
     if term != machine.term {
+        reached!("node.boot.machine_diverged");
         return Err(BootError::Diverged {
             machine,
             index: machine.index,
@@ -304,6 +319,7 @@ fn check_machine(
 }
 
 fn unreadable(what: &str, why: DecodeError) -> BootError {
+    reached!("node.boot.unreadable");
     BootError::Unreadable {
         what: what.to_owned(),
         why,

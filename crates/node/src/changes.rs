@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_base::{Index, NodeId, Term};
+use quorate_marks::reached;
 use quorate_raft::{Change, ChangeEnd, ChangeRefused, Config, Input, Raft, RoleKind};
 
 use crate::config::NodeConfig;
@@ -119,6 +120,7 @@ impl Changes {
     /// Passes a change on to the leader, if there is one.
     fn route(&mut self, raft: &Raft, id: u64, out: &mut Outbox) {
         if raft.config().level < MEMBERSHIP_LEVEL {
+            reached!("node.change.level_too_low");
             return self.finish(id, Err(ChangeFailure::Level), out);
         }
         let pending = self
@@ -130,6 +132,7 @@ impl Changes {
             let (changes, force) = (pending.changes.clone(), pending.force);
             self.give_to_core(Ticket::Own(id), changes, force, out);
         } else if let Some(to) = raft.leader() {
+            reached!("node.change.forwarded");
             let term = raft.term();
             pending.state = State::Forwarded { to, term };
             let (changes, force) = (pending.changes.clone(), pending.force);
@@ -179,9 +182,11 @@ impl Changes {
         out: &mut Outbox,
     ) {
         if request.node != from.0 || !self.seen.is_new(request) {
+            reached!("node.change.seen_before");
             return;
         }
         if raft.role() != RoleKind::Leader || raft.term() != term || raft.config().level < MEMBERSHIP_LEVEL {
+            reached!("node.change.to_no_leader");
             let end = ChangeEnd::Refused(ChangeRefused::NotLeader(raft.leader()));
             return out.send(from, PeerMessage::Reconfigured { request, end });
         }
@@ -198,7 +203,10 @@ impl Changes {
             Ticket::Own(id) => self.settle(now, raft, id, end, out),
             Ticket::Peer(from, request) => out.send(from, PeerMessage::Reconfigured { request, end }),
             Ticket::Level if matches!(end, ChangeEnd::Done(_)) => {}
-            Ticket::Level => self.raise_at = now + self.retry_after,
+            Ticket::Level => {
+                reached!("node.level.raise_refused");
+                self.raise_at = now + self.retry_after;
+            }
         }
     }
 
@@ -220,19 +228,25 @@ impl Changes {
     fn settle(&mut self, now: Nanos, raft: &Raft, id: u64, end: ChangeEnd, out: &mut Outbox) {
         // A deadline that passed in between has answered it already.
         let Some(pending) = self.live.get_mut(&id) else {
+            reached!("node.change.expired_already");
             return;
         };
         match end {
             ChangeEnd::Done(index) if index <= raft.commit() => self.finish(id, Ok(index), out),
             ChangeEnd::Done(index) => {
+                reached!("node.change.done_ahead_of_commit");
                 pending.state = State::Done(index);
                 self.done.insert((index, id));
             }
-            ChangeEnd::Unknown => self.finish(id, Err(ChangeFailure::Unknown(Reason::LeaderChanged)), out),
+            ChangeEnd::Unknown => {
+                reached!("node.change.unknown");
+                self.finish(id, Err(ChangeFailure::Unknown(Reason::LeaderChanged)), out);
+            }
             ChangeEnd::Refused(why) => {
                 use ChangeRefused::{Bad, NotCaughtUp, NotLeader, Pending, Transferring, WouldLoseQuorum};
                 match why {
                     NotLeader(_) | Transferring | Pending => {
+                        reached!("node.change.tried_again_later");
                         pending.state = State::Waiting;
                         pending.why = match why {
                             NotLeader(_) => ChangeFailure::NotDone(Reason::NoLeader),
@@ -241,6 +255,7 @@ impl Changes {
                         self.retry_at.get_or_insert(now + self.retry_after);
                     }
                     Bad(_) | NotCaughtUp(_) | WouldLoseQuorum => {
+                        reached!("node.change.refused");
                         self.finish(id, Err(ChangeFailure::Refused(why)), out);
                     }
                 }
@@ -258,6 +273,7 @@ impl Changes {
         if let Some(pending) = self.live.get_mut(&request.seq)
             && matches!(pending.state, State::Forwarded { .. })
         {
+            reached!("node.change.not_sent");
             pending.state = State::Waiting;
             self.retry_at.get_or_insert(now + self.retry_after);
         }
@@ -273,6 +289,14 @@ impl Changes {
             .map(|(id, _)| *id)
             .collect();
         for id in ids {
+            reached!(
+                "node.change.forwarded_unknown_by_broken_link",
+                why == Reason::LinkDown
+            );
+            reached!(
+                "node.change.forwarded_unknown_by_new_term",
+                why == Reason::LeaderChanged
+            );
             self.finish(id, Err(ChangeFailure::Unknown(why)), out);
         }
     }
@@ -333,6 +357,7 @@ impl Changes {
         if let Some(level) = common.filter(|level| *level > config.level && *level >= MEMBERSHIP_LEVEL)
             && !asked
         {
+            reached!("node.level.raises");
             self.give_to_core(Ticket::Level, vec![Change::RaiseLevel(level)], false, out);
         }
     }
@@ -344,6 +369,7 @@ impl Changes {
         let moved = self.told_at.replace(at) != Some(at);
         if moved && self.told.as_ref() != Some(config) {
             if config.level > self.features {
+                reached!("node.level.beyond_this_release");
                 out.effects.fatal = Some(format!(
                     "the cluster's feature level is {}, this release understands {}: upgrade it",
                     config.level, self.features
@@ -353,6 +379,7 @@ impl Changes {
             out.effects.membership = Some(config.clone());
         }
         if !self.told_removed && raft.is_removed() {
+            reached!("node.removed.told");
             self.told_removed = true;
             out.effects.removed = true;
         }
@@ -374,6 +401,11 @@ impl Changes {
                     ChangeFailure::Unknown(Reason::Timeout)
                 }
             };
+            reached!("node.change.expired", matches!(why, ChangeFailure::Unknown(_)));
+            reached!(
+                "node.change.expired_waiting",
+                !matches!(why, ChangeFailure::Unknown(_))
+            );
             self.finish(id, Err(why), out);
         }
         if self.retry_at.is_some_and(|at| at <= now) {

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use quorate_base::{Index, LogId, NodeId, Term};
+use quorate_marks::reached;
 use quorate_raft::{Input, Log, Raft, Range, RoleKind};
 
 use crate::entry;
@@ -71,6 +72,7 @@ impl Appends {
         let queue = self.queues.entry(to).or_default();
         let follows = |last: &Job| last.term == term && last.range.last == range.prev;
         if !queue.jobs.back().is_none_or(follows) {
+            reached!("node.fill.range_replaced", !queue.jobs.is_empty());
             queue.jobs.truncate(usize::from(queue.reading.is_some()));
             queue.jobs.iter_mut().for_each(|job| job.obsolete = true);
         }
@@ -94,12 +96,15 @@ impl Appends {
             .map(|(_, peer)| peer.matched);
         while let Some(job) = queue.jobs.front_mut() {
             if matched.is_some_and(|matched| job.pass_over(raft.log(), matched)) {
+                reached!("node.fill.acknowledged_already");
                 queue.jobs.pop_front();
                 continue;
             }
             if raft.role() != RoleKind::Leader || raft.term() != job.term {
+                reached!("node.fill.no_longer_leader");
                 queue.jobs.clear();
             } else if !raft.log().holds(&job.range) {
+                reached!("node.fill.range_overtaken");
                 return self.give_up(to, out);
             } else if job.range.is_empty() {
                 job.send(to, Vec::new(), out);
@@ -108,6 +113,7 @@ impl Appends {
                 let (first, last) = (job.range.first(), job.range.last.index);
                 let bodies = tail.run(first, last, self.frame_bytes);
                 if bodies.is_empty() {
+                    reached!("node.fill.not_in_memory");
                     queue.reading = Some(out.read_log(first, last, self.frame_bytes));
                     return;
                 }
@@ -148,7 +154,10 @@ impl Appends {
             ),
             _ => Vec::new(),
         };
+        reached!("node.fill.read_overtaken", !held);
+        reached!("node.fill.read_of_obsolete", job.obsolete);
         if bodies.is_empty() && !job.obsolete {
+            reached!("node.fill.read_failed", held);
             self.give_up(to, out);
             return true;
         }
@@ -188,6 +197,7 @@ impl Job {
         if upto <= self.range.prev.index || !log.holds(&self.range) {
             return false;
         }
+        reached!("node.fill.partly_acknowledged", upto < self.range.last.index);
         self.range.prev = log.id_at(upto).expect("the range is in the log");
         self.range.is_empty()
     }

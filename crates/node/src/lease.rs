@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use quorate_base::{Index, Term};
+use quorate_marks::reached;
 use quorate_raft::{Raft, Round};
 
 use crate::config::NodeConfig;
@@ -40,6 +41,7 @@ impl Lease {
             return;
         }
         if term != self.term {
+            reached!("node.lease.ended_by_term", self.until > 0);
             self.term = term;
             self.begun.clear();
             self.until = 0;
@@ -55,6 +57,10 @@ impl Lease {
 
     /// From which index on this node may serve a read now without asking anybody.
     pub(crate) fn read_index(&self, now: Nanos, raft: &Raft) -> Option<Index> {
+        reached!(
+            "node.lease.ran_out",
+            self.until > 0 && now >= self.until && raft.term() == self.term
+        );
         let lasts = self.length > 0 && raft.term() == self.term && now < self.until;
         lasts.then(|| raft.lease_index()).flatten()
     }

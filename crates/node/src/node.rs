@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use quorate_base::{Index, LogId, NodeId, Term};
+use quorate_marks::reached;
 use quorate_raft::{self as raft, Body, Input, Message, Outgoing, Placed, Raft, RoleKind, SnapMeta};
 use quorate_wal::Record;
 
@@ -332,6 +333,7 @@ impl Node {
             self.absorb();
         }
         if self.writes.hangs(self.now) {
+            reached!("node.disk.hangs");
             self.raft.step(Input::DiskStalled);
             self.absorb();
         }
@@ -345,6 +347,10 @@ impl Node {
         match message {
             PeerMessage::Raft(message) => {
                 // Its entries would have no bodies: no correct peer sends that.
+                reached!(
+                    "node.message.append_without_bodies",
+                    matches!(message.body, Body::Append { .. })
+                );
                 if !matches!(message.body, Body::Append { .. }) {
                     self.raft.step(Input::Message { from, message });
                 }
@@ -442,10 +448,14 @@ impl Node {
                     shapes.push(shape);
                 }
                 // Not what a correct peer sends: the whole message is passed over.
-                _ => return,
+                _ => {
+                    reached!("node.message.unreadable_entry");
+                    return;
+                }
             }
         }
         if self.raft.role() == RoleKind::Leader {
+            reached!("node.message.append_to_leader");
             // Bodies of entries just placed here come into the cache before those that may replace them.
             self.absorb();
         }
@@ -453,6 +463,7 @@ impl Node {
         let log = self.raft.log();
         let known = |at: &&LogId| at.index < log.first() || log.contains(**at);
         let known = ids.iter().take_while(known).count();
+        reached!("node.append.some_known", known > 0);
         let body = Body::Append {
             prev,
             entries: shapes,
@@ -478,6 +489,7 @@ impl Node {
             .find(|(id, _)| *id == peer)
             .map(|(_, peer)| peer.matched);
         if let Some(matched) = matched {
+            reached!("node.link.down_to_follower");
             self.appends.lost(peer, matched.next(), &mut self.out);
         }
     }
@@ -485,6 +497,7 @@ impl Node {
     /// A process is gone; of interest if it led.
     fn on_gone(&mut self, peer: NodeId) {
         let (leader, term) = (peer, self.raft.term());
+        reached!("node.gone.no_leader_of_ours", self.raft.leader() != Some(peer));
         if self.raft.leader() == Some(peer) {
             self.raft.step(Input::LeaderDead { leader, term });
         }
@@ -496,14 +509,19 @@ impl Node {
             PeerMessage::Append { term, prev, .. }
                 if self.raft.role() == RoleKind::Leader && self.raft.term() == term =>
             {
+                reached!("node.dropped.append");
                 self.appends.lost(to, prev.index.next(), &mut self.out);
             }
             PeerMessage::Forward { request, command, .. } => {
+                reached!("node.dropped.forward");
                 self.proposals.not_sent(self.now, request, command, &mut self.out);
             }
-            PeerMessage::Reconfigure { request, .. } => self.changes.not_sent(self.now, request),
+            PeerMessage::Reconfigure { request, .. } => {
+                reached!("node.dropped.change");
+                self.changes.not_sent(self.now, request);
+            }
             // The core and the snapshot streams ask again by their timers; answers to proposals are replaced by the deadline.
-            _ => {}
+            _ => reached!("node.dropped.other"),
         }
     }
 
@@ -562,12 +580,15 @@ impl Node {
             .outgoing
             .hold_log(self.now, log, covered, &mut self.out)
             .map_or(Index(low), |held| held.min(Index(low)));
+        reached!("node.compact.held_by_snapshot", to < Index(low));
+        reached!("node.compact.keeps_by_bytes", low > by_count);
         let slack = to.0.saturating_sub(base.0);
         // Not for a few entries: a mark costs a write.
         if slack == 0
             || (slack <= self.config.keep_entries / 8
                 && log.bytes_between(base, to) <= self.config.keep_bytes / 8)
         {
+            reached!("node.compact.not_worth_it", slack > 0);
             return;
         }
         let last = log

@@ -15,6 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use quorate_base::{Index, LogId, NodeId, Term};
+use quorate_marks::reached;
 use quorate_raft::{Input, Raft, Refused, RoleKind};
 
 use crate::config::NodeConfig;
@@ -116,6 +117,7 @@ impl Proposals {
         out: &mut Outbox,
     ) {
         if command.len() > self.max_proposal {
+            reached!("node.propose.too_large");
             return out.answer(token, Failure::NotDone(Reason::TooLarge));
         }
         self.last += 1;
@@ -154,13 +156,17 @@ impl Proposals {
                 );
                 State::Forwarded { to, term }
             }
-            None => return self.hold(seq, command, out),
+            None => {
+                reached!("node.propose.held_without_leader");
+                return self.hold(seq, command, out);
+            }
         };
         self.pending(seq).state = state;
     }
 
     fn hold(&mut self, seq: u64, command: Bytes, out: &mut Outbox) {
         if self.held.len() >= self.max_held || self.held_bytes + command.len() > self.max_held_bytes {
+            reached!("node.propose.too_many_held");
             return self.fail(seq, Failure::NotDone(Reason::Busy), out);
         }
         self.held_bytes += command.len();
@@ -209,9 +215,11 @@ impl Proposals {
         let (request, command) = match ticket {
             Ticket::Own { seq, command } => {
                 if !held {
+                    reached!("node.placed.lost_before_write");
                     self.fail(seq, Failure::NotDone(Reason::LeaderChanged), out);
                     return None;
                 }
+                reached!("node.placed.expired_already", !self.live.contains_key(&seq));
                 // A deadline that passed in between has answered it already.
                 if let Some(pending) = self.live.get_mut(&seq) {
                     pending.state = State::At(at);
@@ -224,6 +232,7 @@ impl Proposals {
                 request,
                 command,
             } => {
+                reached!("node.placed.forwarded_lost_before_write", !held);
                 let why = Reason::LeaderChanged;
                 out.send(
                     from,
@@ -246,11 +255,16 @@ impl Proposals {
             .remove(&token)
             .expect("the core refuses what it was given, once");
         match (ticket, why) {
-            (Ticket::Own { seq, .. }, Refused::Busy) => self.fail(seq, Failure::NotDone(Reason::Busy), out),
+            (Ticket::Own { seq, .. }, Refused::Busy) => {
+                reached!("node.refused.busy");
+                self.fail(seq, Failure::NotDone(Reason::Busy), out);
+            }
             (Ticket::Own { seq, command }, Refused::NotLeader(_) | Refused::Transferring) => {
+                reached!("node.refused.held_anew");
                 self.hold_anew(now, seq, command, out);
             }
             (Ticket::Peer { from, request, .. }, why) => {
+                reached!("node.refused.forwarded");
                 let why = match why {
                     Refused::Busy => Reason::Busy,
                     Refused::NotLeader(_) | Refused::Transferring => Reason::LeaderChanged,
@@ -274,6 +288,8 @@ impl Proposals {
         out: &mut Outbox,
     ) {
         if request.node != from.0 || !self.seen.is_new(request) {
+            reached!("node.forward.impostor", request.node != from.0);
+            reached!("node.forward.seen_before", request.node == from.0);
             return;
         }
         let why = if raft.role() != RoleKind::Leader || raft.term() != term {
@@ -292,6 +308,8 @@ impl Proposals {
                 out,
             );
         };
+        reached!("node.forward.to_no_leader", why == Reason::LeaderChanged);
+        reached!("node.forward.too_large", why == Reason::TooLarge);
         out.send(from, PeerMessage::Refuse { request, why });
     }
 
@@ -305,8 +323,12 @@ impl Proposals {
         handed: Index,
         out: &mut Outbox,
     ) {
-        let Some(seq) = self.own(request) else { return };
+        let Some(seq) = self.own(request) else {
+            reached!("node.accept.of_nothing_pending");
+            return;
+        };
         if !matches!(self.pending(seq).state, State::Forwarded { to, .. } if to == from) {
+            reached!("node.accept.of_nothing_forwarded");
             return;
         }
         if at.index > handed {
@@ -321,6 +343,8 @@ impl Proposals {
             Some(term) if term != at.term => Failure::NotDone(Reason::LeaderChanged),
             _ => Failure::Unknown(Reason::LeaderChanged),
         };
+        reached!("node.accept.overwritten", matches!(failure, Failure::NotDone(_)));
+        reached!("node.accept.too_late", matches!(failure, Failure::Unknown(_)));
         self.fail(seq, failure, out);
     }
 
@@ -337,13 +361,18 @@ impl Proposals {
         let Some(seq) = self.own(request) else { return };
         let pending = self.pending(seq);
         if !matches!(pending.state, State::Forwarded { to, .. } if to == from) {
+            reached!("node.refuse.of_nothing_forwarded");
             return;
         }
         match pending.command.take() {
             Some(command) if matches!(why, Reason::LeaderChanged | Reason::NoLeader) => {
+                reached!("node.refuse.held_anew");
                 self.hold_anew(now, seq, command, out);
             }
-            _ => self.fail(seq, Failure::NotDone(why), out),
+            _ => {
+                reached!("node.refuse.final");
+                self.fail(seq, Failure::NotDone(why), out);
+            }
         }
     }
 
@@ -385,6 +414,8 @@ impl Proposals {
             };
             // The same term would be the same entry: then the leader that accepted it did not tell the truth.
             let overtaken = place.index == at.index && place.term != at.term;
+            reached!("node.committed.another_in_its_place", overtaken);
+            reached!("node.committed.passed_by", !overtaken);
             let why = Reason::LeaderChanged;
             self.fail(
                 seq,
@@ -402,6 +433,7 @@ impl Proposals {
     /// A snapshot up to `last` took the place of the log: what became of the proposals that it covers is not known.
     pub(crate) fn installed(&mut self, last: LogId, out: &mut Outbox) {
         while let Some((_, seq)) = self.places.first().copied().filter(|first| first.0 <= last.index) {
+            reached!("node.installed.over_proposal");
             self.fail(seq, Failure::Unknown(Reason::LeaderChanged), out);
         }
     }
@@ -444,6 +476,14 @@ impl Proposals {
             .filter(|(_, pending)| ends(pending.state))
             .map(|(seq, _)| *seq)
             .collect();
+        reached!(
+            "node.forwarded.unknown_by_new_term",
+            !ended.is_empty() && failure == Failure::Unknown(Reason::LeaderChanged)
+        );
+        reached!(
+            "node.forwarded.unknown_by_broken_link",
+            !ended.is_empty() && failure == Failure::Unknown(Reason::LinkDown)
+        );
         ended.into_iter().for_each(|seq| self.fail(seq, failure, out));
     }
 
@@ -455,6 +495,11 @@ impl Proposals {
                 // Not seen by anyone yet, but the core may be placing it.
                 State::InCore | State::Forwarded { .. } | State::At(_) => Failure::Unknown(Reason::Timeout),
             };
+            reached!(
+                "node.expired.never_proposed",
+                matches!(failure, Failure::NotDone(_))
+            );
+            reached!("node.expired.unknown", matches!(failure, Failure::Unknown(_)));
             self.fail(seq, failure, out);
         }
         if self.retry_at.take_if(|at| *at <= now).is_some() {

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_base::Index;
+use quorate_marks::reached;
 use quorate_raft::{Input, Raft, Refused};
 
 use crate::event::{Failure, Nanos, Reason, Token};
@@ -52,7 +53,10 @@ impl Reads {
         self.due.insert((deadline, self.last));
         match leased {
             // A question about leadership itself is about a round, not about the clock.
-            Some(index) if forward => self.answered(self.last, Ok(index), applied, out),
+            Some(index) if forward => {
+                reached!("node.read.by_lease");
+                self.answered(self.last, Ok(index), applied, out);
+            }
             _ => out.inputs.push(Input::Read {
                 token: self.last,
                 forward,
@@ -69,19 +73,28 @@ impl Reads {
         out: &mut Outbox,
     ) {
         let Some(pending) = self.live.get_mut(&id) else {
+            reached!("node.read.expired_already");
             return;
         };
         match result {
             Ok(index) if index <= applied => self.finish(id, Ok(()), out),
             Ok(index) => {
+                reached!("node.read.waits_for_apply");
                 pending.index = Some(index);
                 self.waiting.insert((index, id));
             }
             Err(_) if pending.forward => {
+                reached!("node.read.held_for_leader");
                 self.held.insert(id);
             }
-            Err(Refused::NotLeader(None)) => self.finish(id, Err(Failure::NotDone(Reason::NoLeader)), out),
-            Err(_) => self.finish(id, Err(Failure::NotDone(Reason::LeaderChanged)), out),
+            Err(Refused::NotLeader(None)) => {
+                reached!("node.read.nobody_leads");
+                self.finish(id, Err(Failure::NotDone(Reason::NoLeader)), out);
+            }
+            Err(_) => {
+                reached!("node.read.another_leads");
+                self.finish(id, Err(Failure::NotDone(Reason::LeaderChanged)), out);
+            }
         }
     }
 
@@ -109,6 +122,8 @@ impl Reads {
             } else {
                 Reason::Timeout
             };
+            reached!("node.read.expired_without_leader", why == Reason::NoLeader);
+            reached!("node.read.expired", why == Reason::Timeout);
             self.finish(id, Err(Failure::NotDone(why)), out);
         }
     }

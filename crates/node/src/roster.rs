@@ -25,6 +25,7 @@ use std::io;
 
 use bytes::Bytes;
 use quorate_base::{Disk, Index, NodeId, Term};
+use quorate_marks::reached;
 use quorate_raft::{Body, Message};
 use thiserror::Error;
 
@@ -114,6 +115,7 @@ impl Roster {
             return Ok(Changed::No);
         };
         let Some(nonce) = papers.nonces.last().copied().filter(|_| hello.boot > 0) else {
+            reached!("node.roster.no_start_shown");
             return Err(Refusal::NotAPeer);
         };
         let shown = Known {
@@ -125,7 +127,10 @@ impl Roster {
         };
         let full = self.peers.len() >= MAX_PEERS;
         match self.peers.get_mut(&from) {
-            None if full => Err(Refusal::Crowded),
+            None if full => {
+                reached!("node.roster.crowded");
+                Err(Refusal::Crowded)
+            }
             None => {
                 self.peers.insert(from, shown);
                 Ok(Changed::Now)
@@ -193,9 +198,11 @@ impl Roster {
             .split_last_chunk::<4>()
             .ok_or_else(|| damaged("it is too short"))?;
         if !covered.starts_with(&MAGIC) {
+            reached!("node.roster.file_begins_otherwise");
             return Err(damaged("it does not begin as such a file does"));
         }
         if crc32c::crc32c(covered) != u32::from_le_bytes(*crc) {
+            reached!("node.roster.file_checksum");
             return Err(damaged("its checksum is wrong"));
         }
         let mut reader = Reader::new(Bytes::copy_from_slice(&covered[MAGIC.len()..]));
@@ -237,15 +244,18 @@ impl Roster {
         let most = (64 + MAX_PEERS * RECORD) as u64;
         let len = file.len()?;
         if len > most {
+            reached!("node.roster.file_too_long");
             return Err(RosterError::Damaged(format!("it has {len} bytes")));
         }
         let mut bytes = vec![0; len as usize];
         file.read_at(0, &mut bytes)?;
         let roster = Roster::decode(&bytes)?;
         if roster.cluster != cluster {
+            reached!("node.roster.file_of_another_cluster");
             return Ok(Roster::new(cluster, me));
         }
         if roster.me != me {
+            reached!("node.roster.file_of_another_member");
             return Err(RosterError::Damaged(format!(
                 "it belongs to member {:016x}, this is {:016x}",
                 roster.me.0, me.0
@@ -270,10 +280,12 @@ impl Known {
     fn compare(&self, id: NodeId, shown: &Known, papers: &Papers) -> Result<(), Refusal> {
         let older = |older| Err(Refusal::OlderData { id, older });
         if shown.incarnation != self.incarnation {
+            reached!("node.roster.wiped");
             let (known, shown) = (self.incarnation, shown.incarnation);
             return Err(Refusal::Wiped { id, known, shown });
         }
         if shown.boot < self.boot {
+            reached!("node.roster.older_boot");
             let (shown, seen) = (shown.boot, self.boot);
             return older(Older::Boot { shown, seen });
         }
@@ -281,6 +293,7 @@ impl Known {
         let since = usize::try_from(shown.boot - self.boot).unwrap_or(usize::MAX);
         let then = papers.nonces.iter().rev().nth(since);
         if then.is_some_and(|nonce| *nonce != self.nonce) {
+            reached!("node.roster.duplicate");
             let boot = self.boot;
             return Err(Refusal::Duplicate { id, boot });
         }
@@ -288,10 +301,12 @@ impl Known {
             return Ok(());
         }
         if shown.term < self.term {
+            reached!("node.roster.older_term");
             let (shown, seen) = (shown.term, self.term);
             return older(Older::Term { shown, seen });
         }
         if papers.last < self.matched {
+            reached!("node.roster.older_log");
             let (shown, seen) = (papers.last, self.matched);
             return older(Older::Log { shown, seen });
         }

@@ -3,6 +3,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use quorate_marks::reached;
+
 use crate::message::RequestId;
 
 /// Numbers remembered beyond the floor, for each sender. Links keep the order, so few are needed.
@@ -39,6 +41,7 @@ impl Seen {
             .entry(request.node)
             .or_insert_with(|| fresh(BTreeSet::new()));
         if run.former.contains(&request.boot) {
+            reached!("node.seen.of_former_run");
             return false;
         }
         if run.boot != request.boot {
@@ -46,6 +49,7 @@ impl Seen {
             former.insert(run.boot);
             *run = fresh(former);
         }
+        reached!("node.seen.below_window", request.seq <= run.floor);
         if request.seq <= run.floor || !run.above.insert(request.seq) {
             return false;
         }

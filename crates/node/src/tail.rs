@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use quorate_base::{Index, LogId, Term};
+use quorate_marks::reached;
 use quorate_raft::Log;
 
 /// The bodies of a run of entries that ends with the log.
@@ -49,6 +50,7 @@ impl Tail {
             if log.contains(at) {
                 break;
             }
+            reached!("node.tail.truncated");
             self.bytes -= body.len();
             self.bodies.pop_back();
         }
@@ -60,6 +62,7 @@ impl Tail {
             self.first = at.index;
         }
         if at.index < self.next() {
+            reached!("node.tail.before_the_cache", at.index < self.first);
             if let Some((term, _)) = self.slot(at.index) {
                 assert_eq!(
                     *term, at.term,
@@ -85,6 +88,7 @@ impl Tail {
         for body in self.bodies(first, last) {
             bytes += body.len();
             if bytes > max_bytes && !run.is_empty() {
+                reached!("node.tail.run_cut");
                 break;
             }
             run.push(body.clone());
@@ -105,6 +109,7 @@ impl Tail {
     /// Lets go of the oldest bodies that the log has durably up to `durable`, until the limit is kept.
     pub(crate) fn evict(&mut self, durable: Index) {
         while self.bytes > self.limit && self.first <= durable {
+            reached!("node.tail.evicts");
             let Some((_, body)) = self.bodies.pop_front() else {
                 return;
             };

@@ -8,6 +8,7 @@
 mod changes;
 
 use bytes::Bytes;
+use quorate_marks::reached;
 use quorate_raft::{Body, Message, Priority};
 
 use crate::codec::{DecodeError, Put, Reader, length};
@@ -75,6 +76,7 @@ pub fn encode(message: &PeerMessage, protocol: u32) -> Option<Frame> {
             }
     );
     if new && protocol < 2 {
+        reached!("node.wire.not_for_old_protocol");
         return None;
     }
     let mut head = Vec::with_capacity(64);
@@ -255,6 +257,7 @@ pub fn decode(frame: Bytes) -> Result<PeerMessage, DecodeError> {
     let mut reader = Reader::new(frame);
     let version = reader.u8()?;
     if !(MIN_PROTOCOL..=PROTOCOL).contains(&version.into()) {
+        reached!("node.wire.unknown_version");
         return Err(DecodeError::Version(version));
     }
     let message = match reader.u8()? {
@@ -389,7 +392,10 @@ fn decode_raft(tag: u8, version: u8, reader: &mut Reader) -> Result<Message, Dec
             index: reader.index()?,
         },
         kind::NEWER_TERM => Body::NewerTerm,
-        other => return Err(DecodeError::Tag(other, "a kind of message")),
+        other => {
+            reached!("node.wire.unknown_kind");
+            return Err(DecodeError::Tag(other, "a kind of message"));
+        }
     };
     Ok(Message { term, body })
 }

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use quorate_base::Index;
+use quorate_marks::reached;
 use quorate_raft::{Log, SnapMeta, Write, WriteId};
 use quorate_wal::Record;
 
@@ -60,6 +61,7 @@ impl Writes {
             self.truncate(after, &mut records);
         }
         if let Some(meta) = write.installed {
+            reached!("node.write.install");
             self.truncate(self.marked, &mut records);
             self.mark(
                 Mark {
@@ -147,6 +149,7 @@ impl Writes {
             .filter(|write| write.id > self.complained && write.since.saturating_add(self.patience) <= now);
         match late {
             Some(write) => {
+                reached!("node.write.late");
                 self.complained = write.id;
                 true
             }

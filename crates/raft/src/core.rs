@@ -1,6 +1,7 @@
 //! What a node has in every role: term, vote, log, commit index, its disk, and the effects gathered so far.
 
 use quorate_base::{Index, LogId, NodeId, Term};
+use quorate_marks::reached;
 
 use crate::config::Config;
 use crate::durability::Durability;
@@ -116,6 +117,11 @@ impl Core {
             hard.commit,
             last.index
         );
+        reached!(
+            "raft.restart.installed_before_restored",
+            applied < log.base().last.index
+        );
+        reached!("raft.restart.commit_from_applied", hard.commit < applied);
         let applied = applied.max(log.base().last.index);
         Core {
             id,
@@ -194,6 +200,10 @@ impl Core {
     /// Whether this node may campaign: a voter of the configuration in force or of the last one known to be committed
     /// (a member that is being removed may hold the only newest log).
     pub(crate) fn may_campaign(&self) -> bool {
+        reached!(
+            "raft.election.voter_of_committed_config_only",
+            !self.log.config().is_voter(self.id) && self.log.config_at(self.commit).is_voter(self.id)
+        );
         self.log.config().is_voter(self.id) || self.log.config_at(self.commit).is_voter(self.id)
     }
 
@@ -263,6 +273,11 @@ impl Core {
     /// What is committed, durable here, and not yet handed out. While an install is on its way to the disk, nothing is.
     fn take_apply(&mut self) -> Option<crate::effects::Range> {
         let upto = self.commit.min(self.durability.durable());
+        reached!("raft.apply.waits_for_disk", upto < self.commit);
+        reached!(
+            "raft.apply.waits_for_install",
+            self.applying < self.log.base().last.index
+        );
         if self.applying < self.log.base().last.index || upto <= self.applying {
             return None;
         }

@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use quorate_base::{Index, NodeId};
+use quorate_marks::reached;
 
 use crate::effects::{HardState, SnapMeta, Write, WriteId};
 use crate::log::Log;
@@ -88,7 +89,16 @@ impl Durability {
     /// Entries after `index` were removed from the log.
     pub fn truncated(&mut self, index: Index) {
         self.forget_after(index);
+        reached!("raft.truncate.of_unwritten_only", index >= self.handed);
         if index < self.handed {
+            reached!(
+                "raft.truncate.again_before_written",
+                self.truncate_after.is_some()
+            );
+            reached!(
+                "raft.truncate.of_write_in_flight",
+                self.in_flight.back().is_some_and(|write| write.last > index)
+            );
             self.handed = index;
             self.truncate_after = Some(self.truncate_after.map_or(index, |before| before.min(index)));
         }
@@ -98,6 +108,8 @@ impl Durability {
     /// A staged snapshot took the place of the log, of which the entries up to `commit` were committed. Until that is written the disk
     /// has these; what follows them there may conflict with the leader's log.
     pub fn installed(&mut self, meta: Box<SnapMeta>, commit: Index) {
+        reached!("raft.install.over_writes_in_flight", !self.in_flight.is_empty());
+        reached!("raft.install.over_unwritten_install", self.installed.is_some());
         self.forget_after(commit);
         self.handed = meta.last.index;
         self.truncate_after = None;
@@ -147,6 +159,10 @@ impl Durability {
         let done = self.persisted;
         while let Some(write) = self.in_flight.pop_front_if(|write| write.id <= done) {
             self.durable = write.last;
+            reached!(
+                "raft.install.two_at_once",
+                installed.is_some() && write.installed.is_some()
+            );
             installed = write.installed.or(installed);
         }
         while let Some((_, to, message)) = self.withheld.pop_front_if(|first| first.0 <= done) {
@@ -170,6 +186,7 @@ impl Durability {
             return Some((to, message));
         }
         let at = self.withheld.partition_point(|waiting| waiting.0 <= id);
+        reached!("raft.withheld.not_in_order", at < self.withheld.len());
         self.withheld.insert(at, (id, to, message));
         None
     }

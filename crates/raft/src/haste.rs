@@ -7,6 +7,7 @@
 //! back for a while. Off with lease reads, which count on nobody being in haste (§6.4.1).
 
 use quorate_base::{LogId, NodeId};
+use quorate_marks::reached;
 
 use crate::core::Core;
 use crate::effects::{Arm, Timer};
@@ -43,6 +44,10 @@ pub(crate) fn begin_soon(core: &mut Core) {
 
 /// Returns whether this node was not in haste before and is now.
 fn begin(core: &mut Core, wait: u32) -> bool {
+    reached!("raft.haste.under_way", core.haste.is_some());
+    reached!("raft.haste.off_with_leases", core.leases);
+    reached!("raft.haste.disk_stalled", core.stalled);
+    reached!("raft.haste.no_voter", !core.may_campaign());
     if core.haste.is_some() || core.leases || core.stalled || !core.may_campaign() {
         return false;
     }
@@ -82,6 +87,7 @@ pub(crate) fn is_due(core: &mut Core) -> bool {
 pub(crate) fn asked(core: &mut Core) {
     let Some(haste) = &mut core.haste else { return };
     if haste.asked == ASKINGS {
+        reached!("raft.haste.asked_enough");
         return end(core);
     }
     haste.wait = 1 << (haste.asked / 2);
@@ -93,8 +99,10 @@ pub(crate) fn asked(core: &mut Core) {
 pub(crate) fn stand_back(core: &mut Core) {
     let Some(haste) = &mut core.haste else { return };
     if haste.asked == ASKINGS {
+        reached!("raft.haste.stood_back_enough");
         return end(core);
     }
+    reached!("raft.haste.stands_back");
     haste.wait = haste.wait.max(STAND_BACK << (haste.asked / 2).min(2));
     core.arm(Timer::Haste, Arm::Set);
 }
@@ -102,6 +110,7 @@ pub(crate) fn stand_back(core: &mut Core) {
 /// While this node campaigns no steps are counted.
 pub(crate) fn suspend(core: &mut Core) {
     if core.haste.is_some() {
+        reached!("raft.haste.suspended");
         core.arm(Timer::Haste, Arm::Off);
     }
 }
@@ -110,6 +119,8 @@ pub(crate) fn suspend(core: &mut Core) {
 /// get what they ask for, and split the vote. The longer log goes first, then the lower id.
 pub(crate) fn gives_way(core: &Core, other: NodeId, last: LogId) -> bool {
     let own = core.log.last();
+    reached!("raft.haste.meets_better_log", core.haste.is_some() && last > own);
+    reached!("raft.haste.meets_equal_log", core.haste.is_some() && last == own);
     core.haste.is_some()
         && core.log.config().is_voter(other)
         && (last > own || (last == own && other < core.id))

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 
 use quorate_base::{Index, LogId, Term};
+use quorate_marks::reached;
 
 use crate::config::Config;
 use crate::effects::{Range, SnapMeta};
@@ -142,6 +143,7 @@ impl Log {
         if self.total() <= limit {
             return self.last_index();
         }
+        reached!("raft.append.split_by_size");
         let fitting = self.ends.partition_point(|end| *end <= limit) as u64;
         Index(self.base.last.index.0 + fitting).max(prev.next())
     }
@@ -169,6 +171,7 @@ impl Log {
     pub fn last_at_or_below(&self, index: Index, term: Term) -> Option<LogId> {
         let index = index.min(self.last_index());
         if index < self.base.last.index {
+            reached!("raft.hint.before_base");
             return None;
         }
         // Terms never fall along the log, so the entries of a term above `term` are a suffix.
@@ -209,6 +212,7 @@ impl Log {
             self.runs.pop_back();
         }
         while self.configs.back().is_some_and(|config| config.0 > index) {
+            reached!("raft.config.rolled_back");
             self.configs.pop_back();
         }
         self.epoch += 1;
@@ -238,6 +242,8 @@ impl Log {
 
     /// Replaces everything by a snapshot.
     pub fn install(&mut self, meta: SnapMeta) {
+        reached!("raft.install.drops_entries", !self.ends.is_empty());
+        reached!("raft.install.drops_config", !self.configs.is_empty());
         self.base = meta;
         self.runs.clear();
         self.ends.clear();

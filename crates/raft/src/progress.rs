@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use quorate_base::Index;
+use quorate_marks::reached;
 
 use crate::message::{Priority, Round};
 
@@ -73,6 +74,7 @@ impl Progress {
     /// The peer acknowledged everything up to `upto`. Returns whether that is news.
     pub fn acknowledge(&mut self, upto: Index) -> bool {
         let news = upto > self.matched;
+        reached!("raft.ack.of_the_known", !news);
         self.matched = self.matched.max(upto);
         self.next = self.next.max(self.matched.next());
         match &mut self.pace {
@@ -89,7 +91,7 @@ impl Progress {
                     bytes: 0,
                 };
             }
-            Pace::Snapshot => {}
+            Pace::Snapshot => reached!("raft.ack.during_snapshot"),
         }
         news
     }

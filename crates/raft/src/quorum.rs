@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use quorate_base::NodeId;
+use quorate_marks::reached;
 
 use crate::config::Config;
 
@@ -28,6 +29,7 @@ fn majority_reached(voters: &BTreeSet<NodeId>, value: &impl Fn(NodeId) -> u64) -
     let values = match few.get_mut(..voters.len()) {
         Some(few) => few,
         None => {
+            reached!("raft.quorum.of_many");
             many.resize(voters.len(), 0);
             &mut many[..]
         }

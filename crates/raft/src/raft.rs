@@ -1,6 +1,7 @@
 //! One node: the rules that hold in every role stand here once, then the role is asked.
 
 use quorate_base::{Index, LogId, NodeId, Term};
+use quorate_marks::reached;
 
 use crate::config::{Change, Config};
 use crate::core::{Core, Restored};
@@ -48,6 +49,7 @@ impl Raft {
         if held {
             core.arm(Timer::Fresh, Arm::Set);
         }
+        reached!("raft.restart.held_by_leases", held);
         let follower = Follower::enter(&mut core, None, held);
         let sure = !core.leases || core.log.config_index() <= core.commit;
         let alone = sure && core.log.config().is_voter(core.id) && core.other_voters().is_empty();
@@ -57,7 +59,10 @@ impl Raft {
             stepped: true,
         };
         match alone {
-            true => raft.transition(Some(Next::PreCandidate)),
+            true => {
+                reached!("raft.restart.alone");
+                raft.transition(Some(Next::PreCandidate));
+            }
             false => haste::begin_soon(&mut raft.core),
         }
         raft
@@ -162,6 +167,8 @@ impl Raft {
     /// "Rules for all servers" of Figure 3.1, then the role.
     fn on_message(&mut self, from: NodeId, message: Message) -> Option<Next> {
         let Message { term, body } = message;
+        reached!("raft.message.absurd_term", term >= ABSURD_TERM);
+        reached!("raft.message.from_itself", from == self.core.id);
         if term >= ABSURD_TERM || from == self.core.id {
             return None;
         }
@@ -173,6 +180,11 @@ impl Raft {
             Body::PreVote { .. } | Body::Vote { transfer: false, .. }
                 if election::leader_is_fresh(&self.role) =>
             {
+                reached!("raft.vote.leader_is_fresh", matches!(body, Body::Vote { .. }));
+                reached!(
+                    "raft.pre_vote.leader_is_fresh",
+                    matches!(body, Body::PreVote { .. })
+                );
                 return None;
             }
             // A pre-vote promises nothing, whatever its term.
@@ -182,14 +194,25 @@ impl Raft {
             }
             _ => {}
         }
+        reached!(
+            "raft.vote.transfer_despite_leader",
+            matches!(body, Body::Vote { .. }) && election::leader_is_fresh(&self.role)
+        );
         if term > self.core.term {
             let leader = body.is_from_leader().then_some(from);
+            reached!("raft.term.leader_deposed", self.role.kind() == RoleKind::Leader);
+            reached!(
+                "raft.term.candidate_deposed",
+                self.role.kind() == RoleKind::Candidate
+            );
+            reached!("raft.term.told_by_newer", matches!(body, Body::NewerTerm));
             self.transition(Some(Next::Follower { term, leader }));
         }
         if term < self.core.term {
             return self.on_old_term(from, &body);
         }
         if body.is_from_leader() && !self.accept_leader(from) {
+            reached!("raft.message.second_leader");
             return None;
         }
         self.on_current(from, body)
@@ -217,9 +240,13 @@ impl Raft {
         match &mut self.role {
             Role::Follower(follower) if follower.leader == Some(leader) && term == core.term => {
                 let first = follower.doubt(core) && haste::begin_without(core, leader);
+                reached!("raft.hint.campaigns_at_once", first);
                 first.then_some(Next::PreCandidate)
             }
-            _ => None,
+            _ => {
+                reached!("raft.hint.outdated");
+                None
+            }
         }
     }
 
@@ -231,6 +258,7 @@ impl Raft {
             && follower.leader == Some(from)
             && follower.doubt(core)
         {
+            reached!("raft.hint.leader_abdicates");
             haste::begin_soon(core);
         }
     }
@@ -253,14 +281,19 @@ impl Raft {
     fn on_old_term(&mut self, from: NodeId, body: &Body) -> Option<Next> {
         match (&mut self.role, body) {
             (Role::PreCandidate(role), Body::PreVoteResponse { next, granted }) => {
+                reached!("raft.pre_vote.answer_of_lower_term");
                 return role.on_response(&self.core, from, *next, *granted);
             }
             (_, Body::Vote { .. }) => {
+                reached!("raft.vote.old_term");
                 self.core
                     .send_after_hard(from, Body::VoteResponse { granted: false });
             }
-            _ if body.is_from_leader() => self.core.send_after_hard(from, Body::NewerTerm),
-            _ => {}
+            _ if body.is_from_leader() => {
+                reached!("raft.term.old_leader_told");
+                self.core.send_after_hard(from, Body::NewerTerm);
+            }
+            _ => reached!("raft.message.answer_of_old_term"),
         }
         None
     }
@@ -273,6 +306,7 @@ impl Raft {
             Role::Follower(follower) if follower.leader.is_some_and(|leader| leader != from) => return false,
             Role::Follower(follower) => follower.hear(&mut self.core, from),
             Role::PreCandidate(_) | Role::Candidate(_) => {
+                reached!("raft.candidate.finds_leader");
                 self.transition(Some(Next::Follower {
                     term: self.core.term,
                     leader: Some(from),
@@ -307,6 +341,11 @@ impl Raft {
                 let rising = entries
                     .iter()
                     .try_fold(prev.term, |t, e| (e.term >= t).then_some(e.term));
+                reached!("raft.append.terms_fall", rising.is_none());
+                reached!(
+                    "raft.append.term_to_come",
+                    rising.is_some_and(|last| last > core.term)
+                );
                 if rising.is_some_and(|last| last <= core.term) {
                     role.on_append(core, from, prev, &entries, commit);
                 }
@@ -321,8 +360,10 @@ impl Raft {
             }
             // With a disk that hangs the campaign could not be written down, and would only cost the leader its term.
             (Role::Follower(_), Body::TimeoutNow) if core.log.config().is_voter(core.id) && !core.stalled => {
+                reached!("raft.transfer.campaigns");
                 return Some(Next::Candidate { transfer: true });
             }
+            (Role::Follower(_), Body::TimeoutNow) => reached!("raft.transfer.unfit"),
             (Role::Leader(role), Body::Appended { upto }) => role.on_appended(core, from, upto),
             (Role::Leader(role), Body::Conflict { prev, hint }) => role.on_conflict(core, from, prev, hint),
             (
@@ -339,7 +380,7 @@ impl Raft {
             }
             (Role::Leader(role), Body::ReadIndex { id }) => role.on_read(core, Reader::Peer(from, id)),
             // Late answers, and messages for a role this node no longer has.
-            _ => {}
+            _ => reached!("raft.message.late"),
         }
         None
     }
@@ -352,6 +393,7 @@ impl Raft {
             // This campaign is still being written down. Another would have to be written after it, so a disk that takes
             // longer than an election timeout would never see the end.
             Role::Candidate(_) if timer == Timer::Election && !core.durability.hard_is_durable() => {
+                reached!("raft.candidate.disk_outlasts_timeout");
                 core.arm(Timer::Election, Arm::Set);
                 None
             }
@@ -359,12 +401,23 @@ impl Raft {
                 role.on_haste(core);
                 None
             }
-            Role::Candidate(_) if timer == Timer::Election && core.stalled => Some(Next::Follower {
-                term: core.term,
-                leader: None,
-            }),
+            Role::Candidate(_) if timer == Timer::Election && core.stalled => {
+                reached!("raft.candidate.stalled_gives_up");
+                Some(Next::Follower {
+                    term: core.term,
+                    leader: None,
+                })
+            }
             // A split vote or no answer: ask around again, after a newly drawn timeout.
             Role::PreCandidate(_) | Role::Candidate(_) if timer == Timer::Election => {
+                reached!(
+                    "raft.candidate.asks_anew",
+                    self.role.kind() == RoleKind::Candidate
+                );
+                reached!(
+                    "raft.pre_vote.asks_anew",
+                    self.role.kind() == RoleKind::PreCandidate
+                );
                 Some(Next::PreCandidate)
             }
             Role::PreCandidate(_) | Role::Candidate(_) => None,
@@ -376,6 +429,7 @@ impl Raft {
             Role::Leader(leader) => leader.on_propose(&mut self.core, token, size),
             _ => {
                 let leader = self.leader();
+                reached!("raft.propose.not_leader");
                 self.core.out.refused.push((token, Refused::NotLeader(leader)));
             }
         }
@@ -386,6 +440,7 @@ impl Raft {
         match &mut self.role {
             Role::Leader(leader) => leader.on_reconfigure(&mut self.core, token, changes, force),
             _ => {
+                reached!("raft.change.not_leader");
                 let why = ChangeRefused::NotLeader(self.leader());
                 self.core.out.changed.push((token, ChangeEnd::Refused(why)));
             }
@@ -399,10 +454,14 @@ impl Raft {
         let term = self.core.term;
         match &mut self.role {
             Role::Leader(leader) => leader.on_stalled(&mut self.core),
-            Role::PreCandidate(_) => Some(Next::Follower { term, leader: None }),
+            Role::PreCandidate(_) => {
+                reached!("raft.stalled.pre_candidate");
+                Some(Next::Follower { term, leader: None })
+            }
             // A campaign that is on disk could still be won, but by a leader that cannot write, and that is told so only once. One that is not
             // on disk waits for it anyway.
             Role::Candidate(_) if self.core.durability.hard_is_durable() => {
+                reached!("raft.stalled.candidate");
                 Some(Next::Follower { term, leader: None })
             }
             Role::Candidate(_) | Role::Follower(_) => None,
@@ -415,6 +474,7 @@ impl Raft {
             Role::Leader(leader) => leader.on_read(core, Reader::Local(token)),
             Role::Follower(follower) => follower.on_read(core, token, forward),
             Role::PreCandidate(_) | Role::Candidate(_) => {
+                reached!("raft.read.while_campaigning");
                 core.out.reads.push((token, Err(Refused::NotLeader(None))));
             }
         }
@@ -428,6 +488,11 @@ impl Raft {
         let (out, term) = (&mut core.out.send, core.term);
         let installed = core.durability.persisted(id, |to, message| {
             // A vote, acknowledgement or refusal of an earlier term is worth nothing any more.
+            reached!("raft.withheld.term_moved", message.term != term);
+            reached!(
+                "raft.withheld.ack_of_old_term",
+                message.term != term && matches!(message.body, Body::Appended { .. })
+            );
             if message.term == term {
                 out.push(Outgoing::Message { to, message });
             }
@@ -473,6 +538,8 @@ impl Raft {
         {
             snapshot::on_staged(&mut self.core, from, meta);
             follower.staged(&self.core);
+        } else {
+            reached!("raft.snapshot.staged_for_former_leader");
         }
         None
     }
@@ -548,7 +615,13 @@ impl Raft {
     /// is counted from when the last [confirmed](Effects::round_confirmed) round began.
     pub fn lease_index(&self) -> Option<Index> {
         match &self.role {
-            Role::Leader(leader) if leader.may_hold_lease(&self.core) => self.core.own_term_commit(),
+            Role::Leader(leader) if leader.may_hold_lease(&self.core) => {
+                reached!(
+                    "raft.lease.before_own_term_commit",
+                    self.core.own_term_commit().is_none()
+                );
+                self.core.own_term_commit()
+            }
             _ => None,
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use quorate_base::{Index, NodeId};
+use quorate_marks::reached;
 
 use crate::message::Round;
 
@@ -32,7 +33,10 @@ impl ReadQueue {
     pub fn push(&mut self, reader: Reader, commit: Option<Index>, round: Round) {
         match commit {
             Some(index) => self.waiting.push_back((round + 1, index, reader)),
-            None => self.early.push(reader),
+            None => {
+                reached!("raft.read.waits_for_own_term");
+                self.early.push(reader);
+            }
         }
     }
 
@@ -51,6 +55,10 @@ impl ReadQueue {
     /// Whether a round has to begin: some read needs one that has not begun, and none begun for reads is open. So
     /// all reads that come during one round share the next.
     pub fn wants_round(&self, round: Round, confirmed: Round) -> bool {
+        reached!(
+            "raft.read.waits_for_open_round",
+            confirmed < self.begun && self.waiting.back().is_some_and(|last| last.0 > round)
+        );
         self.waiting.back().is_some_and(|last| last.0 > round) && confirmed >= self.begun
     }
 
@@ -114,12 +122,17 @@ impl ForwardedReads {
     /// would never get an answer through.
     pub fn retry(&mut self) {
         if let Some(asked) = &mut self.asked {
+            reached!("raft.read.asked_again");
             asked.due = true;
         }
     }
 
     /// The leader answered batch `id`. An answer to any other batch is late and says nothing.
     pub fn answered(&mut self, id: u64) -> Vec<u64> {
+        reached!(
+            "raft.read.answer_to_nobody",
+            self.asked.as_ref().is_none_or(|asked| asked.id != id)
+        );
         self.asked
             .take_if(|asked| asked.id == id)
             .map(|asked| asked.tokens)

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use quorate_base::Index;
+use quorate_marks::reached;
 
 use crate::record::Record;
 
@@ -19,14 +20,22 @@ impl Extent {
     pub(crate) fn step(&mut self, record: &Record) -> Result<(), &'static str> {
         match record {
             Record::Entry { index, .. } if *index != self.last.next() => {
+                reached!("wal.extent.entry_not_next");
                 return Err("an entry that is not the one after the last");
             }
             Record::Entry { index, .. } => self.last = *index,
             Record::State(_) => {}
-            Record::Truncate { after } if *after < self.start => return Err("a truncation before the mark"),
+            Record::Truncate { after } if *after < self.start => {
+                reached!("wal.extent.truncation_before_mark");
+                return Err("a truncation before the mark");
+            }
             Record::Truncate { after } => self.last = self.last.min(*after),
-            Record::Mark { index, .. } if *index < self.start => return Err("a mark that goes back"),
+            Record::Mark { index, .. } if *index < self.start => {
+                reached!("wal.extent.mark_goes_back");
+                return Err("a mark that goes back");
+            }
             Record::Mark { index, .. } => {
+                reached!("wal.extent.mark_beyond_end", *index > self.last);
                 self.start = *index;
                 self.last = self.last.max(*index);
             }

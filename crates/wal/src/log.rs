@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_base::{Disk, Index};
+use quorate_marks::reached;
 
 use crate::entries::{Entries, Extent};
 use crate::error::{DiskError, OpenError, ReadError, WriteError};
@@ -101,6 +102,7 @@ impl Wal {
         let mut segments = recover::open_segments(&*disk, Some(options.identity))?;
         if segments.is_empty() {
             if options.must_exist {
+                reached!("wal.open.missing");
                 return Err(OpenError::Missing);
             }
             segments.push(create_first(&*disk, options.identity, segment_bytes)?);
@@ -123,6 +125,7 @@ impl Wal {
         let mut sealed: VecDeque<Segment> = segments.into();
         let last = sealed.pop_back().expect("a log has a segment");
         let (head, spare) = if last.number() > replay.end.segment {
+            reached!("wal.open.finds_spare");
             (
                 sealed.pop_back().expect("the segment of the last frame is there"),
                 Some(last),
@@ -208,12 +211,14 @@ impl Wal {
         while let Some((first, rest)) = batches.split_first() {
             if first.is_empty() {
                 // Must not reach the switch below: every segment but the last holds a frame.
+                reached!("wal.append.empty_batch");
                 batches = rest;
                 continue;
             }
             match self.fitting(batches) {
                 0 => self.switch(frame::size(self.head_payload() + size_of_batch(first)))?,
                 count => {
+                    reached!("wal.append.split_over_segments", count < batches.len());
                     let (now, later) = batches.split_at(count);
                     self.write_frame(now)?;
                     batches = later;
@@ -318,7 +323,10 @@ impl Wal {
 
     pub(crate) fn check_open(&self) -> Result<(), WriteError> {
         match &self.closed {
-            Some(why) => Err(WriteError::Closed(why.clone())),
+            Some(why) => {
+                reached!("wal.closed.refuses");
+                Err(WriteError::Closed(why.clone()))
+            }
             None => Ok(()),
         }
     }
@@ -326,6 +334,8 @@ impl Wal {
     /// After a failed write or sync nothing is known about what is durable, so nothing may be written after it.
     pub(crate) fn close_on_error<T>(&mut self, done: Result<T, DiskError>) -> Result<T, WriteError> {
         done.map_err(|error| {
+            reached!("wal.closed.disk_full", error.is_full());
+            reached!("wal.closed.disk_failed", !error.is_full());
             self.closed = Some(error.to_string());
             WriteError::Disk(error)
         })

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use quorate_base::Index;
+use quorate_marks::reached;
 
 use crate::entries::EntryPlace;
 use crate::error::{Damage, ReadError};
@@ -20,6 +21,7 @@ impl Wal {
     /// body was checked against its checksum. Bodies of one call may share memory, up to a MiB.
     pub fn read(&self, first: Index, last: Index, max_bytes: usize) -> Result<Vec<Bytes>, ReadError> {
         if first < self.first_index() {
+            reached!("wal.read.compacted");
             return Err(ReadError::Compacted {
                 asked: first,
                 first: self.first_index(),
@@ -27,6 +29,7 @@ impl Wal {
         }
         let ends = self.last_index();
         if first > last || last > ends {
+            reached!("wal.read.absent");
             let asked = if last > ends { last } else { first };
             return Err(ReadError::Absent { asked, last: ends });
         }
@@ -59,11 +62,13 @@ impl Wal {
                     && place.offset - end(before) <= GAP
             });
             if !adjoins {
+                reached!("wal.read.gap");
                 break;
             }
             let short = run.first().is_none_or(|first| end(&place) - first.offset <= RUN);
             let fits = place.length as usize <= left && short;
             let needed = at_least_one && run.is_empty();
+            reached!("wal.read.single_too_large", !fits && needed);
             if !fits && !needed {
                 break;
             }

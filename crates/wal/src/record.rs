@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use quorate_base::Index;
+use quorate_marks::reached;
 
 use crate::format::{Place, get_u32, get_u64};
 
@@ -108,18 +109,22 @@ impl<'a> Parts<'a> {
 /// wrong with it. The body shares `bytes`.
 pub(crate) fn decode(place: Place, offset: u32, bytes: &Bytes) -> Result<(Stored, usize), &'static str> {
     if bytes.len() < HEADER {
+        reached!("wal.record.cut_header");
         return Err("the frame ends inside a record's header");
     }
     let length = get_u32(bytes, 4) as usize;
     let index = Index(get_u64(bytes, 8));
     let kind = bytes[16];
     let Some(end) = HEADER.checked_add(length).filter(|&end| end <= bytes.len()) else {
+        reached!("wal.record.longer_than_frame");
         return Err("a record is longer than its frame");
     };
     if place.checksum(offset, &bytes[4..end]) != get_u32(bytes, 0) {
+        reached!("wal.record.checksum");
         return Err("a record's checksum is wrong");
     }
     if bytes[17..HEADER] != [0; 3] {
+        reached!("wal.record.reserved_bytes");
         return Err("a record's reserved bytes are not zero");
     }
     let body = bytes.slice(HEADER..end);
@@ -132,7 +137,10 @@ pub(crate) fn decode(place: Place, offset: u32, bytes: &Bytes) -> Result<(Stored
             let start = Index(get_u64(&body, 0));
             return Ok((Stored::Base { start, last: index }, end));
         }
-        _ => return Err("a record is of no known kind"),
+        _ => {
+            reached!("wal.record.unknown_kind");
+            return Err("a record is of no known kind");
+        }
     };
     Ok((Stored::Record(record), end))
 }

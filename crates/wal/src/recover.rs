@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_base::{Disk, Index};
+use quorate_marks::reached;
 
 use crate::entries::{Entries, Extent};
 use crate::error::{Damage, DiskError, OpenError};
@@ -38,6 +39,7 @@ pub(crate) fn open_segments(disk: &dyn Disk, identity: Option<u64>) -> Result<Ve
         if let Some(before) = segments.last()
             && number != before.number() + 1
         {
+            reached!("wal.damage.segment_missing_between");
             let file = segment::file_name(before.number() + 1);
             return Err(OpenError::MissingSegment { file });
         }
@@ -105,6 +107,8 @@ impl Replay {
                     if let Some(shape) = shape {
                         self.check_follows(at, &shape)?;
                     }
+                    reached!("wal.torn.at_head_of_segment", at.offset as usize == SECTOR);
+                    reached!("wal.torn.behind_other_frames", at.offset as usize > SECTOR);
                     self.torn = Some(at);
                     return Ok(());
                 }
@@ -124,7 +128,10 @@ impl Replay {
     /// After a torn frame nothing can have been written. (What names its own predecessor is checked by that.)
     fn check_untorn(&self) -> Result<(), OpenError> {
         match self.torn {
-            Some(torn) => Err(self.damage(torn, "parts of a frame are missing after which more was written")),
+            Some(torn) => {
+                reached!("wal.damage.torn_before_more");
+                Err(self.damage(torn, "parts of a frame are missing after which more was written"))
+            }
             None => Ok(()),
         }
     }
@@ -135,19 +142,24 @@ impl Replay {
             // What the first frame of the oldest segment follows is gone, except in the very first segment.
             let oldest = self.last_frame.is_none() && at.segment > 1;
             if !oldest && shape.synced != at {
+                reached!("wal.damage.frame_of_elsewhere");
                 return Err(self.damage(at, "a frame that belongs elsewhere"));
             }
         } else if shape.synced != self.end || self.end.segment + 1 != at.segment {
+            reached!("wal.damage.frames_missing");
             return Err(self.damage(
                 self.end,
                 "the next segment does not follow from what is here: frames are missing",
             ));
         }
         match self.sequence {
-            Some(expected) if expected != shape.sequence => Err(self.damage(
-                at,
-                "a frame's sequence number does not follow from the one before",
-            )),
+            Some(expected) if expected != shape.sequence => {
+                reached!("wal.damage.frame_out_of_sequence");
+                Err(self.damage(
+                    at,
+                    "a frame's sequence number does not follow from the one before",
+                ))
+            }
             _ => Ok(()),
         }
     }
@@ -169,7 +181,10 @@ impl Replay {
                 self.base(Extent { start, last }, very_first)
             }
             Stored::Record(record) if !expect_base => self.record(record, segment.number(), offset),
-            _ => Err("a segment's first record, and no other, tells the extent of the log"),
+            _ => {
+                reached!("wal.damage.extent_misplaced");
+                Err("a segment's first record, and no other, tells the extent of the log")
+            }
         };
         let taken_apart = scan::records(segment.place, image, at.offset, &shape, count, visit);
         taken_apart.map_err(|(offset, why)| self.damage(Position { offset, ..at }, why))
@@ -177,6 +192,7 @@ impl Replay {
 
     fn base(&mut self, extent: Extent, very_first: bool) -> Result<(), &'static str> {
         if extent.last < extent.start {
+            reached!("wal.damage.extent_backwards");
             return Err("an extent that ends before it begins");
         }
         if very_first {
@@ -185,6 +201,7 @@ impl Replay {
         if self.entries.extent() == extent {
             Ok(())
         } else {
+            reached!("wal.damage.extent_of_another_log");
             Err("the segment was begun with another log before it")
         }
     }
@@ -203,6 +220,7 @@ impl Replay {
     fn check_end(&self, segments: &[Segment]) -> Result<(), OpenError> {
         let (first, last) = (segments[0].number(), segments[segments.len() - 1].number());
         if self.last_frame.is_none() && first > 1 {
+            reached!("wal.damage.oldest_lost_first_frame");
             return Err(self.damage(self.end, "the oldest segment has lost its first frame"));
         }
         if last > self.end.segment + 1 {
@@ -210,9 +228,11 @@ impl Replay {
                 segment: self.end.segment + 1,
                 offset: SECTOR as u32,
             };
+            reached!("wal.damage.empty_segment_between");
             return Err(self.damage(lost, "a segment without frames, followed by another"));
         }
         if self.entries.first_unseen().is_some() {
+            reached!("wal.damage.oldest_segment_missing");
             let file = segment::file_name(first - 1);
             return Err(OpenError::MissingSegment { file });
         }
@@ -227,11 +247,16 @@ impl Replay {
 /// segment's name may not be durable yet.
 pub(crate) fn repair(disk: &Arc<dyn Disk>, segments: &[Segment], replay: &Replay) -> Result<(), DiskError> {
     for segment in segments {
+        reached!(
+            "wal.repair.torn_frame",
+            replay.torn.is_some_and(|torn| torn.segment == segment.number())
+        );
         if segment.number() == replay.end.segment {
             rewrite_last_frame(segment, replay)?;
             segment.write_zeros(replay.end.offset)?;
             segment.sync()?;
         } else if segment.number() > replay.end.segment {
+            reached!("wal.repair.spare_segment");
             segment.write_zeros(SECTOR as u32)?;
             segment.sync()?;
         }
@@ -242,6 +267,7 @@ pub(crate) fn repair(disk: &Arc<dyn Disk>, segments: &[Segment], replay: &Replay
 /// The same bytes into the same sectors: a crash in between changes nothing.
 fn rewrite_last_frame(segment: &Segment, replay: &Replay) -> Result<(), DiskError> {
     let Some(frame) = replay.last_frame else {
+        reached!("wal.repair.no_frame_yet");
         return Ok(());
     };
     let bytes = segment.read(frame.offset, replay.end.offset - frame.offset)?;

@@ -7,6 +7,7 @@
 //! damage.
 
 use bytes::Bytes;
+use quorate_marks::reached;
 
 use crate::format::{self, FRAME_HEADER, Footer, Place, SECTOR, SUMS, Shape, ZEROS, is_zero};
 use crate::record::{self, Stored};
@@ -45,6 +46,7 @@ pub(crate) fn look(place: Place, image: &[u8], at: u32) -> Found {
         return judge(place, image, start, shape, Some(records));
     }
     if !is_zero(sector(image, start)) {
+        reached!("wal.damage.neither_frame_nor_zeros");
         return damaged(start, "neither a frame nor zeros");
     }
     if is_zero(&image[start..]) {
@@ -59,18 +61,28 @@ fn look_for_remains(place: Place, image: &[u8], start: usize) -> Found {
     let mut shape = None;
     for at in (start + SECTOR..image.len()).step_by(SECTOR) {
         if format::decode_frame_header(place, at as u32, sector(image, at)).is_some() {
+            reached!("wal.damage.later_frame_header");
             return damaged(start, LATER);
         }
         match format::decode_footer(place, at as u32, sector(image, at)) {
-            Some(footer) if footer.start as usize != start => return damaged(start, LATER),
+            Some(footer) if footer.start as usize != start => {
+                reached!("wal.damage.later_frame_footer");
+                return damaged(start, LATER);
+            }
             Some(footer) => shape = Some(footer.shape),
             None => {}
         }
     }
     match shape {
-        Some(shape) => judge(place, image, start, shape, None),
+        Some(shape) => {
+            reached!("wal.scan.only_footer_left");
+            judge(place, image, start, shape, None)
+        }
         // Neither end of the frame reached the disk, so nothing can be said about the sectors between.
-        None => Found::Torn { shape: None },
+        None => {
+            reached!("wal.torn.both_ends_lost");
+            Found::Torn { shape: None }
+        }
     }
 }
 
@@ -78,6 +90,7 @@ fn look_for_remains(place: Place, image: &[u8], start: usize) -> Found {
 fn judge(place: Place, image: &[u8], start: usize, shape: Shape, records: Option<u32>) -> Found {
     let end = start + shape.size();
     if end > image.len() {
+        reached!("wal.damage.longer_than_segment");
         return damaged(start, "a frame that is longer than its segment");
     }
     let lost = match lost_sectors(place, image, start, shape) {
@@ -91,17 +104,24 @@ fn judge(place: Place, image: &[u8], start: usize, shape: Shape, records: Option
                 records,
                 end: end as u32,
             },
-            None => damaged(start, "a frame without its header"),
+            None => {
+                reached!("wal.damage.frame_without_header");
+                damaged(start, "a frame without its header")
+            }
         };
     };
     if !is_zero(&image[end..]) {
+        reached!("wal.damage.zeros_before_more");
         return damaged(first, "zeros inside a frame after which more was written");
     }
     if let (1, Some(sum)) = (lost.len(), sum)
         && is_sum_of_one_bit(place, first, sum)
     {
+        reached!("wal.damage.single_one_bit");
         return damaged(first, "a sector with a single one bit became zero");
     }
+    reached!("wal.torn.several_sectors", lost.len() > 1);
+    reached!("wal.torn.one_sector", lost.len() == 1);
     Found::Torn { shape: Some(shape) }
 }
 
@@ -116,9 +136,11 @@ fn lost_sectors(place: Place, image: &[u8], start: usize, shape: Shape) -> Resul
         let at = start + (data + part) * SECTOR;
         let Some(footer) = footer_at(place, image, at, start, shape, part) else {
             if is_zero(sector(image, at)) {
+                reached!("wal.torn.footer_lost");
                 lost.push((at, None));
                 continue;
             }
+            reached!("wal.damage.other_footer");
             return Err(damaged(at, "not the footer that the frame should have"));
         };
         for i in 0..SUMS.min(data - part * SUMS) {
@@ -129,6 +151,7 @@ fn lost_sectors(place: Place, image: &[u8], start: usize, shape: Shape) -> Resul
                 continue;
             }
             if !is_zero(bytes) {
+                reached!("wal.damage.sector_checksum");
                 return Err(damaged(at, "the sector's checksum is wrong"));
             }
             lost.push((at, Some(sum)));
@@ -191,6 +214,7 @@ pub(crate) fn records(
     if offset == end {
         Ok(())
     } else {
+        reached!("wal.damage.more_than_its_records");
         Err((offset as u32, "a frame holds more than its records"))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_base::{Disk, DiskFile};
+use quorate_marks::reached;
 
 use crate::error::{Damage, DiskError, OpenError};
 use crate::format::{HeaderError, Place, SECTOR, SegmentHeader, VERSION, ZEROS};
@@ -70,6 +71,7 @@ impl Segment {
         let file = disk.open(&name, false).map_err(DiskError::new("open", &name))?;
         let length = file.len().map_err(DiskError::new("measure", &name))?;
         if length < SECTOR as u64 {
+            reached!("wal.open.shorter_than_header");
             return Err(damage(length, "the file is shorter than a segment's header").into());
         }
         let mut sector = ZEROS;
@@ -77,8 +79,12 @@ impl Segment {
             .map_err(DiskError::new("read", &name))?;
         let header = match SegmentHeader::decode(&sector) {
             Ok(header) => header,
-            Err(HeaderError::Invalid(why)) => return Err(damage(0, why).into()),
+            Err(HeaderError::Invalid(why)) => {
+                reached!("wal.open.bad_header");
+                return Err(damage(0, why).into());
+            }
             Err(HeaderError::Version(found)) => {
+                reached!("wal.open.other_version");
                 return Err(OpenError::Version {
                     file: name,
                     found,
@@ -87,6 +93,7 @@ impl Segment {
             }
         };
         if let Some(expected) = identity.filter(|&expected| expected != header.place.identity) {
+            reached!("wal.open.foreign");
             return Err(OpenError::Foreign {
                 file: name,
                 found: header.place.identity,
@@ -94,6 +101,7 @@ impl Segment {
             });
         }
         if header.place.segment != number {
+            reached!("wal.open.under_another_name");
             let why = format!(
                 "the file is segment {} under another's name",
                 header.place.segment
@@ -101,6 +109,7 @@ impl Segment {
             return Err(damage(0, &why).into());
         }
         if u64::from(header.length) != length {
+            reached!("wal.open.other_length");
             let why = format!("the file is {length} bytes long, not {}", header.length);
             return Err(damage(length.min(u64::from(header.length)), &why).into());
         }
@@ -193,6 +202,7 @@ impl Preparation {
         };
         wrote.map_err(DiskError::new("write", PREPARATION))?;
         self.file.sync().map_err(|error| {
+            reached!("wal.prepare.sync_failed");
             self.spoiled = true;
             DiskError::new("sync", PREPARATION)(error)
         })?;

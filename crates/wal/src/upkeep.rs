@@ -1,5 +1,7 @@
 //! Upkeep: making the next segment before it is needed, in small steps, and removing segments nobody needs any more.
 
+use quorate_marks::reached;
+
 use crate::error::{DiskError, WriteError};
 use crate::format::{Place, SECTOR, SegmentHeader};
 use crate::log::{Space, Wal};
@@ -21,10 +23,14 @@ impl Wal {
         } else if self.spare.is_none() {
             match self.prepare_step(self.segment_bytes) {
                 Err(error) if error.is_full() && self.closed.is_none() => {
+                    reached!("wal.full.no_room_for_next_segment");
                     self.starved = true;
                     Ok(())
                 }
-                done => done.map(|()| self.starved = false),
+                done => {
+                    reached!("wal.full.room_again", self.starved && done.is_ok());
+                    done.map(|()| self.starved = false)
+                }
             }
         } else {
             Ok(())
@@ -46,13 +52,16 @@ impl Wal {
     pub(crate) fn take_next(&mut self, frame: u64) -> Result<Segment, DiskError> {
         let needed = u32::try_from(SECTOR as u64 + frame).expect("batches are bounded");
         if self.spare.as_ref().is_some_and(|spare| spare.length < needed) {
+            reached!("wal.spare.too_short");
             // The longer one takes the short one's name, in one step.
             self.spare = None;
         }
         loop {
             if let Some(spare) = self.spare.take() {
+                reached!("wal.spare.taken", spare.length >= needed);
                 return Ok(spare);
             }
+            reached!("wal.spare.made_while_writing");
             self.prepare_step(needed.max(self.segment_bytes))?;
         }
     }
@@ -61,6 +70,7 @@ impl Wal {
     fn prepare_step(&mut self, length: u32) -> Result<(), DiskError> {
         let usable = |preparation: &Preparation| !preparation.is_spoiled() && preparation.length() >= length;
         if !self.preparation.as_ref().is_some_and(usable) {
+            reached!("wal.prepare.begun_again", self.preparation.is_some());
             let place = Place {
                 segment: self.head.number() + 1,
                 ..self.place
@@ -74,6 +84,7 @@ impl Wal {
         let spare = preparation.publish(&*self.disk)?;
         self.preparation = None;
         if let Err(error) = segment::sync_dir(&*self.disk) {
+            reached!("wal.prepare.name_in_doubt");
             // Nobody knows whether the name is durable, so even a full disk is final here.
             self.closed = Some(error.to_string());
             return Err(error);
@@ -105,6 +116,7 @@ impl Wal {
     /// Removes the oldest segment, durably before the next one goes: a hole between segments means loss.
     fn remove_oldest(&mut self) -> Result<(), DiskError> {
         let oldest = self.sealed.pop_front().expect("asked before");
+        reached!("wal.compact.removes_segment");
         let name = oldest.name();
         self.disk.remove(&name).map_err(DiskError::new("remove", &name))?;
         segment::sync_dir(&*self.disk)

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use quorate_base::{Index, NodeId, Term};
+use quorate_marks::reached;
 use thiserror::Error;
 
 use super::{Hello, MIN_PROTOCOL, Verdict, protocol_of};
@@ -213,28 +214,34 @@ impl Hello {
     pub fn check(&self, local: &Local<'_>) -> Result<(), Refusal> {
         let ours = protocol_of(local.features);
         if !(MIN_PROTOCOL..=ours).contains(&self.protocol) {
+            reached!("node.handshake.protocol");
             let theirs = self.protocol;
             return Err(Refusal::Protocol { theirs, ours });
         }
         if self.cluster != local.cluster {
+            reached!("node.handshake.wrong_cluster");
             return Err(Refusal::WrongCluster {
                 ours: local.cluster,
                 theirs: self.cluster,
             });
         }
         if self.to != local.me {
+            reached!("node.handshake.wrong_member");
             return Err(Refusal::WrongMember {
                 ours: local.me,
                 meant: self.to,
             });
         }
         if self.from == local.me || self.from == NodeId::ZERO {
+            reached!("node.handshake.impostor");
             return Err(Refusal::Impostor { named: self.from });
         }
         if local.removed.contains(&self.from) {
+            reached!("node.handshake.removed");
             return Err(Refusal::Removed { id: self.from });
         }
         if self.features < local.level {
+            reached!("node.handshake.features");
             return Err(Refusal::Features {
                 theirs: self.features,
                 level: local.level,
@@ -242,10 +249,12 @@ impl Hello {
         }
         // Whoever has papers must show them to those who can read them, or a lost disk could hide behind the old protocol.
         if self.papers.is_none() && self.features > 1 && local.features > 1 {
+            reached!("node.handshake.no_papers");
             return Err(Refusal::NoPapers);
         }
         let theirs = self.papers.as_ref().and_then(|papers| papers.leases);
         if theirs != local.leases {
+            reached!("node.handshake.leases");
             return Err(Refusal::Leases {
                 ours: local.leases,
                 theirs,

@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use quorate_base::{NodeId, Term};
+use quorate_marks::reached;
 use quorate_raft::{Raft, SnapMeta};
 
 use crate::codec::{DecodeError, Put, Reader};
@@ -141,6 +142,7 @@ impl Incoming {
         out: &mut Outbox,
     ) {
         let Some(left) = &mut self.left else {
+            reached!("node.take_snapshot.check_overtaken");
             return; // Another transfer has begun.
         };
         (left.len, left.crc, left.checked) = (len, crc, end);
@@ -149,6 +151,7 @@ impl Incoming {
         let of_use = left.is.as_ref().is_some_and(|is| !is.is_over(raft));
         let asked = left.asked.take();
         if !of_use {
+            reached!("node.take_snapshot.remains_of_no_use", left.is.is_some());
             self.left = None;
             out.effects.stage.push(StageOp::Discard);
         } else if !end {
@@ -162,17 +165,21 @@ impl Incoming {
     /// A transfer begins or goes on. The core has heard of it already, so it knows by now whether its sender leads.
     pub(crate) fn begin(&mut self, raft: &Raft, is: Identity, out: &mut Outbox) {
         if raft.term() != is.term || raft.leader() != Some(is.from) {
+            reached!("node.take_snapshot.of_no_leader");
             return ack(is.from, is.stream, 0, SnapshotOutcome::Refused, out);
         }
         if let Some(current) = self.current.as_ref()
             && current.is == is
         {
+            reached!("node.take_snapshot.begun_again");
             return ack(is.from, is.stream, current.staged, SnapshotOutcome::More, out);
         }
         if self.is_taken() {
+            reached!("node.take_snapshot.while_installing");
             return; // The sender will ask again.
         }
         if is.meta.last.index <= raft.commit() {
+            reached!("node.take_snapshot.has_it");
             return ack(is.from, is.stream, 0, SnapshotOutcome::Done, out);
         }
         let (mut received, mut crc) = (0, 0);
@@ -180,12 +187,19 @@ impl Incoming {
             && left.is.as_ref().is_none_or(|known| *known == is)
         {
             if !left.checked {
+                reached!("node.take_snapshot.remains_unchecked");
                 ack(is.from, is.stream, left.len, SnapshotOutcome::Checking, out);
                 left.asked = Some(is);
                 return;
             }
             (received, crc) = (left.len, left.crc);
         }
+        reached!(
+            "node.take_snapshot.other_than_remains",
+            self.left.is_some() && received == 0
+        );
+        reached!("node.take_snapshot.resumed", received > 0);
+        reached!("node.take_snapshot.replaces_another", self.current.is_some());
         self.last_stage += 1;
         let stage = self.last_stage;
         out.effects.stage.push(match (self.left.take(), received) {
@@ -213,14 +227,28 @@ impl Incoming {
         let is_its = |is: &Identity| (is.from, is.stream, is.term) == (from, stream, piece.term);
         let current = self.current.as_mut().filter(|current| is_its(&current.is));
         let Some(current) = current.filter(|current| current.is.term == raft.term()) else {
+            reached!("node.take_snapshot.piece_of_no_transfer");
             return ack(from, stream, 0, SnapshotOutcome::Refused, out);
         };
         if current.phase != Phase::Receiving || piece.offset != current.received {
+            reached!(
+                "node.take_snapshot.piece_too_late",
+                current.phase != Phase::Receiving
+            );
+            reached!(
+                "node.take_snapshot.piece_missing",
+                piece.offset > current.received
+            );
+            reached!(
+                "node.take_snapshot.piece_repeated",
+                piece.offset < current.received
+            );
             // One before it is missing, or this one is here already: the sender goes on from what is staged.
             return ack(from, stream, current.staged, SnapshotOutcome::More, out);
         }
         let crc = crc32c::crc32c_append(current.crc, &piece.bytes);
         if crc != piece.crc {
+            reached!("node.take_snapshot.wrong_bytes");
             self.drop_staging(out);
             return ack(from, stream, 0, SnapshotOutcome::Refused, out);
         }
@@ -259,6 +287,7 @@ impl Incoming {
         if let Some(is) = self.left.as_ref().and_then(|left| left.is.as_ref())
             && is.is_over(raft)
         {
+            reached!("node.take_snapshot.remains_overtaken");
             self.left = None;
             out.effects.stage.push(StageOp::Discard);
         }
@@ -269,6 +298,14 @@ impl Incoming {
             Phase::Installing => false,
         };
         if let Some(current) = self.current.as_ref().filter(|current| over(current)) {
+            reached!(
+                "node.take_snapshot.overtaken_by_commit",
+                current.is.meta.last.index <= raft.commit()
+            );
+            reached!(
+                "node.take_snapshot.overtaken_by_term",
+                current.is.term != raft.term()
+            );
             if current.is.meta.last.index <= raft.commit() {
                 current.ack(current.staged, SnapshotOutcome::Done, out);
             }
@@ -304,6 +341,7 @@ impl Incoming {
     /// There is no room for the staging file: the sender hears of it, and may begin anew.
     pub(crate) fn stage_failed(&mut self, stage: StreamId, out: &mut Outbox) {
         let Some(current) = self.current.as_ref().filter(|current| current.stage == stage) else {
+            reached!("node.take_snapshot.no_room_for_former");
             return;
         };
         assert_ne!(
@@ -311,6 +349,7 @@ impl Incoming {
             Phase::Installing,
             "what is being installed was staged and synced"
         );
+        reached!("node.take_snapshot.no_room");
         current.ack(0, SnapshotOutcome::Refused, out);
         self.drop_staging(out);
     }
@@ -331,6 +370,8 @@ impl Incoming {
             return;
         };
         let had = current.is.meta.last.index <= raft.commit();
+        reached!("node.take_snapshot.staged_but_had", had);
+        reached!("node.take_snapshot.staged_but_refused", !had);
         let outcome = if had {
             SnapshotOutcome::Done
         } else {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use quorate_base::{Index, LogId, NodeId, Term};
+use quorate_marks::reached;
 use quorate_raft::{Input, Log, Raft, RoleKind, SnapMeta};
 
 use super::budget::Budget;
@@ -113,6 +114,7 @@ impl Outgoing {
             .get(&to)
             .map(|setback| setback.until)
             .filter(|until| *until > now);
+        reached!("node.send_snapshot.after_a_rest", rests_until.is_some());
         let stream = Stream::new(to, term, rests_until, now + self.patience);
         if rests_until.is_none() {
             out.effects.snapshots.push(SnapshotOp::Open { stream: self.last });
@@ -157,6 +159,8 @@ impl Outgoing {
             _ if further => self.patience,
             pause => (pause * 2).min(self.patience * LONGEST_PAUSE),
         };
+        reached!("node.send_snapshot.fails");
+        reached!("node.send_snapshot.fails_again", setback.pause > self.patience);
         setback.until = now + setback.pause;
         out.inputs.push(Input::SnapshotSent {
             to: stream.to,
@@ -170,6 +174,7 @@ impl Outgoing {
         let leads = raft.role() == RoleKind::Leader;
         let is_member = |id| raft.peers().any(|(peer, _)| peer == id);
         let over = |stream: &Stream| !leads || stream.term != raft.term() || !is_member(stream.to);
+        reached!("node.send_snapshot.over", self.streams.values().any(over));
         self.close_all(over, out);
         if !leads {
             self.setbacks.clear();
@@ -186,15 +191,19 @@ impl Outgoing {
         out: &mut Outbox,
     ) {
         let Some(stream) = self.streams.get_mut(&id) else {
+            reached!("node.send_snapshot.closed_before_opened");
             // It was closed before there was a view to let go of.
             return out.effects.snapshots.push(SnapshotOp::Close { stream: id });
         };
         // The follower needs what comes after the snapshot, so the log must still have that.
         let Some(last) = at.filter(|at| log.contains(*at)) else {
+            reached!("node.send_snapshot.no_view", at.is_none());
+            reached!("node.send_snapshot.view_before_log", at.is_some());
             return self.fail(now, id, out);
         };
         let config = log.config_at(last.index).clone();
         if config.voters.is_empty() {
+            reached!("node.send_snapshot.of_nobody");
             // Nobody founded this: whoever installed it would be a member of nothing.
             return self.fail(now, id, out);
         }
@@ -208,6 +217,7 @@ impl Outgoing {
             return;
         };
         let Some(bytes) = chunk else {
+            reached!("node.send_snapshot.view_unreadable");
             return self.fail(now, id, out);
         };
         stream.reading = false;
@@ -235,9 +245,15 @@ impl Outgoing {
         out: &mut Outbox,
     ) {
         let Some(stream) = self.streams.get_mut(&id).filter(|stream| stream.to == from) else {
+            reached!("node.send_snapshot.answer_to_nothing");
             return;
         };
         stream.down = false;
+        reached!("node.send_snapshot.refused", outcome == SnapshotOutcome::Refused);
+        reached!(
+            "node.send_snapshot.checking",
+            outcome == SnapshotOutcome::Checking
+        );
         match outcome {
             SnapshotOutcome::Done => return self.succeed(id, out),
             SnapshotOutcome::Refused => return self.fail(now, id, out),
@@ -247,6 +263,8 @@ impl Outgoing {
         }
         let asked = !std::mem::replace(&mut stream.begun, true);
         if len > stream.read || (asked && len < stream.acked) {
+            reached!("node.send_snapshot.receiver_lost_it", len <= stream.read);
+            reached!("node.send_snapshot.of_another_view", len > stream.read);
             // It lost what it had staged, and views cannot be read backwards: start over with a new one.
             return self.fail(now, id, out);
         }
@@ -256,9 +274,11 @@ impl Outgoing {
         if len > stream.acked || (stream.complete && len == stream.read) {
             stream.tries = 0;
         }
+        reached!("node.send_snapshot.resumed", asked && len > 0);
         if len > stream.acked {
             stream.advance(len);
         } else if len == stream.acked && !asked && !stream.resent {
+            reached!("node.send_snapshot.piece_lost");
             // The same answer twice: a piece behind it was lost. Each of the pieces behind that brings the answer once more.
             stream.resent = true;
             stream.sent = 0;
@@ -304,6 +324,7 @@ impl Outgoing {
     pub(crate) fn link_up(&mut self, now: Nanos, peer: NodeId, out: &mut Outbox) {
         self.setbacks.remove(&peer);
         for (id, stream) in self.streams.iter_mut().filter(|(_, stream)| stream.to == peer) {
+            reached!("node.send_snapshot.link_up_again", stream.down);
             (stream.down, stream.tries) = (false, 0);
             let deadline = now + self.patience;
             match stream.rests_until {
@@ -334,6 +355,8 @@ impl Outgoing {
             }
             stream.tries += 1;
             let tries = if stream.down { TRIES_DOWN } else { TRIES };
+            reached!("node.send_snapshot.silence", stream.tries <= tries);
+            reached!("node.send_snapshot.silent_too_long", stream.tries > tries);
             match stream.tries > tries {
                 true => self.fail(now, id, out),
                 false => stream.begin(deadline, id, out),
@@ -374,6 +397,7 @@ impl Outgoing {
             .iter()
             .filter(|(_, stream)| too_slow(stream).is_some());
         let slow: Vec<_> = slow.map(|(id, _)| *id).collect();
+        reached!("node.send_snapshot.too_slow", !slow.is_empty());
         slow.into_iter().for_each(|id| self.fail(now, id, out));
         self.streams.values().filter_map(Stream::holds).min()
     }

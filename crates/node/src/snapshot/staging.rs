@@ -17,6 +17,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_base::{Disk, DiskFile};
+use quorate_marks::reached;
 
 use crate::event::{Event, StageOp, StreamId};
 
@@ -102,19 +103,23 @@ impl End {
     /// The piece that follows, if it is right; the empty one ends the snapshot.
     fn next(&self, size: u64) -> io::Result<Option<(PieceHead, Vec<u8>)>> {
         if size.saturating_sub(self.at) < PIECE_HEAD {
+            reached!("node.staging.cut_piece_head", self.at < size);
             return Ok(None);
         }
         let mut bytes = [0; PIECE_HEAD as usize];
         self.file.read_at(self.at, &mut bytes)?;
         let Some(head) = PieceHead::decode(bytes, self.salt) else {
+            reached!("node.staging.bad_piece_head");
             return Ok(None);
         };
         if u64::from(head.len) > size - self.at - PIECE_HEAD {
+            reached!("node.staging.cut_piece");
             return Ok(None);
         }
         let mut piece = vec![0; head.len as usize];
         self.file.read_at(self.at + PIECE_HEAD, &mut piece)?;
         let right = crc32c::crc32c_append(self.crc, &piece) == head.crc;
+        reached!("node.staging.bad_piece", !right);
         Ok(right.then_some((head, piece)))
     }
 
@@ -156,6 +161,7 @@ impl Staging {
             (Err(error), Some(stream))
                 if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
             {
+                reached!("node.staging.disk_full");
                 if let Some(open) = self.open.take() {
                     // The node discards the file next. This frees its room where even a removal needs some.
                     let _ = open.end.file.set_len(0);
@@ -246,6 +252,7 @@ impl Staging {
     fn sync(&mut self, stream: StreamId, finished: bool) -> io::Result<Option<Event>> {
         let disk = self.disk.clone();
         let Some(open) = self.current(stream) else {
+            reached!("node.staging.of_former_stream");
             return Ok(None);
         };
         open.end.file.sync()?;
@@ -279,10 +286,18 @@ impl Staging {
         while !end && found.end.at < stop {
             match found.end.next(found.size) {
                 Ok(Some((head, _))) if head.len > 0 => found.end.pass(head),
-                Ok(_) | Err(_) => end = true,
+                Ok(found) => {
+                    reached!("node.staging.complete_already", found.is_some());
+                    end = true;
+                }
+                Err(_) => {
+                    reached!("node.staging.unreadable");
+                    end = true;
+                }
             }
         }
         if found.renew().is_err() {
+            reached!("node.staging.not_renewable");
             self.found = None;
             return Ok(Event::StageChecked {
                 about: None,
@@ -342,6 +357,7 @@ fn find(disk: &dyn Disk) -> io::Result<Option<Found>> {
 fn header(file: &Arc<dyn DiskFile>, size: u64) -> io::Result<Option<(Bytes, u32, u64)>> {
     const FIXED: usize = MAGIC.len() + 4;
     if size < FIXED as u64 {
+        reached!("node.staging.cut_header");
         return Ok(None);
     }
     let mut bytes = vec![0; FIXED];
@@ -349,6 +365,7 @@ fn header(file: &Arc<dyn DiskFile>, size: u64) -> io::Result<Option<(Bytes, u32,
     let len = u32::from_le_bytes([bytes[8], bytes[9], bytes[10], bytes[11]]);
     let end = FIXED as u64 + u64::from(len) + 4;
     if &bytes[..MAGIC.len()] != MAGIC || len > MAX_ABOUT || size < end {
+        reached!("node.staging.bad_header");
         return Ok(None);
     }
     bytes.resize(end as usize, 0);
@@ -356,6 +373,7 @@ fn header(file: &Arc<dyn DiskFile>, size: u64) -> io::Result<Option<(Bytes, u32,
     let check = bytes.split_off(end as usize - 4);
     let salt = crc32c::crc32c(&bytes);
     let about = Bytes::from(bytes).slice(FIXED..);
+    reached!("node.staging.bad_header_checksum", check != salt.to_le_bytes());
     Ok((check == salt.to_le_bytes()).then_some((about, salt, end)))
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use quorate_base::{NodeId, Term};
+use quorate_marks::reached;
 
 use crate::core::Core;
 use crate::effects::{Arm, Timer};
@@ -62,6 +63,7 @@ impl PreCandidate {
     /// An answer, which is about `next`.
     pub fn on_response(&mut self, core: &Core, from: NodeId, next: Term, granted: bool) -> Option<Next> {
         if next != core.term.next() {
+            reached!("raft.pre_vote.answer_to_earlier_attempt");
             return None; // About an earlier attempt.
         }
         self.votes.insert(from, granted);
@@ -71,10 +73,13 @@ impl PreCandidate {
     fn count(&self, core: &Core) -> Option<Next> {
         match quorum::tally(core.log.config(), |id| self.votes.get(&id).copied()) {
             Tally::Won => Some(Next::Candidate { transfer: false }),
-            Tally::Lost => Some(Next::Follower {
-                term: core.term,
-                leader: None,
-            }),
+            Tally::Lost => {
+                reached!("raft.pre_vote.lost");
+                Some(Next::Follower {
+                    term: core.term,
+                    leader: None,
+                })
+            }
             Tally::Open => None,
         }
     }
@@ -109,6 +114,7 @@ impl Candidate {
     /// A voter can be reached now, and may not have heard of this.
     pub fn on_reachable(&self, core: &mut Core, peer: NodeId) {
         if core.log.config().is_voter(peer) && !self.votes.contains_key(&peer) {
+            reached!("raft.vote.asked_again");
             let (last, transfer) = (core.log.last(), self.transfer);
             core.send_after_hard(peer, Body::Vote { last, transfer });
         }
@@ -123,6 +129,7 @@ impl Candidate {
     /// A write was completed: maybe the own vote is durable, and counts from now on.
     pub fn on_persisted(&mut self, core: &Core) -> Option<Next> {
         if !core.durability.hard_is_durable() {
+            reached!("raft.candidate.own_vote_not_durable");
             return None;
         }
         self.votes.insert(core.id, true);
@@ -132,10 +139,13 @@ impl Candidate {
     fn count(&self, core: &Core) -> Option<Next> {
         match quorum::tally(core.log.config(), |id| self.votes.get(&id).copied()) {
             Tally::Won => Some(Next::Leader),
-            Tally::Lost => Some(Next::Follower {
-                term: core.term,
-                leader: None,
-            }),
+            Tally::Lost => {
+                reached!("raft.vote.lost");
+                Some(Next::Follower {
+                    term: core.term,
+                    leader: None,
+                })
+            }
             Tally::Open => None,
         }
     }

@@ -1,6 +1,7 @@
 //! Following: the receiver's side of AppendEntries (§3.5), heartbeats, and reads asked of the leader.
 
 use quorate_base::{Index, LogId, NodeId};
+use quorate_marks::reached;
 
 use crate::core::Core;
 use crate::effects::{Arm, Refused, Timer};
@@ -41,6 +42,7 @@ impl Follower {
             None if !held => core.arm(Timer::Fresh, Arm::Off),
             None => {}
         }
+        reached!("raft.follower.stays_held", held && leader.is_none());
         Follower {
             leader,
             fresh: leader.is_some(),
@@ -65,6 +67,7 @@ impl Follower {
     /// their minds for themselves. With lease reads on a promise is a promise (§6.4.1), and this changes nothing. Returns whether it did.
     pub fn doubt(&mut self, core: &mut Core) -> bool {
         if core.leases {
+            reached!("raft.hint.refused_with_leases");
             return false;
         }
         self.fresh = false;
@@ -85,6 +88,7 @@ impl Follower {
         // What is committed here is in the log of every later leader, so it matches without a look. That also covers
         // a `prev` that was compacted away here, which is no conflict.
         if last <= core.commit {
+            reached!("raft.append.all_committed");
             let upto = core.commit;
             return core.send_after_log(from, Body::Appended { upto });
         }
@@ -92,18 +96,22 @@ impl Follower {
         let (prev, entries) = match known {
             0 => (prev, entries),
             n => {
+                reached!("raft.append.overlaps_commit");
                 let term = entries[n - 1].term;
                 let committed = LogId {
                     term,
                     index: core.commit,
                 };
                 if !core.log.contains(committed) {
+                    reached!("raft.append.contradicts_commit");
                     return; // No correct leader lacks what is committed.
                 }
                 (committed, &entries[n..])
             }
         };
         if !core.log.contains(prev) {
+            reached!("raft.conflict.entry_missing", prev.index > core.log.last_index());
+            reached!("raft.conflict.other_term", prev.index <= core.log.last_index());
             // Rule 2. The hint lets the leader skip a whole term at once.
             let hint = core
                 .log
@@ -133,11 +141,15 @@ impl Follower {
             })
         };
         let same = entries.iter().enumerate().take_while(held).count();
+        reached!("raft.append.some_held", same > 0 && same < entries.len());
         if same == entries.len() {
+            reached!("raft.append.all_held", same > 0);
             return;
         }
         let keep = Index(prev.index.0 + same as u64);
         if keep < core.log.last_index() {
+            reached!("raft.append.truncates");
+            reached!("raft.append.takes_back_verified", self.verified > keep);
             core.truncate_after(keep);
             // A correct leader never takes back what it sent in this term, but no message may break this node.
             self.verified = self.verified.min(keep);
@@ -149,6 +161,7 @@ impl Follower {
 
     /// Rule 5, bounded by what is known to equal the leader's log.
     pub fn learn_commit(&mut self, core: &mut Core, commit: Index) {
+        reached!("raft.commit.beyond_verified", commit > self.verified);
         core.commit_to(commit.min(self.verified));
     }
 
@@ -178,6 +191,7 @@ impl Follower {
         if forward && self.leader.is_some() {
             self.reads.push(token);
         } else {
+            reached!("raft.read.refused_by_follower");
             core.out.reads.push((token, Err(Refused::NotLeader(self.leader))));
         }
     }
@@ -197,7 +211,11 @@ impl Follower {
     pub fn on_timer(&mut self, core: &mut Core, timer: Timer) -> Option<Next> {
         match timer {
             Timer::Election if core.may_campaign() && !core.stalled => return Some(Next::PreCandidate),
-            Timer::Election => core.arm(Timer::Election, Arm::Set),
+            Timer::Election => {
+                reached!("raft.election.no_voter", !core.may_campaign());
+                reached!("raft.election.disk_stalled", core.stalled);
+                core.arm(Timer::Election, Arm::Set);
+            }
             Timer::Fresh => (self.fresh, self.held) = (false, false),
             Timer::Read => self.reads.retry(),
             Timer::Haste => return self.on_haste(core),
@@ -213,6 +231,7 @@ impl Follower {
         if core.may_campaign() && !core.stalled {
             return Some(Next::PreCandidate);
         }
+        reached!("raft.haste.no_longer_fit");
         haste::end(core);
         None
     }

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use quorate_base::{Index, LogId, NodeId};
+use quorate_marks::reached;
 
 use crate::core::Core;
 use crate::effects::{Arm, Outgoing, Placed, Refused, Timer};
@@ -68,6 +69,7 @@ impl Leader {
         }
         self.change.abandon(core);
         for reader in self.reads.drain() {
+            reached!("raft.read.dropped_with_leadership");
             if let Reader::Local(token) = reader {
                 core.out.reads.push((token, Err(Refused::NotLeader(None))));
             }
@@ -84,6 +86,11 @@ impl Leader {
         } else {
             None
         };
+        reached!(
+            "raft.propose.transferring",
+            matches!(refused, Some(Refused::Transferring))
+        );
+        reached!("raft.propose.busy", matches!(refused, Some(Refused::Busy)));
         match refused {
             Some(why) => core.out.refused.push((token, why)),
             None => {
@@ -101,13 +108,16 @@ impl Leader {
     /// A peer holds everything up to `upto` durably.
     pub fn on_appended(&mut self, core: &mut Core, from: NodeId, upto: Index) {
         let Some(peer) = self.peers.get_mut(&from) else {
+            reached!("raft.ack.of_stranger");
             return;
         };
         if upto > core.log.last_index() {
+            reached!("raft.ack.beyond_log");
             return; // No correct peer says so.
         }
         let news = peer.acknowledge(upto);
         if matches!(peer.pace, Pace::Snapshot) && peer.matched >= core.log.base().last.index {
+            reached!("raft.ack.ends_snapshot");
             peer.probe(peer.matched.next(), false);
         }
         if news {
@@ -118,6 +128,7 @@ impl Leader {
     /// A peer's log does not match at `prev`; `hint` is the last place where it may (§3.5).
     pub fn on_conflict(&mut self, core: &Core, from: NodeId, prev: Index, hint: LogId) {
         let Some(peer) = self.peers.get_mut(&from) else {
+            reached!("raft.conflict.of_stranger");
             return;
         };
         let current = match &peer.pace {
@@ -125,6 +136,7 @@ impl Leader {
             Pace::Replicate { .. } => prev > peer.matched,
             Pace::Snapshot => false,
         };
+        reached!("raft.conflict.outdated", !current);
         if current {
             // Where nothing that the log still has may agree, it lies before the base, and a snapshot is needed.
             let before_base = core.log.base().last.index.prev();
@@ -134,6 +146,9 @@ impl Leader {
                 .map_or(hint.index.min(before_base), |id| id.index);
             // Below the match there is nothing to look for: the peer lost what it had acknowledged, which no correct disk
             // does. It is asked again at each heartbeat, and not as fast as the network allows.
+            reached!("raft.conflict.below_match", agrees < peer.matched);
+            reached!("raft.conflict.before_base", agrees <= before_base);
+            reached!("raft.conflict.skips_a_term", agrees < hint.index);
             peer.probe(agrees.next(), agrees < peer.matched);
         }
     }
@@ -148,20 +163,29 @@ impl Leader {
         matched: Index,
     ) {
         let begun = self.round;
+        reached!("raft.round.not_begun", round > begun);
         let Some(peer) = self.peers.get_mut(&from).filter(|_| round <= begun) else {
             return;
         };
         peer.round = peer.round.max(round);
         let replicating = matches!(peer.pace, Pace::Replicate { .. });
+        reached!(
+            "raft.round.before_last_append",
+            round <= peer.sent_in && replicating
+        );
         if round > peer.sent_in {
             // The heartbeat was sent after the last Append, so the answer tells what became of that.
             match &mut peer.pace {
                 Pace::Probe { waiting } => *waiting = false,
-                Pace::Replicate { .. } if verified < peer.next.prev() => peer.probe(verified.next(), false),
+                Pace::Replicate { .. } if verified < peer.next.prev() => {
+                    reached!("raft.round.shows_loss");
+                    peer.probe(verified.next(), false);
+                }
                 Pace::Replicate { .. } | Pace::Snapshot => {}
             }
         }
         if replicating && matched > peer.matched {
+            reached!("raft.round.carries_lost_ack");
             self.on_appended(core, from, matched);
         }
     }
@@ -179,6 +203,7 @@ impl Leader {
             return;
         };
         if let Pace::Probe { waiting } = &mut peer.pace {
+            reached!("raft.reachable.probed_at_once");
             *waiting = false;
             return;
         }
@@ -194,7 +219,10 @@ impl Leader {
             .get_mut(&to)
             .filter(|peer| !matches!(peer.pace, Pace::Snapshot))
         {
+            reached!("raft.not_sent.goes_back", first < peer.next);
             peer.probe(first.min(peer.next), true);
+        } else {
+            reached!("raft.not_sent.to_nobody");
         }
     }
 
@@ -209,7 +237,10 @@ impl Leader {
                 Some(last) => peer.probe(last.index.next(), false),
                 None => peer.probe(peer.matched.next(), true),
             }
+            reached!("raft.snapshot.given_up", last.is_none());
             peer.sent_in = self.round;
+        } else {
+            reached!("raft.snapshot.sent_to_nobody");
         }
     }
 
@@ -223,6 +254,7 @@ impl Leader {
             Timer::Quorum => {
                 let alive = |id| id == core.id || self.peers.get(&id).is_some_and(|peer| peer.active);
                 if !quorum::has_quorum(core.log.config(), alive) {
+                    reached!("raft.quorum.lost");
                     return Some(Next::Follower {
                         term: core.term,
                         leader: None,
@@ -253,7 +285,12 @@ impl Leader {
             }
         };
         let index = Index(quorum::reached(core.log.config(), |id| held(id).0));
+        reached!(
+            "raft.commit.not_of_own_term",
+            index > core.commit && core.log.term_at(index) != Some(core.term)
+        );
         if index > core.commit && core.log.term_at(index) == Some(core.term) {
+            reached!("raft.commit.without_own_disk", durable < index);
             core.commit_to(index);
             self.reads.commit_known(index, self.round);
         }
@@ -294,6 +331,10 @@ impl Leader {
         for (id, peer) in &mut self.peers {
             // What a former member would learn from a snapshot is not worth one.
             let compacted = core.log.term_at(peer.next.prev()).is_none();
+            reached!(
+                "raft.leaving.not_worth_a_snapshot",
+                compacted && self.change.is_leaving(*id)
+            );
             if !(compacted && self.change.is_leaving(*id)) {
                 send_entries(core, *id, peer, self.round);
             }
@@ -372,6 +413,7 @@ fn send_entries(core: &mut Core, to: NodeId, peer: &mut Progress, round: Round) 
             Pace::Replicate { in_flight, bytes } => {
                 let full =
                     in_flight.len() >= core.limits.max_inflight || *bytes >= core.limits.max_inflight_bytes;
+                reached!("raft.append.window_full", full);
                 if full || peer.next > core.log.last_index() {
                     return;
                 }
@@ -379,6 +421,7 @@ fn send_entries(core: &mut Core, to: NodeId, peer: &mut Progress, round: Round) 
         }
         let prev = peer.next.prev();
         if core.log.term_at(prev).is_none() {
+            reached!("raft.append.needs_snapshot");
             peer.pace = Pace::Snapshot;
             core.out.send.push(Outgoing::Snapshot { to, term: core.term });
             return;

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 
 use quorate_base::{Index, NodeId};
+use quorate_marks::reached;
 
 use crate::config::{Change, Config, Promote};
 use crate::core::Core;
@@ -49,6 +50,7 @@ impl Changing {
     /// Leadership ends: whether the change will be finished is for the next leader to say.
     pub fn abandon(&mut self, core: &mut Core) {
         if let Some(token) = self.token.take() {
+            reached!("raft.change.unknown_end");
             core.out.changed.push((token, ChangeEnd::Unknown));
         }
     }
@@ -74,7 +76,10 @@ impl Leader {
                 let next = core.log.config().towards(&to);
                 self.append_config(core, next);
             }
-            Err(why) => core.out.changed.push((token, ChangeEnd::Refused(why))),
+            Err(why) => {
+                reached!("raft.change.bad", matches!(why, ChangeRefused::Bad(_)));
+                core.out.changed.push((token, ChangeEnd::Refused(why)));
+            }
         }
     }
 
@@ -82,23 +87,37 @@ impl Leader {
     fn judge(&self, core: &Core, changes: &[Change], force: bool) -> Result<Config, ChangeRefused> {
         // One that must go leaves the next change to its successor, else it might never go.
         if self.handover.is_under_way() || self.must_go(core) {
+            reached!("raft.change.transferring", self.handover.is_under_way());
+            reached!("raft.change.leader_must_go", self.must_go(core));
             return Err(ChangeRefused::Transferring);
         }
         let config = core.log.config();
         // Two changes at once, or one before the own-term commit, could have disjoint majorities (§4.1, and Ongaro's correction of 2015).
         if config.is_joint() || core.log.config_index() > core.commit || core.own_term_commit().is_none() {
+            reached!("raft.change.while_joint", config.is_joint());
+            reached!(
+                "raft.change.while_uncommitted",
+                core.log.config_index() > core.commit
+            );
+            reached!(
+                "raft.change.before_own_term_commit",
+                core.own_term_commit().is_none()
+            );
             return Err(ChangeRefused::Pending);
         }
         let to = config.after(changes).map_err(ChangeRefused::Bad)?;
+        reached!("raft.change.forced", force && to.voters != config.voters);
         if force || to.voters == config.voters {
             return Ok(to);
         }
         let mut promoted = to.voters.difference(&config.voters);
         if let Some(id) = promoted.find(|id| !self.has_caught_up(**id)) {
+            reached!("raft.change.not_caught_up");
             return Err(ChangeRefused::NotCaughtUp(*id));
         }
         let alive = |id| id == core.id || self.peers.get(&id).is_some_and(Progress::is_alive);
         if !quorum::has_quorum(&to, alive) {
+            reached!("raft.change.would_lose_quorum");
             return Err(ChangeRefused::WouldLoseQuorum);
         }
         Ok(to)
@@ -118,6 +137,7 @@ impl Leader {
     fn append_config(&mut self, core: &mut Core, config: Config) {
         let at = core.append(core.term, config.size(), Some(config.clone()));
         for id in config.members() {
+            reached!("raft.leaving.comes_back", self.change.is_leaving(id));
             self.change.leaving.remove(&id);
             if id != core.id {
                 self.peers.entry(id).or_insert_with(|| Progress::new(at.index));
@@ -137,6 +157,7 @@ impl Leader {
             return;
         }
         if core.log.config().is_joint() {
+            reached!("raft.joint.left");
             let new = core.log.config().without_old();
             return self.append_config(core, new);
         }
@@ -161,6 +182,7 @@ impl Leader {
         if !changes.is_empty()
             && let Ok(to) = self.judge(core, &changes, false)
         {
+            reached!("raft.learner.promoted");
             let next = core.log.config().towards(&to);
             self.append_config(core, next);
         }
@@ -170,11 +192,13 @@ impl Leader {
     pub fn tick_membership(&mut self, core: &Core) {
         self.change.marks = (self.change.marks.1, core.log.last_index());
         if core.log.config_index() > core.commit {
+            reached!("raft.leaving.not_committed");
             return; // There is no removal to learn of yet.
         }
         self.change.leaving.retain(|id, checks| {
             *checks += 1;
             if *checks > FAREWELL {
+                reached!("raft.leaving.forgotten");
                 self.peers.remove(id);
             }
             *checks <= FAREWELL

@@ -2,6 +2,7 @@
 //! leader is not a voter of the new configuration (§4.2.2). A vote is never biased: the old leader only says "now".
 
 use quorate_base::NodeId;
+use quorate_marks::reached;
 
 use crate::core::Core;
 use crate::effects::{Arm, Timer};
@@ -34,6 +35,7 @@ impl Patience {
     /// This member is told to take over: twice the patience if it was the last time, too.
     fn ask(&mut self, id: NodeId) {
         let again = self.asked.replace(id) == Some(id);
+        reached!("raft.patience.asks_again", again);
         self.gap = if again {
             (self.gap * 2).min(MAX_PATIENCE)
         } else {
@@ -45,6 +47,7 @@ impl Patience {
     /// A member leads.
     pub fn leads(&mut self, id: NodeId) {
         if self.asked == Some(id) {
+            reached!("raft.patience.rewarded");
             *self = Patience::default();
         }
     }
@@ -93,8 +96,10 @@ impl Leader {
             .or_else(best)
             .filter(|id| *id != core.id && voters.contains(id))
         else {
+            reached!("raft.transfer.to_nobody");
             return;
         };
+        reached!("raft.transfer.redirected", self.handover.is_under_way());
         // A leader that cannot write gets no more time by being asked again.
         if !(self.handover.stalled && self.handover.is_under_way()) {
             core.arm(Timer::Transfer, Arm::Set);
@@ -105,12 +110,15 @@ impl Leader {
     /// The disk hangs. Followers have what was sent, so one of them can take over; if none does in time, this leader just ends.
     pub fn on_stalled(&mut self, core: &mut Core) -> Option<Next> {
         if core.other_voters().is_empty() {
+            reached!("raft.stalled.alone");
             return None; // Nobody could do better.
         }
         self.handover.stalled = true;
         if !self.handover.is_under_way() {
             self.on_transfer(core, None);
         }
+        reached!("raft.stalled.resigns", !self.handover.is_under_way());
+        reached!("raft.stalled.hands_over", self.handover.is_under_way());
         (!self.handover.is_under_way()).then(|| resign(core))
     }
 
@@ -130,6 +138,7 @@ impl Leader {
     /// more rarely, since nothing is proposed meanwhile.
     pub fn prefer_others(&mut self, core: &mut Core) {
         if !core.patience.is_over() {
+            reached!("raft.patience.waits");
             return;
         }
         let config = core.log.config();
@@ -147,6 +156,7 @@ impl Leader {
             && settled
             && !self.handover.is_under_way()
         {
+            reached!("raft.transfer.to_preferred");
             core.patience.ask(best);
             self.on_transfer(core, Some(best));
         }
@@ -154,6 +164,11 @@ impl Leader {
 
     /// The successor did not take over in time.
     pub fn give_up_transfer(&mut self, core: &mut Core) -> Option<Next> {
+        reached!("raft.transfer.timeout");
+        reached!(
+            "raft.transfer.timeout_resigns",
+            self.handover.stalled || self.must_go(core)
+        );
         self.handover.transfer = None;
         (self.handover.stalled || self.must_go(core)).then(|| resign(core))
     }
@@ -163,6 +178,7 @@ impl Leader {
         if self.must_go(core) && !self.handover.is_under_way() {
             self.on_transfer(core, None);
             if !self.handover.is_under_way() {
+                reached!("raft.transfer.removed_leader_has_no_heir");
                 return Some(resign(core));
             }
         }
@@ -173,17 +189,21 @@ impl Leader {
             .filter(|transfer| !transfer.told)?;
         let matched = self.peers.get(&transfer.to).map(|peer| peer.matched);
         if matched != Some(core.log.last_index()) {
+            reached!("raft.transfer.waits_for_match");
             return None;
         }
         transfer.told = true;
         self.handover.told_ever = true;
         core.send_now(transfer.to, Body::TimeoutNow);
+        reached!("raft.transfer.removed_leader_leaves", self.must_go(core));
         self.must_go(core).then(|| resign(core))
     }
 
     /// Whether the clock may count for reads: as long as nobody was told to campaign regardless of this leader, and this one
     /// need not go. A single voter that is left behind would not wait for it after a restart.
     pub fn may_hold_lease(&self, core: &Core) -> bool {
+        reached!("raft.lease.ended_by_transfer", self.handover.told_ever);
+        reached!("raft.lease.ended_by_removal", self.must_go(core));
         !self.handover.told_ever && !self.must_go(core)
     }
 }
