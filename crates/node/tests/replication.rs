@@ -339,6 +339,33 @@ fn garbage_in_an_append_is_passed_over() {
     cluster.converge();
 }
 
+/// Each body names its own index, and one that is not the next spoils the whole message.
+#[test]
+fn a_batch_with_a_gap_in_its_indexes_is_passed_over() {
+    let mut cluster = Cluster::new(3, |_| {});
+    let leader = cluster.elect();
+    let follower = cluster.follower();
+    let term = cluster.node(leader).raft().term();
+    let prev = cluster.node(follower).raft().last();
+    let noop = |ahead| {
+        quorate_node::entry::encode_noop(LogId {
+            index: Index(prev.index.0 + ahead),
+            term,
+        })
+    };
+    for ahead in [[1, 3], [2, 3], [1, 1]] {
+        let message = PeerMessage::Append {
+            term,
+            prev,
+            entries: ahead.map(noop).into(),
+            commit: prev.index,
+        };
+        let from = NodeId(leader);
+        cluster.step(follower, Event::Peer { from, message });
+        assert_eq!(cluster.node(follower).raft().last(), prev, "{ahead:?}");
+    }
+}
+
 #[test]
 fn an_old_append_over_cold_entries_leaves_no_gap_in_the_cache() {
     let mut cluster = Cluster::new(3, |_| {});

@@ -5,9 +5,10 @@ mod common;
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use common::Cluster;
+use common::{Cluster, Outcome};
 use quorate_base::{Index, NodeId};
-use quorate_node::{Event, NodeConfig, PeerMessage, SnapshotOutcome};
+use quorate_node::{Event, Failure, NodeConfig, PeerMessage, Reason, SnapshotOutcome};
+use quorate_raft::RoleKind;
 
 fn small(config: &mut NodeConfig) {
     (config.keep_entries, config.keep_bytes) = (5, 1 << 20);
@@ -274,6 +275,59 @@ fn a_crash_between_install_and_takeover_is_made_good_at_the_start() {
     cluster.start(slow);
     assert_eq!(cluster.host(slow).restores, 1, "before anything else");
     cluster.write(leader, "after");
+    cluster.converge();
+}
+
+/// A leader that was cut off with proposals of its own while the others went on, and has been given their snapshot, which its machine has
+/// not taken over yet. Also the first of the proposals.
+fn deposed(proposals: u64) -> (Cluster, u64, u64) {
+    let mut cluster = Cluster::new(3, small);
+    let old = cluster.elect();
+    cluster.isolate(old);
+    let first = cluster.propose(old, "lost");
+    for i in 1..proposals {
+        cluster.propose(old, format!("lost {i}"));
+    }
+    let others: Vec<u64> = (1..=3).filter(|id| *id != old).collect();
+    let leads = |cluster: &Cluster, id: &u64| cluster.node(*id).raft().role() == RoleKind::Leader;
+    cluster.run_until("a leader of the others", |cluster| {
+        others.iter().any(|id| leads(cluster, id))
+    });
+    let new = *others.iter().find(|id| leads(&cluster, id)).expect("just seen");
+    (0..40).for_each(|i| cluster.write(new, format!("command {i:040}")));
+    others.iter().for_each(|id| cluster.flush(*id));
+    cluster.settle();
+    assert!(!cluster.outcomes.contains_key(&first), "it cannot know yet");
+    cluster.host(old).restore_stalled = true;
+    cluster.heal();
+    cluster.run_until("the install", |cluster| {
+        let raft = cluster.node(old).raft();
+        raft.log().base().last.index > Index(30) && raft.durable() > Index(30)
+    });
+    (cluster, old, first)
+}
+
+/// A snapshot covers what was proposed: nobody can say any more what became of that, and nobody waits for it either.
+#[test]
+fn a_proposal_covered_by_a_snapshot_is_answered_at_once() {
+    let (cluster, old, lost) = deposed(1);
+    assert_eq!(cluster.hosts[&NodeId(old)].restores, 0, "nothing is applied yet");
+    assert_eq!(
+        cluster.outcomes.get(&lost),
+        Some(&Outcome::Failed(Failure::Unknown(Reason::LeaderChanged)))
+    );
+}
+
+/// The install leaves nothing of a log that was longer than the snapshot, and conflicts with what follows it.
+#[test]
+fn a_crash_after_an_install_finds_no_conflicting_tail() {
+    let (mut cluster, old, _) = deposed(60);
+    let tail = cluster.node(old).raft().last();
+    assert!(tail.index < Index(50), "60 entries were there: {tail}");
+    cluster.crash(old);
+    cluster.start(old);
+    assert_eq!(cluster.host(old).restores, 1);
+    assert!(cluster.node(old).raft().last() <= tail);
     cluster.converge();
 }
 

@@ -3,7 +3,8 @@
 //! dragonboat, SJ sofa-jraft, LC LogCabin, RP Redpanda, NU NuRaft.
 //!
 //! Not here, since they cannot happen at this layer: state files rewritten in place (the log's business), gaps inside a batch (an Append
-//! carries no indexes but the first), imported snapshots, answers stranded by a snapshot (the node's business).
+//! carries no indexes but the first), imported snapshots, answers stranded by a snapshot (the node's business). That each test notices
+//! its bug is checked by `proof/kill-table`, which puts the bugs in.
 
 #[path = "../common/mod.rs"]
 mod common;

@@ -105,6 +105,24 @@ fn a_purged_prev_is_taken_for_a_conflict() {
     assert_eq!(c.bodies(2, 1), [Body::Appended { upto: i(4) }]);
 }
 
+/// OR #1795: entries went out as the first of the log, since the one before them could not be read. Here a snapshot goes in their place.
+#[test]
+fn entries_whose_prev_cannot_be_read_are_sent_as_the_first() {
+    let mut c = Cluster::new(3);
+    c.isolate(n(3));
+    c.elect(n(1));
+    for _ in 0..3 {
+        c.propose(n(1));
+    }
+    c.run();
+    c.compact(n(1), i(2));
+    assert_eq!(c.terms(n(1)), [1, 1], "entries 3 and 4");
+    c.heal();
+    c.heartbeat(n(1));
+    c.heartbeat(n(1));
+    assert_eq!((c.nodes[&n(3)].restored, c.raft(n(3)).commit()), (1, i(4)));
+}
+
 /// The leader's commit index used without the bound of what is known to match.
 #[test]
 fn commit_advances_over_an_unverified_tail() {

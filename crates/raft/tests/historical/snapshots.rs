@@ -100,6 +100,7 @@ fn overlapping_installs_get_the_persisted_index_wrong() {
     }
     raft.step(Input::Persisted(writes[0]));
     assert_eq!(raft.take_effects().restore, None, "the first is out of date");
+    assert_eq!(raft.durable(), i(5), "and the second is not on the disk");
     raft.step(Input::Persisted(writes[1]));
     assert_eq!(raft.durable(), i(9));
     assert_eq!(raft.take_effects().restore.map(|meta| meta.last), Some(at(1, 9)));
