@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{Fault, MemDisk, Model, Random, SMALL, Step, entry, open, run, workload};
+use common::{Fault, MemDisk, Model, Random, SMALL, Step, entry, mark, open, run, state, workload};
 
 /// Calls `check` with all combinations of what may survive a crash if they are few, and with samples otherwise.
 fn for_each_crash(disk: &MemDisk, seed: u64, samples: u64, check: &mut dyn FnMut(&MemDisk)) {
@@ -58,23 +58,22 @@ fn go_on(image: &MemDisk, found: &Model) {
     assert_eq!(recover(&durable, std::slice::from_ref(&model)), model);
 }
 
-#[test]
-fn a_crash_at_any_call_loses_nothing_acknowledged() {
-    let steps = workload();
+/// Crashes at each call of these steps. Returns how many those were, and how often a batch under way was found whole, and not at all.
+fn crash_everywhere(steps: &[Step]) -> (u64, u64, u64) {
     let mut crashes = 0;
     let (mut whole, mut cut) = (0, 0);
     for nth in 0.. {
         let disk = MemDisk::default();
         disk.fail_at(nth, Fault::Crash);
         let outcome = match open(&disk, SMALL) {
-            Ok((mut wal, model)) => run(&disk, &mut wal, model, &steps),
+            Ok((mut wal, model)) => run(&disk, &mut wal, model, steps),
             Err(_) => common::Outcome {
                 possible: vec![Model::default()],
                 failed: true,
             },
         };
         if !outcome.failed {
-            break;
+            return (crashes, whole, cut);
         }
         for_each_crash(&disk, nth, 60, &mut |image| {
             let found = recover(image, &outcome.possible);
@@ -89,11 +88,35 @@ fn a_crash_at_any_call_loses_nothing_acknowledged() {
         });
         crashes += 1;
     }
+    unreachable!("the steps come to an end");
+}
+
+#[test]
+fn a_crash_at_any_call_loses_nothing_acknowledged() {
+    let (crashes, whole, cut) = crash_everywhere(&workload());
     assert!(crashes > 60, "the workload made only {crashes} calls");
     assert!(
         whole > 10 && cut > 10,
         "both outcomes were reached: {whole} and {cut}"
     );
+}
+
+/// Where a log has no entries, nothing but the state and the mark keeps an old segment: it goes once the next has them, and no sooner.
+#[test]
+fn a_crash_between_segments_loses_no_state_of_an_empty_log() {
+    let mut steps = vec![
+        Step::Append(vec![vec![state(b"term 1"), entry(1, vec![7; 100])]]),
+        Step::Append(vec![vec![mark(1, b"snapshot at 1")]]),
+    ];
+    for term in [
+        b"term 2", b"term 3", b"term 4", b"term 5", b"term 6", b"term 7", b"term 8",
+    ] {
+        steps.push(Step::Append(vec![vec![state(term)]]));
+    }
+    // A segment has room for seven frames.
+    assert!(steps.len() > SMALL as usize / 512);
+    let (crashes, ..) = crash_everywhere(&steps);
+    assert!(crashes > 20, "the steps made only {crashes} calls");
 }
 
 /// Crashes in the middle of recovering from a crash, at every call: the third start finds what the second would have found.
