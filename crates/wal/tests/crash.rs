@@ -60,7 +60,6 @@ fn go_on(image: &MemDisk, found: &Model) {
 
 /// Crashes at each call of these steps. Returns how many those were, and how often a batch under way was found whole, and not at all.
 fn crash_everywhere(steps: &[Step]) -> (u64, u64, u64) {
-    let mut crashes = 0;
     let (mut whole, mut cut) = (0, 0);
     for nth in 0.. {
         let disk = MemDisk::default();
@@ -73,7 +72,7 @@ fn crash_everywhere(steps: &[Step]) -> (u64, u64, u64) {
             },
         };
         if !outcome.failed {
-            return (crashes, whole, cut);
+            return (nth, whole, cut);
         }
         for_each_crash(&disk, nth, 60, &mut |image| {
             let found = recover(image, &outcome.possible);
@@ -86,7 +85,6 @@ fn crash_everywhere(steps: &[Step]) -> (u64, u64, u64) {
             }
             go_on(image, &found);
         });
-        crashes += 1;
     }
     unreachable!("the steps come to an end");
 }
