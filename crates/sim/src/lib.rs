@@ -13,7 +13,8 @@
 //! | requests; membership changes | `clients`, `operator` |
 //! | what must hold after every step | [`ghost`] |
 //! | what clients may see | [`history`], against [`model`] |
-//! | healing, liveness, verdict | `finish` ([`run`], [`Report`]) |
+//! | a run from beginning to end | `finish` ([`run`], [`Report`]) |
+//! | liveness of a part that is healed while the rest stays broken, of the healed whole; verdict | `survivors`, `healing`, `judge` |
 //! | clusters whose faults are chosen by hand | [`scenario`] |
 //! | how runs fail, what they show | [`failure`], [`trace`] |
 //!
@@ -36,15 +37,19 @@ pub mod trace;
 mod clients;
 mod cuts;
 mod finish;
+mod healing;
 mod host;
 mod identity;
 mod impostors;
+mod judge;
 mod links;
 mod machines;
 mod nemesis;
 mod operator;
 mod state;
+mod survivors;
 mod turn;
 mod world;
 
 pub use finish::{Report, run};
+pub use survivors::Excuse;

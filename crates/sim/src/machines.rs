@@ -25,6 +25,11 @@ impl World {
         if self.hosts.contains_key(&id) {
             return;
         }
+        if self.survivors.is_some() {
+            // Nothing new comes to those who are left on their own.
+            self.parked.push(Happening::Enlist(id));
+            return;
+        }
         let mut host = new_host(&self.params, id, &mut self.rng);
         host.founder = false;
         host.features = FEATURE_LEVEL;

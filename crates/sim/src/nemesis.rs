@@ -2,12 +2,13 @@
 
 use quorate_base::NodeId;
 use quorate_node::event::Event;
-use quorate_raft::{RoleKind, WriteId};
+use quorate_raft::{Config, RoleKind, WriteId};
 
 use crate::coverage::Kind;
 use crate::cuts;
 use crate::disk::Blow;
 use crate::failure::Failure;
+use crate::ghost::quorum::electors;
 use crate::params::MS;
 use crate::plan::Fault;
 use crate::trace::Nanos;
@@ -215,9 +216,10 @@ impl World {
         match out {
             Some((oldest, since)) if oldest == write => {
                 let raft = process.node.raft();
-                let config = raft.config();
-                let mut voters = config.voters.iter().chain(&config.outgoing);
-                let alone = voters.all(|other| *other == id);
+                // Nobody else can be elected while it is the only voter of what is committed, whatever its log has after that.
+                let committed = self.ghost.commits().config();
+                let only = |config: &Config| electors(config).iter().all(|other| *other == id);
+                let alone = only(raft.config()) || only(committed);
                 if raft.role() == RoleKind::Leader && !alone {
                     return Err(Failure::Liveness(format!(
                         "n{id} leads, and its disk has not returned write {write} since {since}"

@@ -60,6 +60,13 @@ impl Operator {
         self.waiting.is_empty()
     }
 
+    /// The changes under way, and whom they were asked of.
+    pub(crate) fn requested(&self) -> impl Iterator<Item = (NodeId, &[Change])> {
+        self.waiting
+            .iter()
+            .map(|((id, _, _), request)| (*id, &request.changes[..]))
+    }
+
     /// A member that never was.
     pub(crate) fn new_member(&mut self) -> NodeId {
         self.last_member += 1;

@@ -4,7 +4,7 @@
 //! What nodes do in one step is in [`turn`](crate::turn), faults are in [`nemesis`](crate::nemesis), requests in
 //! [`clients`](crate::clients), and the end of a run in [`finish`](crate::finish).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_base::{Index, NodeId};
 use quorate_node::event::{Event, Token};
@@ -24,6 +24,7 @@ use crate::net::{Network, Pair};
 use crate::operator::{Operator, about};
 use crate::params::{MS, Params, SEC};
 use crate::rng::Rng;
+use crate::survivors::{Excuse, FOREVER};
 use crate::trace::{Nanos, Trace};
 
 /// Something that will happen. Those with a run are void once that process has ended.
@@ -98,6 +99,11 @@ impl Happening {
             _ => None,
         }
     }
+
+    /// Whether it is looked at last after a pause: what came meanwhile waits in sockets and queues, and timers come after it.
+    pub(crate) fn is_late(&self) -> bool {
+        matches!(self, Happening::Wake { .. } | Happening::Drain { .. })
+    }
 }
 
 /// A request that waits for its answer.
@@ -144,6 +150,12 @@ pub struct World {
     pub(crate) silent: bool,
     /// No more faults and requests: the run is being ended.
     pub(crate) healing: bool,
+    /// Those who have to go on alone, while everything else is broken for good.
+    pub(crate) survivors: Option<BTreeSet<NodeId>>,
+    /// What waits for machines that are paused without end, and for the end of the others' absence.
+    pub(crate) parked: Vec<Happening>,
+    /// Why nothing was demanded of the survivors.
+    pub(crate) excused: Option<Excuse>,
 }
 
 impl World {
@@ -171,6 +183,9 @@ impl World {
             last_leader: None,
             silent: false,
             healing: false,
+            survivors: None,
+            parked: Vec::new(),
+            excused: None,
             config_seen: (Index::ZERO, founding.clone()),
             founding,
             operator,
@@ -266,14 +281,18 @@ impl World {
             if host.run != run || host.process.is_none() {
                 return Ok(true);
             }
+            if host.paused_until == FOREVER {
+                self.parked.push(happening);
+                return Ok(true);
+            }
             if host.paused_until > self.now {
-                // What came meanwhile waits in sockets and queues; timers are looked at after it.
-                let late = matches!(happening, Happening::Wake { .. } | Happening::Drain { .. });
-                self.at(host.paused_until + u64::from(late), happening);
+                self.at(host.paused_until + u64::from(happening.is_late()), happening);
                 return Ok(true);
             }
         }
-        self.happen(happening)?;
+        if !self.is_barred(&happening) {
+            self.happen(happening)?;
+        }
         Ok(true)
     }
 

@@ -67,7 +67,7 @@ impl Ghost {
 
     /// The configurations that may decide something from now on: the last committed one, and what logs that contain all of C have
     /// after it.
-    fn active_configs(&self) -> BTreeSet<&Config> {
+    pub(crate) fn active_configs(&self) -> BTreeSet<&Config> {
         let last = self.commits.last();
         let logs = self
             .members

@@ -1,0 +1,101 @@
+//! The verdict on a run: last requests at every node, one state on all of them, and a history that clients may see.
+
+use bytes::Bytes;
+use quorate_base::{NodeId, StateMachine};
+use quorate_kv::{Command, PutRequest, RangeRequest};
+
+use crate::failure::Failure;
+use crate::history::{self, Action, Outcome};
+use crate::params::SEC;
+use crate::world::World;
+
+impl World {
+    /// Each of these nodes takes a write and a linearizable read now.
+    pub(crate) fn last_requests(&mut self, ids: &[NodeId]) -> Result<(), Failure> {
+        for id in ids.iter().copied() {
+            // No value is written twice.
+            let value = Bytes::from(format!("last of n{id}, {}", self.calls.len()));
+            let put = PutRequest {
+                key: "key00".into(),
+                value,
+                ..PutRequest::default()
+            };
+            let request = RangeRequest {
+                key: "key".into(),
+                range_end: "kez".into(),
+                ..RangeRequest::default()
+            };
+            let write = Action::Write(Command::Put(put));
+            let read = Action::Read {
+                request,
+                serializable: false,
+            };
+            // A node that is still behind may get its own write by a snapshot, and cannot know then how it ended.
+            self.insist(id, write, |outcome| {
+                matches!(outcome, Outcome::Written(Ok(_)) | Outcome::Unknown)
+            })?;
+            self.insist(id, read, |outcome| matches!(outcome, Outcome::Read(Ok(_))))?;
+        }
+        Ok(())
+    }
+
+    /// The answer to a request at `id` must satisfy `good`.
+    fn insist(&mut self, id: NodeId, action: Action, good: impl Fn(&Outcome) -> bool) -> Result<(), Failure> {
+        let call = self.calls.len();
+        self.clients[0].become_patient();
+        self.ask(0, id, action);
+        self.until(30 * SEC, "answer to a last request", |world| {
+            world.calls[call].returned != u64::MAX
+        })?;
+        let call = &self.calls[call];
+        if good(&call.outcome) {
+            return Ok(());
+        }
+        Err(Failure::Liveness(format!("in a healthy cluster: {call:?}")))
+    }
+
+    /// Each of these nodes has applied everything that was ever committed.
+    pub(crate) fn await_convergence(&mut self, ids: &[NodeId]) -> Result<(), Failure> {
+        self.until(60 * SEC, "convergence", |world| {
+            let last = world.ghost.commits().last();
+            ids.iter().all(|id| {
+                let host = world.hosts.get(id);
+                let process = host.and_then(|host| host.process.as_ref());
+                process.is_some_and(|process| process.kv.applied().index == last)
+            })
+        })
+    }
+
+    /// All nodes have one state, which is the model's, and the history is one that clients may see.
+    pub(crate) fn judge(&mut self) -> Result<(), Failure> {
+        self.check_never()?;
+        for id in self.members() {
+            self.check_hash(id)?;
+            let all = RangeRequest {
+                key: "a".into(),
+                range_end: "z".into(),
+                ..RangeRequest::default()
+            };
+            let model = self.ghost.machines.model();
+            let expected = (model.revision(), model.read(&all, model.revision()));
+            let process = self.hosts[&id].process.as_ref().expect("converged");
+            let found = process
+                .kv
+                .range(&all)
+                .map(|response| (response.revision, response.kvs));
+            if found != Ok(expected) {
+                return Err(Failure::Correctness(format!(
+                    "S14: the store of n{id} is not the model's"
+                )));
+            }
+        }
+        history::check(&self.calls, self.ghost.machines.model())?;
+        let missing = self.coverage.missing(&self.params.planned());
+        if !missing.is_empty() {
+            return Err(Failure::Liveness(format!(
+                "planned, but never happened: {missing:?}"
+            )));
+        }
+        Ok(())
+    }
+}
