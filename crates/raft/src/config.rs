@@ -271,4 +271,33 @@ mod tests {
         let raised = gone.after(&[Change::RaiseLevel(2)]).unwrap();
         assert_eq!(bad(&raised, &[Change::RaiseLevel(1)]), BadChange::LowerLevel);
     }
+
+    #[test]
+    fn raising_the_level_to_itself_changes_nothing() {
+        let raised = three().after(&[Change::RaiseLevel(2)]).unwrap();
+        assert_eq!(raised.level, 2);
+        assert_eq!(raised.after(&[Change::RaiseLevel(2)]), Err(BadChange::Nothing));
+    }
+
+    /// Each id and each description costs what it takes in an entry, in whichever list it stands.
+    #[test]
+    fn a_configuration_counts_in_flow_control_for_what_it_holds() {
+        let lists: [fn(&mut Config, u64); 4] = [
+            |config, id| _ = config.voters.insert(NodeId(id)),
+            |config, id| _ = config.outgoing.insert(NodeId(id)),
+            |config, id| _ = config.learners.insert(NodeId(id), Promote::Never),
+            |config, id| _ = config.removed.insert(NodeId(id)),
+        ];
+        for add in lists {
+            let mut config = Config::default();
+            for id in 1..=3 {
+                add(&mut config, id);
+            }
+            assert_eq!(config.size(), Config::default().size() + 3 * 9, "{config:?}");
+        }
+        let described = three();
+        let bare = Config::of([1, 2, 3].map(NodeId));
+        assert_eq!(described.size(), bare.size() + 3 * (12 + 4));
+        assert_eq!(Config::default().size(), 48);
+    }
 }

@@ -48,7 +48,6 @@ mod raft;
 mod read;
 mod role;
 mod snapshot;
-mod status;
 
 pub use crate::config::{BadChange, Change, Config, Promote};
 pub use crate::core::{Limits, Restored};
@@ -58,6 +57,5 @@ pub use crate::effects::{
 };
 pub use crate::log::Log;
 pub use crate::message::{Body, EntryShape, Message, Priority, Round};
-pub use crate::raft::Raft;
+pub use crate::raft::{PeerStatus, Raft};
 pub use crate::role::RoleKind;
-pub use crate::status::PeerStatus;

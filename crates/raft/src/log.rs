@@ -328,6 +328,7 @@ impl Log {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::invariants::tests::refuses;
 
     fn log(base: (u64, u64), terms: &[u64]) -> Log {
         let base = SnapMeta {
@@ -400,5 +401,84 @@ mod tests {
         assert_eq!(log.last_within(Index(0), 25), Index(2));
         assert_eq!(log.last_within(Index(2), 1), Index(3));
         assert_eq!(log.last_within(Index(4), 100), Index(4));
+    }
+
+    #[test]
+    fn the_hint_may_be_the_base() {
+        let log = log((2, 5), &[4, 6]);
+        let hint = |index, term| log.last_at_or_below(Index(index), Term(term));
+        assert_eq!(hint(5, 9), Some(LogId::new(2, 5)));
+        assert_eq!(hint(7, 3), Some(LogId::new(2, 5)));
+        assert_eq!(hint(7, 1), None, "the base is later than that");
+        assert_eq!((hint(4, 9), hint(0, 9)), (None, None));
+    }
+
+    /// A range names entries, and not places where other entries may stand by now.
+    #[test]
+    fn a_range_is_held_as_long_as_its_entries_are() {
+        let mut log = log((1, 2), &[1, 1, 2]);
+        let range = log.range(Index(2), Index(4));
+        assert!(log.holds(&range));
+        let foreign = |prev, last| Range { prev, last, ..range };
+        assert!(!log.holds(&foreign(LogId::new(2, 2), range.last)));
+        assert!(!log.holds(&foreign(range.prev, LogId::new(2, 4))));
+        log.append(Term(2), 10, None);
+        assert!(log.holds(&range), "more may follow");
+        log.truncate_after(Index(4));
+        assert!(log.contains(range.prev) && log.contains(range.last));
+        assert!(!log.holds(&range), "after a truncation nobody can tell");
+        let range = log.range(Index(2), Index(4));
+        log.compact(Index(3));
+        assert!(!log.holds(&range), "its beginning is gone");
+    }
+
+    #[test]
+    fn configurations_go_with_their_entries_and_no_others() {
+        let config = |id| Some(Config::of([quorate_base::NodeId(id)]));
+        let mut log = log((1, 2), &[1]);
+        for id in [4, 5, 6] {
+            log.append(Term(1), 10, config(id));
+        }
+        let counts: Vec<_> = (2..=6).map(|i| log.configs_after(Index(i))).collect();
+        assert_eq!(counts, [3, 3, 2, 1, 0]);
+        log.check();
+        log.truncate_after(Index(5));
+        assert_eq!(
+            (log.config_index(), log.config()),
+            (Index(5), &config(5).unwrap())
+        );
+        log.compact(Index(4));
+        assert_eq!((log.config_index(), log.configs_after(Index(4))), (Index(5), 1));
+        assert_eq!(log.base().config, config(4).unwrap());
+        log.truncate_after(Index(4));
+        assert_eq!(
+            (log.config_index(), log.config()),
+            (Index(4), &config(4).unwrap())
+        );
+        log.check();
+    }
+
+    #[test]
+    fn a_log_that_cannot_be_is_named() {
+        let sound = || {
+            let mut log = log((1, 2), &[1, 2, 2]);
+            log.append(Term(2), 10, Some(Config::default()));
+            log.append(Term(3), 10, Some(Config::default()));
+            log.check();
+            log
+        };
+        let broken: [(&str, fn(&mut Log)); 6] = [
+            ("runs cover", |log| log.runs.clear()),
+            ("first run", |log| log.runs[0].0 = Index(4)),
+            ("rising indexes", |log| log.runs[1].0 = Index(3)),
+            ("terms never fall", |log| log.runs[1].1 = Term(1)),
+            ("configs are entries", |log| log.configs[1].0 = Index(8)),
+            ("is the latest", |log| log.configs.swap(0, 1)),
+        ];
+        for (why, spoil) in broken {
+            let mut log = sound();
+            spoil(&mut log);
+            refuses(why, || log.check());
+        }
     }
 }

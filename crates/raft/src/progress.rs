@@ -146,3 +146,50 @@ impl Progress {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::invariants::tests::refuses;
+
+    #[test]
+    fn an_acknowledgement_is_news_once() {
+        let mut peer = Progress::new(Index(5));
+        let news = [3, 3, 2, 4].map(|upto| peer.acknowledge(Index(upto)));
+        assert_eq!(news, [true, false, false, true]);
+        assert_eq!((peer.matched, peer.next), (Index(4), Index(5)));
+    }
+
+    #[test]
+    fn a_view_of_a_peer_that_cannot_be_is_named() {
+        let sound = || {
+            let mut peer = Progress::new(Index(1));
+            peer.acknowledge(Index(2));
+            peer.sent(Index(4), 20, 1);
+            peer.sent(Index(6), 20, 1);
+            peer.check();
+            peer
+        };
+        let broken: [(&str, fn(&mut Progress)); 4] = [
+            ("above match", |peer| peer.matched = Index(7)),
+            ("add up", |peer| {
+                peer.pace = Pace::Replicate {
+                    in_flight: [(Index(4), 20)].into(),
+                    bytes: 21,
+                };
+            }),
+            ("in order", |peer| {
+                peer.pace = Pace::Replicate {
+                    in_flight: [(Index(6), 0), (Index(4), 0)].into(),
+                    bytes: 0,
+                };
+            }),
+            ("beyond the match", |peer| peer.matched = Index(4)),
+        ];
+        for (why, spoil) in broken {
+            let mut peer = sound();
+            spoil(&mut peer);
+            refuses(why, || peer.check());
+        }
+    }
+}

@@ -10,6 +10,25 @@ use quorate_raft::{
     Body, Config, EntryShape, Input, Limits, Priority, Promote, RoleKind, SnapMeta, Timer, invariants,
 };
 
+/// A driver takes the effects only when it is told that there may be some.
+#[test]
+fn nothing_that_follows_from_an_input_is_hidden_from_the_driver() {
+    let mut c = Cluster::new(3);
+    c.restart(n(1));
+    let mut raft = c.raft(n(1)).clone();
+    assert!(raft.has_effects(), "timers to be set");
+    raft.take_effects();
+    assert!(!raft.has_effects());
+    raft.step(Input::Applied(Index::ZERO));
+    raft.step(Input::Compacted(Index::ZERO));
+    assert!(!raft.has_effects(), "these are only noted");
+    raft.step(Input::Fired(Timer::Election));
+    assert!(raft.has_effects());
+    raft.step(Input::Applied(Index::ZERO));
+    assert!(raft.has_effects(), "what was there before is there still");
+    assert!(!raft.take_effects().send.is_empty() && !raft.has_effects());
+}
+
 /// A pre-vote changes nothing at the voter, so a grant comes with the voter's own term, which may be lower than the asker's.
 #[test]
 fn a_pre_vote_granted_in_a_lower_term_counts() {

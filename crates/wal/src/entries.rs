@@ -113,9 +113,8 @@ impl Entries {
         self.places.front().map(|place| place.segment)
     }
 
-    /// The first entry that has not been seen.
-    pub(crate) fn first_unseen(&self) -> Option<Index> {
-        let at = self.places.iter().position(|place| place.segment == 0)?;
-        Some(Index(self.start.0 + 1 + at as u64))
+    /// Whether an entry has not been seen.
+    pub(crate) fn has_unseen(&self) -> bool {
+        self.places.iter().any(|place| place.segment == 0)
     }
 }

@@ -118,7 +118,7 @@ impl<'a> FrameWriter<'a> {
         self.scratch.extend_from_slice(bytes);
         self.payload += bytes.len() as u32;
         match self.pieces.last_mut() {
-            Some(Piece::Copied(range)) if range.end == at => range.end = self.scratch.len(),
+            Some(Piece::Copied(range)) => range.end = self.scratch.len(),
             _ => self.pieces.push(Piece::Copied(at..self.scratch.len())),
         }
     }

@@ -231,7 +231,7 @@ impl Replay {
             reached!("wal.damage.empty_segment_between");
             return Err(self.damage(lost, "a segment without frames, followed by another"));
         }
-        if self.entries.first_unseen().is_some() {
+        if self.entries.has_unseen() {
             reached!("wal.damage.oldest_segment_missing");
             let file = segment::file_name(first - 1);
             return Err(OpenError::MissingSegment { file });

@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use bytes::Bytes;
 use common::{MemDisk, Model, Random, entry, maintain_all, mark, open, state, truncate};
 use quorate_base::Index;
@@ -201,12 +203,27 @@ fn a_read_stops_at_the_byte_limit() {
     assert_eq!(wal.read(Index(4), Index(5), 9999).unwrap().len(), 2);
 }
 
+/// Found before anything is written, for the log would not open again.
 #[test]
-#[should_panic(expected = "an entry that is not the one after the last")]
-fn a_gap_between_entries_is_the_callers_mistake() {
-    let disk = MemDisk::default();
-    let (mut wal, _) = open(&disk, 4096).unwrap();
-    let _ = wal.append(&[vec![entry(1, "a"), entry(3, "c")]]);
+fn what_does_not_continue_the_log_is_the_callers_mistake() {
+    let mistakes = [
+        (entry(7, "seven"), "an entry that is not the one after the last"),
+        (entry(5, "five"), "an entry that is not the one after the last"),
+        (truncate(2), "a truncation before the mark"),
+        (mark(2, b"two"), "a mark that goes back"),
+    ];
+    for (mistake, why) in mistakes {
+        let disk = MemDisk::default();
+        let (mut wal, _) = open(&disk, 4096).unwrap();
+        let entries = (1..=5).map(|i| entry(i, "")).chain([mark(3, b"three")]);
+        wal.append(&[entries.collect()]).unwrap();
+        let calls = disk.calls();
+        let append = AssertUnwindSafe(|| wal.append(&[vec![mistake]]));
+        let panic = catch_unwind(append).expect_err(why);
+        let text = panic.downcast_ref::<String>().expect("a message");
+        assert!(text.contains(why), "{why}: {text}");
+        assert_eq!(disk.calls(), calls, "nothing was written");
+    }
 }
 
 #[test]

@@ -230,6 +230,23 @@ fn a_newer_format_is_named_as_such() {
     );
 }
 
+/// Sound by its checksum, but not a length that any program of this format gives a segment.
+#[test]
+fn an_impossible_length_is_reported() {
+    for length in [0, SECTOR + 188] {
+        let (mut files, _) = small_log();
+        let name = segments(&files).remove(0);
+        let bytes = files.get_mut(&name).unwrap();
+        bytes.truncate(length.max(SECTOR));
+        bytes[32..40].copy_from_slice(&(length as u64).to_le_bytes());
+        bytes[12..16].fill(0);
+        let crc = crc32c::crc32c(&bytes[..SECTOR]);
+        bytes[12..16].copy_from_slice(&crc.to_le_bytes());
+        let error = open(&MemDisk::of(&files), LENGTH).unwrap_err();
+        assert!(error.to_string().contains("impossible length"), "{error}");
+    }
+}
+
 /// Damage found while the log runs is an error of the read, not wrong bytes.
 #[test]
 fn a_cold_read_of_a_damaged_entry_is_an_error() {

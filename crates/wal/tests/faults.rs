@@ -146,6 +146,26 @@ fn a_full_disk_is_noticed_while_a_segment_is_left() {
 }
 
 #[test]
+fn only_a_full_disk_is_called_full() {
+    for (kind, full) in [
+        (ErrorKind::StorageFull, true),
+        (ErrorKind::QuotaExceeded, true),
+        (ErrorKind::Other, false),
+    ] {
+        let disk = MemDisk::default();
+        let (mut wal, _) = open(&disk, SMALL).unwrap();
+        disk.fail_at(0, Fault::Nothing(kind));
+        let error = wal.append(&[vec![entry(1, "one")]]).unwrap_err();
+        assert_eq!(error.is_full(), full, "{error}");
+        let error = wal.append(&[vec![entry(1, "one")]]).unwrap_err();
+        assert!(
+            matches!(error, WriteError::Closed(_)) && !error.is_full(),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn an_append_without_any_room_left_closes_the_log_and_loses_nothing() {
     let disk = MemDisk::default();
     let (mut wal, mut model) = open(&disk, SMALL).unwrap();
