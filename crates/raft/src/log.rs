@@ -467,7 +467,8 @@ mod tests {
             log.check();
             log
         };
-        let broken: [(&str, fn(&mut Log)); 6] = [
+        type Spoil = fn(&mut Log);
+        let broken: [(&str, Spoil); 6] = [
             ("runs cover", |log| log.runs.clear()),
             ("first run", |log| log.runs[0].0 = Index(4)),
             ("rising indexes", |log| log.runs[1].0 = Index(3)),

@@ -170,7 +170,8 @@ mod tests {
             peer.check();
             peer
         };
-        let broken: [(&str, fn(&mut Progress)); 4] = [
+        type Spoil = fn(&mut Progress);
+        let broken: [(&str, Spoil); 4] = [
             ("above match", |peer| peer.matched = Index(7)),
             ("add up", |peer| {
                 peer.pace = Pace::Replicate {
