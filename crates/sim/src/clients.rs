@@ -14,6 +14,7 @@ use crate::coverage::Kind;
 use crate::failure::{Failure, catch};
 use crate::history::{Action, Call, Outcome};
 use crate::params::{MS, SEC};
+use crate::picture::Topic;
 use crate::rng::Rng;
 use crate::trace::Nanos;
 use crate::world::{Happening, Pending, World};
@@ -212,7 +213,8 @@ impl World {
     pub(crate) fn ask(&mut self, number: usize, id: NodeId, action: Action) {
         let invoked = self.moment();
         let call = self.calls.len();
-        self.trace.event(
+        self.trace.mark(
+            Topic::Client,
             self.now,
             Some(id),
             format_args!("client {number} asks {call}: {}", short(&action)),
@@ -324,7 +326,8 @@ impl World {
             other => format!("{other:?}"),
         };
         let client = pending.client;
-        self.trace.event(
+        self.trace.mark(
+            Topic::Client,
             self.now,
             Some(id),
             format_args!("client {client} is told of {token}: {told}"),

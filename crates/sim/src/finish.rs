@@ -12,8 +12,9 @@ use crate::host::Host;
 use crate::model::Change;
 use crate::operator::show;
 use crate::params::{MS, Params, SEC};
+use crate::picture::{Picture, Topic};
 use crate::survivors::Excuse;
-use crate::trace::Nanos;
+use crate::trace::{Nanos, View};
 use crate::world::World;
 
 /// In so many election timeouts after the last fault there must be a leader, whatever was before.
@@ -40,18 +41,27 @@ pub struct Report {
     pub excused: Option<Excuse>,
 }
 
-/// Runs a seed's parameters to the end. A failure comes with the hash of the trace up to it.
-pub fn run(params: Params, print: bool) -> Result<Report, (Failure, u64)> {
-    let mut world = World::new(params, print);
-    match world.play() {
-        Ok(()) => Ok(world.report()),
-        Err(failure) => {
-            world
-                .trace
-                .event(world.now, None, format_args!("FAILURE: {failure}"));
-            Err((failure, world.trace.hash()))
-        }
+/// How a run ended: with a report, or with a failure and the hash of the trace up to it.
+pub type Verdict = Result<Report, (Failure, u64)>;
+
+/// Runs a seed's parameters to the end.
+pub fn run(params: Params, print: bool) -> Verdict {
+    watch(params, if print { View::Lines } else { View::Hash }).0
+}
+
+/// Like [`run`], and keeps a picture, if that is wanted.
+pub fn watch(params: Params, view: View) -> (Verdict, Option<Box<Picture>>) {
+    let mut world = World::new(params, view);
+    let result = world.play();
+    if let Err(failure) = &result {
+        let words = format_args!("FAILURE: {failure}");
+        world.trace.mark(Topic::Failure, world.now, None, words);
     }
+    let result = match result {
+        Ok(()) => Ok(world.report()),
+        Err(failure) => Err((failure, world.trace.hash())),
+    };
+    (result, world.trace.into_picture())
 }
 
 impl World {
@@ -91,16 +101,16 @@ impl World {
     }
 
     /// What is to be told of a run that was carried to its end.
-    pub(crate) fn report(self) -> Report {
+    pub(crate) fn report(&mut self) -> Report {
         Report {
             trace_hash: self.trace.hash(),
             elapsed: self.now,
             changes: self.ghost.machines.model().changes().clone(),
             elections: self.ghost.elections(),
-            excused: self.excused,
-            coverage: self.coverage,
-            calls: self.calls,
-            params: self.params,
+            excused: self.excused.take(),
+            coverage: std::mem::take(&mut self.coverage),
+            calls: std::mem::take(&mut self.calls),
+            params: self.params.clone(),
         }
     }
 

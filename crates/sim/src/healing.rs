@@ -10,6 +10,7 @@ use crate::failure::Failure;
 use crate::finish::ELECTIONS;
 use crate::host::{Host, Process};
 use crate::params::SEC;
+use crate::picture::Topic;
 use crate::world::{Happening, World};
 
 impl World {
@@ -17,7 +18,7 @@ impl World {
     pub(crate) fn heal(&mut self) {
         self.healing = true;
         self.trace
-            .event(self.now, None, format_args!("everything is healed"));
+            .mark(Topic::Fault, self.now, None, format_args!("everything is healed"));
         self.net.heal();
         let ids: Vec<NodeId> = self.hosts.keys().copied().collect();
         for id in ids {

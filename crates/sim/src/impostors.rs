@@ -18,6 +18,7 @@ use crate::ghost::quorum::is_quorum;
 use crate::host::{CLUSTER, Host};
 use crate::identity::Identity;
 use crate::params::{MS, SEC};
+use crate::picture::Topic;
 use crate::plan::Pretence;
 use crate::rng::Rng;
 use crate::trace::Nanos;
@@ -163,7 +164,8 @@ impl World {
         } else {
             Config::default()
         };
-        self.trace.event(
+        self.trace.mark(
+            Topic::Fault,
             self.now,
             Some(victim),
             format_args!("has an impostor: {pretence:?}"),

@@ -13,19 +13,12 @@ impl World {
     /// Each of these nodes takes a write and a linearizable read now.
     pub(crate) fn last_requests(&mut self, ids: &[NodeId]) -> Result<(), Failure> {
         for id in ids.iter().copied() {
-            // No value is written twice.
-            let value = Bytes::from(format!("last of n{id}, {}", self.calls.len()));
-            let put = PutRequest {
-                key: "key00".into(),
-                value,
-                ..PutRequest::default()
-            };
             let request = RangeRequest {
                 key: "key".into(),
                 range_end: "kez".into(),
                 ..RangeRequest::default()
             };
-            let write = Action::Write(Command::Put(put));
+            let write = self.last_write(id);
             let read = Action::Read {
                 request,
                 serializable: false,
@@ -37,6 +30,17 @@ impl World {
             self.insist(id, read, |outcome| matches!(outcome, Outcome::Read(Ok(_))))?;
         }
         Ok(())
+    }
+
+    /// A write for `id`, of a value that nobody else writes.
+    pub(crate) fn last_write(&self, id: NodeId) -> Action {
+        let value = Bytes::from(format!("last of n{id}, {}", self.calls.len()));
+        let put = PutRequest {
+            key: "key00".into(),
+            value,
+            ..PutRequest::default()
+        };
+        Action::Write(Command::Put(put))
     }
 
     /// The answer to a request at `id` must satisfy `good`.

@@ -15,12 +15,14 @@
 //! | what clients may see | [`history`], against [`model`] |
 //! | a run from beginning to end | `finish` ([`run`], [`Report`]) |
 //! | liveness of a part that is healed while the rest stays broken, of the healed whole; verdict | `survivors`, `healing`, `judge` |
+//! | many seeds and their sum; how fast it all is | [`campaign`], [`speed`] |
 //! | clusters whose faults are chosen by hand | [`scenario`] |
-//! | how runs fail, what they show | [`failure`], [`trace`] |
+//! | how runs fail, what they show | [`failure`], [`trace`], [`picture`] and `observe` |
 //!
 //! What is simulated is what a driver does: threads become events at random moments, so every order that the production
 //! driver could produce is one that the simulator may choose. No rule of the algorithm is here.
 
+pub mod campaign;
 pub mod coverage;
 pub mod disk;
 pub mod failure;
@@ -29,9 +31,11 @@ pub mod history;
 pub mod model;
 pub mod net;
 pub mod params;
+pub mod picture;
 pub mod plan;
 pub mod rng;
 pub mod scenario;
+pub mod speed;
 pub mod trace;
 
 mod clients;
@@ -45,11 +49,12 @@ mod judge;
 mod links;
 mod machines;
 mod nemesis;
+mod observe;
 mod operator;
 mod state;
 mod survivors;
 mod turn;
 mod world;
 
-pub use finish::{Report, run};
+pub use finish::{Report, Verdict, run, watch};
 pub use survivors::Excuse;

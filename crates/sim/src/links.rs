@@ -12,7 +12,7 @@ use crate::failure::{Failure, catch};
 use crate::identity::over_the_wire;
 use crate::net::Pair;
 use crate::params::{MS, SEC, US};
-use crate::trace::Short;
+use crate::trace::Number;
 use crate::world::{Happening, World};
 
 impl World {
@@ -21,18 +21,13 @@ impl World {
         &mut self,
         pair: Pair,
         connection: u64,
-        message: PeerMessage,
+        (number, message): (Number, PeerMessage),
     ) -> Result<(), Failure> {
         let delivered = self.net.delivers(pair, connection);
         if !delivered {
             self.coverage.hit(Kind::Drop);
         }
-        let verb = if delivered { "<-" } else { "lost from" };
-        self.trace.event(
-            self.now,
-            Some(pair.1),
-            format_args!("{verb} n{}: {}", pair.0, Short(&message)),
-        );
+        self.trace.arrived(self.now, pair, number, &message, delivered);
         if !delivered {
             return Ok(());
         }
@@ -45,9 +40,9 @@ impl World {
     pub(crate) fn transmit(&mut self, id: NodeId, to: NodeId, message: PeerMessage) {
         let pair = (id, self.machine_of(to));
         let run = self.hosts[&id].run;
-        self.trace
-            .event(self.now, Some(id), format_args!("-> n{to}: {}", Short(&message)));
+        let number = self.trace.sent(self.now, pair, &message);
         if !self.net.is_up(pair) {
+            self.trace.lost(self.now, number);
             let event = Event::Dropped { to, message };
             self.after(0, Happening::Completion { id, run, event });
             return;
@@ -63,6 +58,9 @@ impl World {
                 self.coverage.hit(kind);
             }
         }
+        if fate.dropped {
+            self.trace.lost(self.now, number);
+        }
         let connection = self.net.link(pair).expect("it is up").connection;
         let run = self.hosts[&pair.1].run;
         for at in fate.arrivals {
@@ -72,7 +70,7 @@ impl World {
                     pair,
                     run,
                     connection,
-                    message: message.clone(),
+                    message: (number, message.clone()),
                 },
             );
         }

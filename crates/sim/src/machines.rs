@@ -14,6 +14,7 @@ use crate::failure::{Failure, catch};
 use crate::history::Outcome;
 use crate::host::{Host, StartFailure};
 use crate::params::{MS, Params, SEC};
+use crate::picture::Topic;
 use crate::plan::Pretence;
 use crate::rng::Rng;
 use crate::trace::Nanos;
@@ -60,7 +61,8 @@ impl World {
         if self.hosts[&id].process.is_some() {
             self.end(id, false, 0);
         }
-        self.trace.event(self.now, Some(id), format_args!("IS DESTROYED"));
+        self.trace
+            .mark(Topic::Life, self.now, Some(id), format_args!("IS DESTROYED"));
         self.coverage.hit(Kind::Destroyed);
         self.hosts.remove(&id);
         self.net.remove(id);
@@ -102,8 +104,12 @@ impl World {
             Ok(Err(StartFailure::Refused(why))) => return self.refused_to_start(id, &why),
             Err(why) if !host.disk.is_dead() => return Err(Failure::Crash(format!("n{id} starting: {why}"))),
             Ok(Err(StartFailure::Disk(why))) | Err(why) => {
-                self.trace
-                    .event(self.now, Some(id), format_args!("does not start: {why}"));
+                self.trace.mark(
+                    Topic::Life,
+                    self.now,
+                    Some(id),
+                    format_args!("does not start: {why}"),
+                );
                 return self.end_in_disk(id, true, 500 * MS);
             }
         };
@@ -117,7 +123,8 @@ impl World {
         let raft = booted.process.node.raft();
         let (term, commit, last) = (raft.term(), raft.commit(), raft.last());
         let applied = booted.process.told_durable;
-        self.trace.event(
+        self.trace.mark(
+            Topic::Life,
             self.now,
             Some(id),
             format_args!("starts in term {term}, log {last}, commit {commit}, applied {applied}"),
@@ -178,8 +185,12 @@ impl World {
         if !self.hosts[&id].rotten {
             return Err(Failure::Crash(format!("n{id} refuses to start: {why}")));
         }
-        self.trace
-            .event(self.now, Some(id), format_args!("refuses to start: {why}"));
+        self.trace.mark(
+            Topic::Life,
+            self.now,
+            Some(id),
+            format_args!("refuses to start: {why}"),
+        );
         self.coverage.hit(Kind::BitRotFound);
         self.host(id).rotted_by = None;
         self.host(id).broken = true;
@@ -189,8 +200,12 @@ impl World {
 
     /// A peer told this process that it must never come back, and it ends.
     pub(crate) fn expel(&mut self, id: NodeId, by: NodeId, why: Refusal) -> Result<(), Failure> {
-        self.trace
-            .event(self.now, Some(id), format_args!("is refused by n{by}: {why}"));
+        self.trace.mark(
+            Topic::Life,
+            self.now,
+            Some(id),
+            format_args!("is refused by n{by}: {why}"),
+        );
         let host = &self.hosts[&id];
         let removed = self.ghost.commits().config().removed.contains(&host.member);
         let pretence = self.pretence_of(id);
@@ -292,12 +307,17 @@ impl World {
             if report.is_torn() {
                 self.coverage.hit(Kind::TornWrite);
             }
-            self.trace
-                .event(self.now, Some(id), format_args!("LOSES POWER, {report:?}"));
+            self.trace.mark(
+                Topic::Life,
+                self.now,
+                Some(id),
+                format_args!("LOSES POWER, {report:?}"),
+            );
         } else {
             host.disk.kill();
             self.coverage.hit(Kind::Kill);
-            self.trace.event(self.now, Some(id), format_args!("IS KILLED"));
+            self.trace
+                .mark(Topic::Life, self.now, Some(id), format_args!("IS KILLED"));
         }
         // Whatever its parts try to write while they are dropped fails, as after kill -9, and may make them panic.
         let _ = catch(|| drop(process));

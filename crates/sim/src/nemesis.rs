@@ -10,6 +10,7 @@ use crate::disk::Blow;
 use crate::failure::Failure;
 use crate::ghost::quorum::electors;
 use crate::params::MS;
+use crate::picture::Topic;
 use crate::plan::Fault;
 use crate::trace::Nanos;
 use crate::world::{Happening, World};
@@ -53,7 +54,8 @@ impl World {
             return Ok(());
         }
         let victim = |leads: bool| leader.filter(|_| leads).unwrap_or(any);
-        self.trace.event(self.now, None, format_args!("{fault:?}"));
+        self.trace
+            .mark(Topic::Fault, self.now, None, format_args!("{fault:?}"));
         match fault {
             Fault::Partition(lasts)
             | Fault::OneWay(lasts)
@@ -237,7 +239,8 @@ impl World {
 
     /// A fault is over.
     pub(crate) fn restore(&mut self, what: Restore) {
-        self.trace.event(self.now, None, format_args!("over: {what:?}"));
+        self.trace
+            .mark(Topic::Fault, self.now, None, format_args!("over: {what:?}"));
         match what {
             Restore::Network => self.net.cut(|_| false),
             Restore::Speed(id) => {

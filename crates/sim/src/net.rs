@@ -185,6 +185,14 @@ impl Network {
         }
     }
 
+    /// The links that are cut.
+    pub fn severed(&self) -> impl Iterator<Item = Pair> {
+        self.links
+            .iter()
+            .filter(|(_, link)| link.cut)
+            .map(|(pair, _)| *pair)
+    }
+
     /// From now on nothing is lost, late or doubled.
     pub fn heal(&mut self) {
         self.cut(|_| false);

@@ -13,6 +13,7 @@ use crate::coverage::Kind;
 use crate::failure::Failure;
 use crate::identity::address;
 use crate::params::{MS, SEC};
+use crate::picture::Topic;
 use crate::rng::Rng;
 use crate::trace::Nanos;
 use crate::world::{Happening, World};
@@ -165,7 +166,8 @@ impl World {
 
     /// Asks `id` for a membership change.
     pub(crate) fn reconfigure(&mut self, id: NodeId, changes: Vec<Change>, force: bool) {
-        self.trace.event(
+        self.trace.mark(
+            Topic::Membership,
             self.now,
             Some(id),
             format_args!("the operator asks for {}", short(&changes, force)),
@@ -201,8 +203,12 @@ impl World {
             let what = format!("n{id} answers the change {token} twice, or one that nobody asked for");
             return Err(Failure::Correctness(what));
         };
-        self.trace
-            .event(self.now, Some(id), format_args!("the operator is told: {end:?}"));
+        self.trace.mark(
+            Topic::Membership,
+            self.now,
+            Some(id),
+            format_args!("the operator is told: {end:?}"),
+        );
         self.operator.last = Some(end);
         match end {
             Ok(at) => self.check_done(id, at, &request)?,
@@ -280,7 +286,8 @@ impl World {
             return Ok(());
         }
         let (config, former) = (config.clone(), std::mem::take(&mut self.config_seen.1));
-        self.trace.event(
+        self.trace.mark(
+            Topic::Membership,
             self.now,
             None,
             format_args!("C[{at}] is a configuration: {}", show(&config)),

@@ -17,7 +17,7 @@ use crate::history::{Action, Outcome};
 use crate::net::Pair;
 use crate::operator::about;
 use crate::params::{MS, NetParams, Params, SEC};
-use crate::trace::Nanos;
+use crate::trace::{Nanos, View};
 use crate::world::World;
 
 /// A cluster under control.
@@ -56,7 +56,11 @@ impl Scenario {
 
     /// A cluster of these parameters, but without clients of its own.
     pub fn of(params: Params) -> Scenario {
-        let mut world = World::new(params, std::env::var_os("QUORATE_TRACE").is_some());
+        let view = match std::env::var_os("QUORATE_TRACE") {
+            Some(_) => View::Lines,
+            None => View::Hash,
+        };
+        let mut world = World::new(params, view);
         world.silent = true;
         Scenario { world }
     }

@@ -12,6 +12,7 @@ use crate::failure::{Failure, catch};
 use crate::history::Outcome;
 use crate::host::MachineWork;
 use crate::params::{MS, US};
+use crate::picture::Topic;
 use crate::world::{Happening, World};
 
 /// How often state hashes are compared: at every index that is a multiple of this.
@@ -86,7 +87,7 @@ impl World {
             }
         }
         self.trace
-            .event(self.now, Some(id), format_args!("applied {last}"));
+            .mark(Topic::Disk, self.now, Some(id), format_args!("applied {last}"));
         let process = self.process(id).expect("settled");
         process.kv.batch_applied();
         process.kv.take_events();
@@ -118,8 +119,12 @@ impl World {
         if self.settle(id, result)?.is_none() {
             return Ok(());
         }
-        self.trace
-            .event(self.now, Some(id), format_args!("restored {}", meta.last));
+        self.trace.mark(
+            Topic::Snapshot,
+            self.now,
+            Some(id),
+            format_args!("restored {}", meta.last),
+        );
         let kv = &self.process(id).expect("settled").kv;
         if kv.applied() != meta.last {
             let what = format!("S12: n{id} restored {} and is at {}", meta.last, kv.applied());
@@ -214,8 +219,12 @@ impl World {
         }
         process.told_durable = durable.0;
         self.coverage.hit(Kind::Flush);
-        self.trace
-            .event(self.now, Some(id), format_args!("store has {durable}"));
+        self.trace.mark(
+            Topic::Disk,
+            self.now,
+            Some(id),
+            format_args!("store has {durable}"),
+        );
         self.step_node(id, Event::MachineDurable(durable))
     }
 }

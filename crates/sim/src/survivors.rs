@@ -17,6 +17,7 @@ use crate::ghost::Ghost;
 use crate::ghost::quorum::{electors, is_quorum};
 use crate::net::Pair;
 use crate::params::SEC;
+use crate::picture::Topic;
 use crate::trace::Nanos;
 use crate::world::{Happening, World};
 
@@ -130,7 +131,7 @@ impl World {
 
     fn excuse(&mut self, excuse: Excuse) {
         self.trace
-            .event(self.now, None, format_args!("EXCUSED: {excuse}"));
+            .mark(Topic::Fault, self.now, None, format_args!("EXCUSED: {excuse}"));
         self.excused = Some(excuse);
     }
 
@@ -237,7 +238,8 @@ impl World {
             }
             self.afflict(id, fate);
         }
-        self.trace.event(
+        self.trace.mark(
+            Topic::Fault,
             self.now,
             None,
             format_args!("only {core:?} are healed; for good: {}", fates.join(", ")),
@@ -263,6 +265,16 @@ impl World {
 
     /// What the core must come to while it is alone.
     fn demand_of_survivors(&mut self) -> Result<(), Failure> {
+        self.until(10 * SEC, "start of the core", |world| {
+            let mut members = world.core_members().into_iter();
+            members.all(|id| world.hosts[&id].process.is_some())
+        })?;
+        // A leader outside finds out that its disk hangs when it is to write.
+        self.clients[0].become_patient();
+        for id in self.core_members() {
+            let write = self.last_write(id);
+            self.ask(0, id, write);
+        }
         let patience = ELECTIONS * self.params.election + 2 * SEC;
         self.until(patience, "leader of the core", |world| {
             world.core_leader().is_some()

@@ -1,5 +1,5 @@
 //! What happened, one line an event: time, node, words. The lines are always hashed, so that two runs can be compared to the
-//! last event, and printed on demand.
+//! last event, and printed or kept for a [`picture`](crate::picture) on demand.
 
 use std::fmt::{self, Write};
 
@@ -7,10 +7,27 @@ use quorate_base::NodeId;
 use quorate_node::message::PeerMessage;
 use quorate_raft::{Body, Message};
 
+use crate::net::Pair;
+use crate::picture::{Picture, Topic};
 use crate::rng;
 
 /// Nanoseconds of virtual time.
 pub type Nanos = u64;
+
+/// What becomes of the events of a run, besides being hashed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum View {
+    /// Nothing.
+    #[default]
+    Hash,
+    /// Printed line by line: nodes have a column each, which makes the lines a space-time diagram.
+    Lines,
+    /// The last so many are kept for a picture.
+    Picture(usize),
+}
+
+/// Names a message among all that were sent.
+pub type Number = u64;
 
 /// The trace of one run.
 #[derive(Debug, Default)]
@@ -19,34 +36,83 @@ pub struct Trace {
     sum: u64,
     lines: u64,
     print: bool,
+    picture: Option<Box<Picture>>,
 }
 
 impl Trace {
-    /// A trace, printed line by line if `print`.
-    pub fn new(print: bool) -> Trace {
+    /// A trace without events.
+    pub fn new(view: View) -> Trace {
         Trace {
-            print,
+            print: view == View::Lines,
+            picture: match view {
+                View::Picture(most) => Some(Box::new(Picture::new(most))),
+                _ => None,
+            },
             ..Trace::default()
         }
     }
 
-    /// Something happened, on a node if given: nodes have a column each, which makes the trace a space-time diagram.
+    /// Something happened, on a node if given.
     pub fn event(&mut self, now: Nanos, node: Option<NodeId>, what: fmt::Arguments<'_>) {
-        self.line.clear();
-        // Machines that are not a member's have high numbers, and stand at the margin.
-        let column = node.map_or(0, |id| id.0 % 1_000);
-        let _ = write!(self.line, "{:>12.6} ", now as f64 / 1e9);
-        for other in 0..column {
-            self.line.push_str(if other == 0 { "  " } else { "|   " });
+        self.mark(Topic::Note, now, node, what);
+    }
+
+    /// Something of this topic happened, on a node if given.
+    pub fn mark(&mut self, topic: Topic, now: Nanos, node: Option<NodeId>, what: fmt::Arguments<'_>) {
+        self.line(now, node, what);
+        if let Some(picture) = &mut self.picture {
+            picture.mark(now, node, topic, &self.line);
         }
-        let _ = match node {
-            Some(id) => write!(self.line, "n{id}: {what}"),
-            None => write!(self.line, "* {what}"),
-        };
-        self.sum = rng::hash(self.sum, self.line.as_bytes());
+    }
+
+    /// A node hands a message to the network. Returns the name by which its fate is told.
+    pub fn sent(&mut self, now: Nanos, pair: Pair, message: &PeerMessage) -> Number {
+        self.line(
+            now,
+            Some(pair.0),
+            format_args!("-> n{}: {}", pair.1, Short(message)),
+        );
+        match &mut self.picture {
+            Some(picture) => picture.sent(now, pair, message),
+            None => 0,
+        }
+    }
+
+    /// A message reached its end, or would have.
+    pub fn arrived(&mut self, now: Nanos, pair: Pair, number: Number, message: &PeerMessage, whole: bool) {
+        let verb = if whole { "<-" } else { "lost from" };
+        let words = format_args!("{verb} n{}: {}", pair.0, Short(message));
+        self.line(now, Some(pair.1), words);
+        if let Some(picture) = &mut self.picture {
+            picture.ended(now, number, whole);
+        }
+    }
+
+    /// A message never left, or was lost on its way at some moment.
+    pub fn lost(&mut self, now: Nanos, number: Number) {
+        if let Some(picture) = &mut self.picture {
+            picture.ended(now, number, false);
+        }
+    }
+
+    /// The picture, if one is made.
+    pub fn picture(&mut self) -> Option<&mut Picture> {
+        self.picture.as_deref_mut()
+    }
+
+    /// Ends the trace, and hands the picture out.
+    pub fn into_picture(self) -> Option<Box<Picture>> {
+        self.picture
+    }
+
+    fn line(&mut self, now: Nanos, node: Option<NodeId>, what: fmt::Arguments<'_>) {
+        self.line.clear();
+        let _ = self.line.write_fmt(what);
+        self.sum = rng::hash(self.sum ^ now, self.line.as_bytes());
+        self.sum = rng::mix(self.sum ^ node.map_or(0, |id| id.0));
         self.lines += 1;
         if self.print {
-            println!("{}", self.line);
+            println!("{}", in_columns(now, node, &self.line));
         }
     }
 
@@ -59,6 +125,21 @@ impl Trace {
     pub fn lines(&self) -> u64 {
         self.lines
     }
+}
+
+/// A line with a column for each node.
+fn in_columns(now: Nanos, node: Option<NodeId>, what: &str) -> String {
+    let mut line = format!("{:>12.6} ", now as f64 / 1e9);
+    // Machines that are not a member's have high numbers, and stand at the margin.
+    let column = node.map_or(0, |id| id.0 % 1_000);
+    for other in 0..column {
+        line.push_str(if other == 0 { "  " } else { "|   " });
+    }
+    let _ = match node {
+        Some(id) => write!(line, "n{id}: {what}"),
+        None => write!(line, "* {what}"),
+    };
+    line
 }
 
 /// A message in a few words.

@@ -15,6 +15,7 @@ use crate::failure::{Failure, catch};
 use crate::history::Outcome;
 use crate::host::{Batch, DiskWork, MachineWork, Process, read_log};
 use crate::params::{MS, US};
+use crate::picture::Topic;
 use crate::world::{Happening, World};
 
 /// One in so many appends is followed by a look at the disk's durable image.
@@ -157,7 +158,8 @@ impl World {
                 self.coverage.hit(Kind::LeaderChange);
             }
             self.last_leader = leader;
-            self.trace.event(self.now, leader, format_args!("LEADS"));
+            self.trace
+                .mark(Topic::Leader, self.now, leader, format_args!("LEADS"));
         }
     }
 
@@ -205,7 +207,8 @@ impl World {
         match result {
             Ok(Ok(value)) => Ok(Some(value)),
             Ok(Err(why)) if faulted => {
-                self.trace.event(self.now, Some(id), format_args!("stops: {why}"));
+                self.trace
+                    .mark(Topic::Life, self.now, Some(id), format_args!("stops: {why}"));
                 let down = self.rng.within(MS..2_000 * MS);
                 self.end(id, false, down);
                 Ok(None)
@@ -291,7 +294,8 @@ impl World {
         }
         self.ghost.appended(id)?;
         let last = self.process(id).expect("settled").wal.last_index();
-        self.trace.event(
+        self.trace.mark(
+            Topic::Disk,
             self.now,
             Some(id),
             format_args!("disk has write {}, log to {last}", batch.last),

@@ -25,7 +25,7 @@ use crate::operator::{Operator, about};
 use crate::params::{MS, Params, SEC};
 use crate::rng::Rng;
 use crate::survivors::{Excuse, FOREVER};
-use crate::trace::{Nanos, Trace};
+use crate::trace::{Nanos, Number, Trace, View};
 
 /// Something that will happen. Those with a run are void once that process has ended.
 pub(crate) enum Happening {
@@ -34,7 +34,7 @@ pub(crate) enum Happening {
         pair: Pair,
         run: u64,
         connection: u64,
-        message: PeerMessage,
+        message: (Number, PeerMessage),
     },
     /// A node learns that a link is up or down.
     LinkNews { pair: Pair, run: u64, up: bool },
@@ -160,7 +160,7 @@ pub struct World {
 
 impl World {
     /// The world of these parameters, at its beginning.
-    pub fn new(params: Params, print: bool) -> World {
+    pub fn new(params: Params, view: View) -> World {
         let mut rng = Rng::new(params.seed ^ 0x0077_6f72_6c64);
         let ids: Vec<NodeId> = (1..=params.nodes).map(NodeId).collect();
         let founding = found(&ids, params.features);
@@ -173,7 +173,7 @@ impl World {
         let clients = (0..params.clients).map(|_| Client::new(rng.fork())).collect();
         let mut world = World {
             ghost: Ghost::new(founding.clone()),
-            trace: Trace::new(print),
+            trace: Trace::new(view),
             coverage: Coverage::default(),
             now: 0,
             next: 0,
@@ -292,6 +292,7 @@ impl World {
         }
         if !self.is_barred(&happening) {
             self.happen(happening)?;
+            self.observe();
         }
         Ok(true)
     }

@@ -1,17 +1,26 @@
-//! Two hundred clusters, each for a virtual minute under its own mixture of faults: every invariant after every step, the
-//! clients' history, and that nothing of what the simulator is for was left out.
+//! Two hundred clusters, each for a virtual minute under its own mixture of faults: every invariant after every step, full scans in
+//! between, the clients' history, the liveness of a part and of the whole, and that nothing of what the simulator is for was left out.
 
 mod linearizable;
 
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use quorate_sim::coverage::{Coverage, Kind};
+use quorate_sim::campaign::{Campaign, replay};
+use quorate_sim::coverage::Kind;
 use quorate_sim::params::{Params, SEC};
 use quorate_sim::{Report, run};
 
 const SEEDS: u64 = 200;
-const THREADS: usize = 2;
+
+fn campaign(first: u64, seeds: u64) -> Campaign {
+    Campaign {
+        first,
+        seeds,
+        operations: None,
+        threads: 2,
+        twice: false,
+    }
+}
 
 /// Checks a finished run beyond what the run itself checks. Returns how many operations the search for linearizations covered.
 fn judge(report: &Report) -> Result<usize, String> {
@@ -26,37 +35,23 @@ fn judge(report: &Report) -> Result<usize, String> {
 
 #[test]
 fn two_hundred_clusters_survive_a_minute_of_faults() {
-    let next = AtomicU64::new(0);
-    let total = Mutex::new((Coverage::default(), Vec::new(), 0));
-    std::thread::scope(|scope| {
-        for _ in 0..THREADS {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= SEEDS {
-                        return;
-                    }
-                    let result = run(Params::draw(seed), false);
-                    let verdict = match &result {
-                        Ok(report) => judge(report),
-                        Err((failure, _)) => Err(failure.to_string()),
-                    };
-                    let mut total = total.lock().unwrap();
-                    if let Ok(report) = result {
-                        total.0.add(&report.coverage);
-                    }
-                    total.2 += verdict.as_ref().unwrap_or(&0);
-                    if let Err(why) = verdict {
-                        let replay = format!("cargo run --release -p quorate-sim -- --seed {seed} --trace");
-                        total.1.push(format!("seed {seed}: {why}\n  replay: {replay}"));
-                    }
-                }
-            });
-        }
-    });
-    let (coverage, failures, searched) = total.into_inner().unwrap();
+    let searched = AtomicUsize::new(0);
+    let judge = |report: &Report| {
+        let operations = judge(report)?;
+        searched.fetch_add(operations, Ordering::Relaxed);
+        Ok(())
+    };
+    let tally = campaign(0, SEEDS).run(judge, |_, _, _| {});
+    let searched = searched.into_inner();
+    let coverage = &tally.coverage;
     println!("searched {searched} operations for linearizations; met: {coverage}");
+    let failures: Vec<String> = tally
+        .failed
+        .iter()
+        .map(|(seed, why)| format!("seed {seed}: {why}\n  replay: {}", replay(*seed)))
+        .collect();
     assert!(failures.is_empty(), "{}", failures.join("\n"));
+    assert!(tally.excused.is_empty(), "{:?}", tally.excused);
     // Seeds full of unknown outcomes leave little to search; all together must not.
     assert!(
         searched > 100 * SEEDS as usize,
@@ -68,13 +63,12 @@ fn two_hundred_clusters_survive_a_minute_of_faults() {
 
 #[test]
 fn a_seed_is_one_run_to_the_last_event() {
-    for seed in [3, 11] {
-        let hash = || match run(Params::draw(seed), false) {
-            Ok(report) => report.trace_hash,
-            Err((_, hash)) => hash,
-        };
-        assert_eq!(hash(), hash(), "seed {seed} twice");
-    }
+    let twice = Campaign {
+        twice: true,
+        ..campaign(1_000, 12)
+    };
+    let tally = twice.run(|_| Ok(()), |_, _, _| {});
+    assert_eq!((tally.passed, &tally.failed), (12, &Default::default()));
 }
 
 /// Each found a bug once.

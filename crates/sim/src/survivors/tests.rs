@@ -4,6 +4,7 @@ use super::*;
 use crate::ghost::log::GhostLog;
 use crate::params::{MS, Params};
 use crate::scenario::Scenario;
+use crate::trace::View;
 
 /// A cluster of three that has committed something.
 fn cluster() -> World {
@@ -97,7 +98,7 @@ fn cores_are_quorums_and_often_leave_somebody_out() {
                 nodes: 5,
                 ..Params::draw(seed)
             },
-            false,
+            View::Hash,
         );
         let core = world.choose_core().unwrap();
         assert!(core.len() >= 3, "{core:?}");

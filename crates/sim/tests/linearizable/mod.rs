@@ -340,6 +340,7 @@ mod tests {
             calls,
             changes: [(2, change("1")), (3, change("2"))].into(),
             elections: 1,
+            excused: None,
         }
     }
 
