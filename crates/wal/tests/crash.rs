@@ -3,17 +3,30 @@
 
 mod common;
 
-use common::{Fault, MemDisk, Model, Random, SMALL, Step, entry, mark, open, run, state, workload};
+use common::{Fault, MemDisk, Model, Random, SECTOR, SMALL, Step, entry, mark, open, run, state, workload};
+use quorate_wal::OpenError;
+
+/// With this set in the environment the tests try twenty times as many subsets of what a crash may leave, and all of them where there
+/// are up to 12 choices instead of 7. That takes minutes.
+const THOROUGH: &str = "QUORATE_CRASH_POINTS";
+
+fn thoroughness() -> u64 {
+    std::env::var_os(THOROUGH).map_or(1, |_| 20)
+}
+
+fn all_subsets_of(choices: u32) -> u32 {
+    std::env::var_os(THOROUGH).map_or(choices, |_| 12)
+}
 
 /// Calls `check` with all combinations of what may survive a crash if they are few, and with samples otherwise.
 fn for_each_crash(disk: &MemDisk, seed: u64, samples: u64, check: &mut dyn FnMut(&MemDisk)) {
-    let mut choices = 0;
+    let mut choices = 0_u32;
     check(&disk.after_crash(&mut || {
         choices += 1;
         false
     }));
     check(&disk.after_crash(&mut || true));
-    if choices <= 7 {
+    if choices <= all_subsets_of(7) {
         for mask in 0..1_u64 << choices {
             let mut bit = 0;
             check(&disk.after_crash(&mut || {
@@ -24,7 +37,7 @@ fn for_each_crash(disk: &MemDisk, seed: u64, samples: u64, check: &mut dyn FnMut
         return;
     }
     let mut random = Random(seed);
-    for sample in 0..samples {
+    for sample in 0..samples * thoroughness() {
         // One lost, one kept, then all mixtures: tears at the edges are the interesting ones.
         let odds = [1, 15, 8, 4][sample as usize % 4];
         check(&disk.after_crash(&mut || random.below(16) < odds));
@@ -186,4 +199,102 @@ fn every_subset_of_the_sectors_of_an_append() {
             }
         }
     }
+}
+
+/// Two crashes in recovery, one in the recovery from the other, and that at any call: the fourth start finds what the second would have.
+#[test]
+fn two_crashes_in_recovery_change_nothing() {
+    let steps = workload();
+    let mut crashes = 0;
+    for nth in 0.. {
+        let disk = MemDisk::default();
+        disk.fail_at(nth, Fault::Crash);
+        let Ok((mut wal, model)) = open(&disk, SMALL) else {
+            continue;
+        };
+        let outcome = run(&disk, &mut wal, model, &steps);
+        if !outcome.failed {
+            break;
+        }
+        let mut random = Random(nth);
+        let files = disk.after_crash(&mut || random.below(2) == 0).files();
+        let found = recover(&MemDisk::of(&files), &outcome.possible);
+        each_crash_in_recovery(&files, nth, &mut |once| {
+            let files = once.files();
+            each_crash_in_recovery(&files, nth, &mut |twice| {
+                assert_eq!(recover(twice, &outcome.possible), found);
+                crashes += 1;
+            });
+        });
+    }
+    assert!(
+        crashes > 2_000,
+        "only {crashes} crashes in the recovery from a crash in recovery"
+    );
+}
+
+/// Starts from these files and crashes at each call, with nothing, everything, and a mixture kept of what was not durable.
+fn each_crash_in_recovery(
+    files: &std::collections::BTreeMap<String, Vec<u8>>,
+    seed: u64,
+    check: &mut dyn FnMut(&MemDisk),
+) {
+    for nth in 0.. {
+        let image = MemDisk::of(files);
+        image.fail_at(nth, Fault::Crash);
+        if open(&image, SMALL).is_ok() {
+            return;
+        }
+        let mut random = Random(seed ^ nth);
+        check(&image.after_crash(&mut || false));
+        check(&image.after_crash(&mut || true));
+        check(&image.after_crash(&mut || random.below(2) == 0));
+    }
+}
+
+/// The bytes of one append reach the medium from the front up to any byte, or from any byte to the end, and the rest does not. A medium
+/// that writes sectors as a whole leaves only cuts between sectors, and those are torn, never damage. Of one that does not, what is
+/// recovered may be called damage, but never be anything that was not appended.
+#[test]
+fn a_cut_at_every_byte_of_an_append() {
+    let (mut torn, mut refused) = (0, 0);
+    for size in [10, 1400] {
+        let disk = MemDisk::default();
+        let (mut wal, model) = open(&disk, SMALL).unwrap();
+        let first = [Step::Append(vec![vec![state(b"term 1"), entry(1, vec![3; 400])]])];
+        let model = run(&disk, &mut wal, model, &first).possible.remove(0);
+        let before = disk.files();
+        let last = [Step::Append(vec![vec![entry(2, Random(9).bytes(size))]])];
+        let outcome = run(&disk, &mut wal, model.clone(), &last);
+        let name = "wal-0000000000000001";
+        let (old, new) = (&before[name], &disk.files()[name]);
+        let changed = |at: &usize| old[*at] != new[*at];
+        let from = (0..old.len()).find(changed).unwrap() / SECTOR * SECTOR;
+        let to = (0..old.len()).rfind(changed).unwrap().next_multiple_of(SECTOR);
+        for cut in from..=to {
+            let front = [&new[..cut], &old[cut..]].concat();
+            let back = [&old[..cut], &new[cut..]].concat();
+            for (image, whole) in [(front, cut == to), (back, cut == from)] {
+                let mut files = before.clone();
+                files.insert(name.to_owned(), image);
+                match open(&MemDisk::of(&files), SMALL) {
+                    Ok((_, found)) if whole => assert_eq!(found, outcome.possible[0], "cut at {cut}"),
+                    // Padding is zeros, so the last bytes of a frame may be there although they were cut off.
+                    Ok((_, found)) => {
+                        assert!([&model, &outcome.possible[0]].contains(&&found), "cut at {cut}");
+                        torn += 1;
+                    }
+                    Err(OpenError::Damaged(damage)) => {
+                        assert!(
+                            !cut.is_multiple_of(SECTOR),
+                            "cut at {cut}, between sectors: {damage}"
+                        );
+                        refused += 1;
+                    }
+                    Err(other) => panic!("cut at {cut}: {other}"),
+                }
+            }
+        }
+    }
+    assert!(torn > 10 && refused > 1_000, "{torn} torn, {refused} refused");
 }

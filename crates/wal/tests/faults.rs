@@ -6,7 +6,7 @@ mod common;
 use std::io::ErrorKind;
 
 use common::{Fault, MemDisk, Model, SMALL, Step, entry, maintain_all, open, run, workload};
-use quorate_wal::{Space, WriteError};
+use quorate_wal::{OpenError, ReadError, Space, WriteError};
 
 const FAULTS: [Fault; 4] = [
     Fault::Nothing(ErrorKind::Other),
@@ -96,17 +96,19 @@ fn an_error_in_recovery_is_no_worse_than_a_crash() {
             })
             .files();
         let found = open(&MemDisk::of(&files), SMALL).unwrap().1;
-        for nth in 0.. {
-            let image = MemDisk::of(&files);
-            image.fail_at(nth, Fault::Nothing(ErrorKind::Other));
-            if open(&image, SMALL).is_ok() {
-                break;
+        for fault in FAULTS {
+            for nth in 0.. {
+                let image = MemDisk::of(&files);
+                image.fail_at(nth, fault);
+                if open(&image, SMALL).is_ok() {
+                    break;
+                }
+                errors += 1;
+                restart(&image, std::slice::from_ref(&found));
             }
-            errors += 1;
-            restart(&image, std::slice::from_ref(&found));
         }
     }
-    assert!(errors > 100, "only {errors} errors in recovery");
+    assert!(errors > 400, "only {errors} errors in recovery");
 }
 
 #[test]
@@ -209,4 +211,40 @@ fn a_preparation_whose_sync_failed_is_begun_anew() {
     let calls = disk.calls();
     assert_eq!(wal.maintain().unwrap(), Space::Ok);
     assert_eq!(disk.calls() - calls, 3, "emptied, written, synced");
+}
+
+/// The disk cannot be looked at: no file is listed, opened, measured or read at one moment. That is an error of the disk, never damage,
+/// and never a log with less in it.
+#[test]
+fn an_error_of_any_reading_call_is_reported_as_such() {
+    let disk = MemDisk::default();
+    let (mut wal, model) = open(&disk, SMALL).unwrap();
+    let model = run(&disk, &mut wal, model, &workload()).possible.remove(0);
+    let files = disk.files();
+    let mut errors = 0;
+    for nth in 0.. {
+        let image = MemDisk::of(&files);
+        image.fail_look_at(nth, ErrorKind::Other);
+        match open(&image, SMALL) {
+            Err(OpenError::Disk(_)) => errors += 1,
+            Err(other) => panic!("call {nth}: {other}"),
+            Ok((_, found)) => {
+                assert_eq!(found, model, "call {nth} failed and was not missed");
+                assert!(image.looks() <= nth, "the failed call {nth} went unnoticed");
+                break;
+            }
+        }
+        restart(&image, std::slice::from_ref(&model));
+    }
+    assert!(errors > 10, "only {errors} errors");
+    let (first, last) = (wal.first_index(), wal.last_index());
+    assert!(first < last, "several entries are there");
+    disk.fail_look_at(0, ErrorKind::Other);
+    let failed = wal.read(first, last, usize::MAX);
+    assert!(matches!(failed, Err(ReadError::Disk(_))), "{failed:?}");
+    assert_eq!(
+        wal.read(first, last, usize::MAX).unwrap(),
+        model.entries,
+        "it passes"
+    );
 }
