@@ -2,9 +2,20 @@
 //! the endpoints given. Says how many passed, and fails if one did not.
 //!
 //! Usage: `quorate-interop http://127.0.0.1:2379 …`. Knows nothing of what it talks to: it must pass against a real etcd too.
-//! `quorate-interop puts CLIENTS TOTAL http://127.0.0.1:2379 …` is a load instead: see [`puts`].
+//! `quorate-interop puts CLIENTS TOTAL http://127.0.0.1:2379 …` is a load instead: see [`puts`]. So is
+//! `quorate-interop load HISTORY http://127.0.0.1:2379 …` ([`load`]), whose history `quorate-interop verify HISTORY …` checks
+//! ([`verify`]); `quorate-interop status http://127.0.0.1:2379 …` says who leads. `quorate-interop forgetful-disk DIRECTORY` mounts a
+//! file system that forgets what was not synced ([`forgetful`]).
 
+#[cfg(target_os = "linux")]
+mod forgetful;
+mod history;
+mod load;
+mod options;
 mod puts;
+mod random;
+mod status;
+mod verify;
 
 use std::time::Duration;
 
@@ -49,11 +60,13 @@ macro_rules! run {
 async fn main() {
     let endpoints: Vec<String> = std::env::args().skip(1).collect();
     if endpoints.is_empty() {
-        eprintln!("usage: quorate-interop ENDPOINT… or quorate-interop puts CLIENTS TOTAL ENDPOINT…");
+        eprintln!(
+            "usage: quorate-interop [puts CLIENTS TOTAL | load HISTORY | verify HISTORY | status] ENDPOINT…"
+        );
         std::process::exit(2);
     }
-    if endpoints[0] == "puts" {
-        if let Err(error) = run_puts(&endpoints[1..]).await {
+    if let Some(outcome) = run_command(&endpoints).await {
+        if let Err(error) = outcome {
             eprintln!("{error}");
             std::process::exit(1);
         }
@@ -102,12 +115,40 @@ async fn main() {
     std::process::exit(if count.1 == 0 { 0 } else { 1 });
 }
 
+/// The outcome of a subcommand; `None` if the first argument names none.
+async fn run_command(args: &[String]) -> Option<Result> {
+    let (command, rest) = args.split_first()?;
+    match command.as_str() {
+        "puts" => Some(run_puts(rest).await),
+        "load" | "verify" => Some(run_on_history(command, rest).await),
+        #[cfg(target_os = "linux")]
+        "forgetful-disk" => Some(forgetful::run(rest)),
+        "status" => {
+            status::run(rest).await;
+            Some(Ok(()))
+        }
+        _ => None,
+    }
+}
+
 async fn run_puts(args: &[String]) -> Result {
     match args {
         [clients, total, endpoints @ ..] if !endpoints.is_empty() => {
             puts::run(clients.parse()?, total.parse()?, endpoints).await
         }
         _ => Err("puts needs CLIENTS TOTAL ENDPOINT…".into()),
+    }
+}
+
+async fn run_on_history(command: &str, args: &[String]) -> Result {
+    let Some((history, rest)) = args.split_first() else {
+        return Err(format!("{command} needs HISTORY ENDPOINT…").into());
+    };
+    let options = options::Options::parse(rest)?;
+    if command == "load" {
+        load::run(&options, history).await
+    } else {
+        verify::run(&options, history).await
     }
 }
 

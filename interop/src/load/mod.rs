@@ -1,0 +1,120 @@
+//! Clients that never stop: each asks, notes what it was told, and asks again, while servers die and networks break. What is asked
+//! is in [`choice`], how in [`client`].
+//!
+//! The program is told on its standard input what to do: `count` prints how many calls were answered, refused and left open so far;
+//! `stop`, or the end of the input, ends it.
+
+pub use client::{connect, unfilled};
+
+mod choice;
+mod client;
+
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::watch;
+
+use crate::Result;
+use crate::history::{Call, Moment, Outcome};
+use crate::options::Options;
+
+/// How long most clients wait for an answer, and how long the patient ones do: longer than any fault lasts.
+const PATIENCE: [Duration; 2] = [Duration::from_millis(1500), Duration::from_secs(20)];
+/// Clients that stay with one member, by how patient they are, and those that go on to the next one after a failure.
+const FAITHFUL: [usize; 2] = [2, 1];
+const ROAMING: usize = 3;
+
+/// What all clients share.
+struct Shared {
+    endpoints: Vec<String>,
+    begun: Instant,
+    history: Mutex<BufWriter<File>>,
+    counts: [AtomicU64; 3],
+    /// Bytes that a value is filled up to.
+    value_bytes: usize,
+}
+
+impl Shared {
+    fn now(&self) -> Moment {
+        Moment::try_from(self.begun.elapsed().as_nanos()).unwrap_or(Moment::MAX)
+    }
+
+    fn note(&self, call: &Call) {
+        let kind = match call.outcome {
+            Outcome::Ok { .. } => 0,
+            Outcome::Failed(_) => 1,
+            Outcome::Unknown(_) => 2,
+        };
+        let mut history = self
+            .history
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        // Nothing that follows would mean anything.
+        writeln!(history, "{call}").expect("the history is written");
+        drop(history);
+        self.counts[kind].fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn print_counts(&self) {
+        let [ok, failed, unknown] = self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
+        println!("{ok} {failed} {unknown}");
+    }
+}
+
+/// Makes the load until it is told to stop.
+pub async fn run(options: &Options, history: &str) -> Result {
+    let shared = Arc::new(Shared {
+        endpoints: options.endpoints.clone(),
+        begun: Instant::now(),
+        history: Mutex::new(BufWriter::new(File::create(history)?)),
+        counts: Default::default(),
+        value_bytes: options.value_bytes,
+    });
+    let (stop, stopped) = watch::channel(false);
+    let mut clients = tokio::task::JoinSet::new();
+    for plan in plans(options) {
+        clients.spawn(client::run(plan, shared.clone(), stopped.clone()));
+    }
+    let mut lines = BufReader::new(tokio::io::stdin()).lines();
+    while let Some(line) = lines.next_line().await? {
+        match line.as_str() {
+            "count" => shared.print_counts(),
+            "stop" => break,
+            other => return Err(format!("what is {other:?}").into()),
+        }
+    }
+    stop.send(true)?;
+    while let Some(ended) = clients.join_next().await {
+        ended?;
+    }
+    shared
+        .history
+        .lock()
+        .unwrap_or_else(|poisoned| poisoned.into_inner())
+        .flush()?;
+    shared.print_counts();
+    Ok(())
+}
+
+/// Who the clients are.
+fn plans(options: &Options) -> Vec<client::Plan> {
+    let mut plans = Vec::new();
+    for member in 0..options.endpoints.len() {
+        for (patience, count) in PATIENCE.into_iter().zip(FAITHFUL) {
+            plans.extend((0..count).map(|_| (member, patience, false)));
+        }
+    }
+    plans.extend((0..ROAMING).map(|number| (number % options.endpoints.len(), PATIENCE[0], true)));
+    let plan = |(number, (member, patience, roams))| client::Plan {
+        number,
+        member,
+        patience,
+        roams,
+        seed: options.seed.wrapping_add(number as u64),
+    };
+    plans.into_iter().enumerate().map(plan).collect()
+}

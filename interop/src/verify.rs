@@ -1,0 +1,184 @@
+//! The end of a run: asks every member what was committed and what there is, demands that all say the same, and checks the history of
+//! the clients against it.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use etcd_client::{Client, EventType, GetOptions, WatchOptions};
+
+use crate::Result;
+use crate::history::committed::Committed;
+use crate::history::{Call, Outcome, check, doctored};
+use crate::load::{connect, unfilled};
+use crate::options::Options;
+
+/// How long a healed cluster may take to answer.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// A key that no client uses: its revision is the last.
+const END: &str = "end";
+
+/// What one member says.
+struct Testimony {
+    committed: Committed,
+    there: BTreeMap<String, (String, i64)>,
+    hash: u32,
+}
+
+/// Checks everything, and says in one line what there was to check.
+pub async fn run(options: &Options, history: &str) -> Result {
+    let text = std::fs::read_to_string(history)?;
+    let calls = text
+        .lines()
+        .map(str::parse)
+        .collect::<std::result::Result<Vec<Call>, _>>()?;
+    let last = patiently("the last write", || write_last(&options.endpoints)).await?;
+    let mut all = Vec::new();
+    for endpoint in &options.endpoints {
+        all.push(patiently(endpoint, || ask(endpoint, last)).await?);
+    }
+    let committed = agreed(&options.endpoints, &all)?;
+    let searched = check(&calls, committed)?;
+    let count = |matches: fn(&Outcome) -> bool| calls.iter().filter(|call| matches(&call.outcome)).count();
+    println!(
+        "{} calls: {} ok, {} failed, {} unknown; {} revisions, {searched} calls searched; {} members, hash {:08x}",
+        calls.len(),
+        count(|outcome| matches!(outcome, Outcome::Ok { .. })),
+        count(|outcome| matches!(outcome, Outcome::Failed(_))),
+        count(|outcome| matches!(outcome, Outcome::Unknown(_))),
+        committed.changes.len(),
+        all.len(),
+        all[0].hash,
+    );
+    if options.doctor {
+        doctor(&calls, committed)?;
+    }
+    Ok(())
+}
+
+/// Tries again and again for a while; the error is the last one.
+async fn patiently<T, F: Future<Output = Result<T>>>(
+    what: &str,
+    mut attempt: impl FnMut() -> F,
+) -> Result<T> {
+    let begun = Instant::now();
+    loop {
+        let error = match tokio::time::timeout(PATIENCE / 2, attempt()).await {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no end".to_owned(),
+        };
+        if begun.elapsed() > PATIENCE {
+            return Err(format!("{what}: {error}").into());
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Waits until all leases have run out, and writes once more: the revision.
+async fn write_last(endpoints: &[String]) -> Result<i64> {
+    let mut client = Client::connect(endpoints, None).await?;
+    let leased = client
+        .get("l", Some(GetOptions::new().with_prefix().with_count_only()))
+        .await?
+        .count();
+    if leased > 0 {
+        return Err(format!("{leased} keys have not vanished with their leases").into());
+    }
+    let answer = client.put(END, END, None).await?;
+    Ok(answer.header().ok_or("no header")?.revision())
+}
+
+/// Everything that a member knows up to revision `last`.
+async fn ask(endpoint: &str, last: i64) -> Result<Testimony> {
+    let client = connect(endpoint).await;
+    let everything = Some(GetOptions::new().with_all_keys().with_revision(last));
+    let answer = client
+        .kv_client()
+        .max_decoding_message_size(usize::MAX)
+        .get("", everything)
+        .await?;
+    let kvs = answer.kvs().iter().filter(|kv| kv.key() != END.as_bytes());
+    let there = kvs
+        .map(|kv| (unfilled(kv.key()), (unfilled(kv.value()), kv.mod_revision())))
+        .collect();
+    let hash = client.maintenance_client().hash_kv(last).await?.hash();
+    let committed = watch(&client, last).await?;
+    Ok(Testimony {
+        committed,
+        there,
+        hash,
+    })
+}
+
+/// All changes up to revision `last`.
+async fn watch(client: &Client, last: i64) -> Result<Committed> {
+    let options = WatchOptions::new()
+        .with_all_keys()
+        .with_start_revision(1)
+        .with_fragment();
+    let mut stream = client
+        .watch_client()
+        .max_decoding_message_size(usize::MAX)
+        .watch("", Some(options))
+        .await?;
+    let mut committed = Committed::up_to(last);
+    while let Some(answer) = stream.message().await? {
+        if answer.canceled() {
+            return Err(format!("the watch was cancelled: {}", answer.cancel_reason()).into());
+        }
+        for event in answer.events() {
+            let kv = event.kv().ok_or("an event without a key")?;
+            let revision = kv.mod_revision();
+            if kv.key() != END.as_bytes() {
+                let value = (event.event_type() == EventType::Put).then(|| unfilled(kv.value()));
+                committed.push(revision, unfilled(kv.key()), value);
+            } else if revision == last {
+                return Ok(committed);
+            }
+        }
+    }
+    Err("the watch ended early".into())
+}
+
+/// What all members say; an error if they do not say the same, or one contradicts itself.
+fn agreed<'a>(endpoints: &[String], all: &'a [Testimony]) -> Result<&'a Committed> {
+    for (endpoint, testimony) in endpoints.iter().zip(all) {
+        let last = testimony.committed.last();
+        let there = &testimony.there;
+        let odd = there
+            .iter()
+            .find(|(key, (value, written))| last.get(key.as_str()) != Some(&(value.as_str(), *written)));
+        if odd.is_some() || there.len() != last.len() {
+            return Err(format!(
+                "{endpoint} holds {} keys, and says that {} were written and stayed; not the same is {odd:?}",
+                there.len(),
+                last.len()
+            )
+            .into());
+        }
+        if testimony.committed != all[0].committed {
+            return Err(format!(
+                "{endpoint} says that other changes were committed than {}",
+                endpoints[0]
+            )
+            .into());
+        }
+        if testimony.hash != all[0].hash {
+            return Err(format!("{endpoint} has another hash than {}", endpoints[0]).into());
+        }
+    }
+    Ok(&all[0].committed)
+}
+
+/// Shows that the checks object to what is wrong.
+fn doctor(calls: &[Call], committed: &Committed) -> Result {
+    let (caught, missed) = doctored::check_all(calls, committed);
+    for objection in &caught {
+        println!("objects: {objection}");
+    }
+    if missed.is_empty() {
+        Ok(())
+    } else {
+        Err(missed.join("\n").into())
+    }
+}
