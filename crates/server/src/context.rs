@@ -146,9 +146,14 @@ impl Context {
         looked.map_err(errors::of_read)
     }
 
-    /// Refuses what would grow a store whose disk is full on this member.
+    /// Whether this member's own disk is full.
+    pub fn disk_full(&self) -> bool {
+        self.news.disk_full() || self.status.borrow().space != quorate::Space::Ok
+    }
+
+    /// Refuses what would grow a store, here or on a member that has no room.
     pub fn check_space(&self) -> Result<(), Status> {
-        if self.news.space_low() || self.status.borrow().space != quorate::Space::Ok {
+        if self.news.alarmed() || self.disk_full() {
             return Err(errors::no_space());
         }
         Ok(())

@@ -18,8 +18,10 @@ use crate::leases::Leases;
 pub(crate) struct News {
     /// The store's revision, for headers.
     revision: AtomicI64,
-    /// The store found the disk full.
-    space_low: AtomicBool,
+    /// The store found the disk of this member full.
+    disk_full: AtomicBool,
+    /// Some member raised the NOSPACE alarm, and nobody has cleared it.
+    alarmed: AtomicBool,
     /// The cluster's feature level as of what this member has applied.
     level: AtomicU32,
     /// Some background work of the store has ended.
@@ -32,9 +34,14 @@ impl News {
         self.revision.load(Relaxed)
     }
 
-    /// Whether the store found the disk full.
-    pub fn space_low(&self) -> bool {
-        self.space_low.load(Relaxed)
+    /// Whether the store found the disk of this member full.
+    pub fn disk_full(&self) -> bool {
+        self.disk_full.load(Relaxed)
+    }
+
+    /// Whether the NOSPACE alarm is raised, whosever disk it is for.
+    pub fn alarmed(&self) -> bool {
+        self.alarmed.load(Relaxed)
     }
 
     /// The cluster's feature level as of what this member has applied: every member understands it, and so what is proposed here may
@@ -86,7 +93,8 @@ impl KvMachine {
             .alarms()
             .iter()
             .any(|alarm| alarm.kind == AlarmKind::NoSpace);
-        self.news.space_low.store(alarmed || self.kv.space_low(), Relaxed);
+        self.news.alarmed.store(alarmed, Relaxed);
+        self.news.disk_full.store(self.kv.space_low(), Relaxed);
     }
 
     /// Tells the lessor. Its deadlines follow this node's clock, which never touches the replicated state.

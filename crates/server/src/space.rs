@@ -19,7 +19,7 @@ pub(crate) async fn watch(ctx: Arc<Context>) {
             return;
         }
         let mut pause = None;
-        if ctx.check_space().is_err() && !raised(&ctx).await {
+        if ctx.disk_full() && !raised(&ctx).await {
             tracing::error!(
                 "the disk is full: raising the NOSPACE alarm; writes are refused until it is cleared"
             );

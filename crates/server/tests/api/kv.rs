@@ -315,6 +315,35 @@ async fn the_nospace_alarm_stops_puts_but_not_deletes_until_it_is_cleared() {
     kv.put(put("a", "2")).await.expect("a put again");
 }
 
+/// Or members would raise each other's alarms again, faster than anybody can clear them one by one.
+#[tokio::test]
+async fn an_alarm_of_another_member_makes_nobody_raise_one() {
+    let one = One::start().await;
+    let (mut kv, mut maintenance) = (one.kv(), one.maintenance());
+    let alarm = |action: pb::alarm_request::AlarmAction| pb::AlarmRequest {
+        action: action as i32,
+        member_id: 9,
+        alarm: pb::AlarmType::Nospace as i32,
+    };
+    let raise = alarm(pb::alarm_request::AlarmAction::Activate);
+    let raised = maintenance.alarm(raise).await.expect("an alarm").into_inner();
+    for _ in 0..50 {
+        let delete = pb::DeleteRangeRequest {
+            key: "a".into(),
+            ..Default::default()
+        };
+        kv.delete_range(delete).await.expect("a delete");
+    }
+    let listed = maintenance
+        .alarm(pb::AlarmRequest::default())
+        .await
+        .expect("a list");
+    assert_eq!(listed.into_inner().alarms, raised.alarms);
+    let clear = alarm(pb::alarm_request::AlarmAction::Deactivate);
+    maintenance.alarm(clear).await.expect("an alarm cleared");
+    kv.put(put("a", "1")).await.expect("a put");
+}
+
 #[tokio::test]
 async fn status_and_hashes_have_real_values() {
     let one = One::start().await;
