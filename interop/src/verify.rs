@@ -8,7 +8,7 @@ use etcd_client::{Client, EventType, GetOptions, WatchOptions};
 
 use crate::Result;
 use crate::history::committed::Committed;
-use crate::history::{Call, Outcome, check, doctored};
+use crate::history::{Call, Moment, Outcome, check, doctored};
 use crate::load::{connect, unfilled};
 use crate::options::Options;
 
@@ -16,6 +16,10 @@ use crate::options::Options;
 const PATIENCE: Duration = Duration::from_secs(60);
 /// A key that no client uses: its revision is the last.
 const END: &str = "end";
+/// Where others than the clients may write, and nothing is checked but that all members have the same.
+const OTHERS: &[u8] = b"other";
+/// An answer that took longer was under way during a fault.
+const LONG: Moment = 1_000_000_000;
 
 /// What one member says.
 struct Testimony {
@@ -38,21 +42,24 @@ pub async fn run(options: &Options, history: &str) -> Result {
     }
     let committed = agreed(&options.endpoints, &all)?;
     let searched = check(&calls, committed)?;
-    let count = |matches: fn(&Outcome) -> bool| calls.iter().filter(|call| matches(&call.outcome)).count();
-    println!(
-        "{} calls: {} ok, {} failed, {} unknown; {} revisions, {searched} calls searched; {} members, hash {:08x}",
-        calls.len(),
-        count(|outcome| matches!(outcome, Outcome::Ok { .. })),
-        count(|outcome| matches!(outcome, Outcome::Failed(_))),
-        count(|outcome| matches!(outcome, Outcome::Unknown(_))),
-        committed.changes.len(),
-        all.len(),
-        all[0].hash,
-    );
+    print_summary(&calls, committed, searched);
     if options.doctor {
         doctor(&calls, committed)?;
     }
     Ok(())
+}
+
+fn print_summary(calls: &[Call], committed: &Committed, searched: usize) {
+    let count = |matches: fn(&Call) -> bool| calls.iter().filter(|call| matches(call)).count();
+    println!(
+        "{} calls: {} ok ({} after more than a second), {} failed, {} unknown; {} revisions, {searched} calls searched",
+        calls.len(),
+        count(|call| matches!(call.outcome, Outcome::Ok { .. })),
+        count(|call| matches!(call.outcome, Outcome::Ok { .. }) && call.returned - call.invoked > LONG),
+        count(|call| matches!(call.outcome, Outcome::Failed(_))),
+        count(|call| matches!(call.outcome, Outcome::Unknown(_))),
+        committed.changes.len(),
+    );
 }
 
 /// Tries again and again for a while; the error is the last one.
@@ -97,7 +104,10 @@ async fn ask(endpoint: &str, last: i64) -> Result<Testimony> {
         .max_decoding_message_size(usize::MAX)
         .get("", everything)
         .await?;
-    let kvs = answer.kvs().iter().filter(|kv| kv.key() != END.as_bytes());
+    let kvs = answer
+        .kvs()
+        .iter()
+        .filter(|kv| kv.key() != END.as_bytes() && !kv.key().starts_with(OTHERS));
     let there = kvs
         .map(|kv| (unfilled(kv.key()), (unfilled(kv.value()), kv.mod_revision())))
         .collect();
@@ -129,6 +139,9 @@ async fn watch(client: &Client, last: i64) -> Result<Committed> {
         for event in answer.events() {
             let kv = event.kv().ok_or("an event without a key")?;
             let revision = kv.mod_revision();
+            if kv.key().starts_with(OTHERS) {
+                continue;
+            }
             if kv.key() != END.as_bytes() {
                 let value = (event.event_type() == EventType::Put).then(|| unfilled(kv.value()));
                 committed.push(revision, unfilled(kv.key()), value);

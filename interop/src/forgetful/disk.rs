@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::time::Duration;
 
 use super::file::File;
 use crate::random::Random;
@@ -87,19 +88,21 @@ pub enum Node {
 }
 
 /// What a cut left of what was not synced: survivors and all there was.
-#[derive(Debug)]
-pub struct Cut {
-    /// In how many of a hundred cases things survived.
-    pub mood: Mood,
+#[derive(Debug, Default)]
+pub struct Left {
     /// Sectors.
     pub sectors: (usize, usize),
     /// New, changed and removed names.
     pub names: (usize, usize),
 }
 
-/// The whole disk.
+/// The longest that a sync takes.
+const SYNC: Duration = Duration::from_millis(6);
+
+/// The whole disk. Without power there is nothing on it.
 #[derive(Debug)]
 pub struct Disk {
+    powered: bool,
     nodes: BTreeMap<u64, Node>,
     next: u64,
     random: Random,
@@ -110,6 +113,7 @@ impl Disk {
     pub fn new(seed: u64) -> Disk {
         let root = Node::Directory(Directory::default());
         Disk {
+            powered: true,
             nodes: [(ROOT, root)].into(),
             next: ROOT + 1,
             random: Random::new(seed),
@@ -118,29 +122,32 @@ impl Disk {
 
     /// What has this number.
     pub fn node(&self, number: u64) -> Option<&Node> {
-        self.nodes.get(&number)
+        self.nodes.get(&number).filter(|_| self.powered)
+    }
+
+    fn node_mut(&mut self, number: u64) -> Option<&mut Node> {
+        self.nodes.get_mut(&number).filter(|_| self.powered)
     }
 
     /// The file with this number.
     pub fn file(&mut self, number: u64) -> Option<&mut File> {
-        match self.nodes.get_mut(&number)? {
+        match self.node_mut(number)? {
             Node::File(file) => Some(file),
             Node::Directory(_) => None,
         }
     }
 
-    /// The directory with this number.
-    pub fn directory(&mut self, number: u64) -> Option<&mut Directory> {
-        match self.nodes.get_mut(&number)? {
+    fn directory(&mut self, number: u64) -> Option<&mut Directory> {
+        match self.node_mut(number)? {
             Node::Directory(directory) => Some(directory),
             Node::File(_) => None,
         }
     }
 
-    /// What has this name in this directory.
-    pub fn find(&self, parent: u64, name: &OsStr) -> Option<u64> {
-        match self.nodes.get(&parent)? {
-            Node::Directory(directory) => directory.names.get(name).copied(),
+    /// What has this name in this directory, if there is the directory.
+    pub fn find(&self, parent: u64, name: &OsStr) -> Option<Option<u64>> {
+        match self.node(parent)? {
+            Node::Directory(directory) => Some(directory.names.get(name).copied()),
             Node::File(_) => None,
         }
     }
@@ -157,14 +164,14 @@ impl Disk {
 
     /// Takes a name away. The file stays for those who have it open.
     pub fn remove(&mut self, parent: u64, name: &OsStr) -> Option<()> {
-        self.find(parent, name)?;
+        self.find(parent, name)??;
         self.directory(parent)?.take(vec![(name.to_owned(), None)]);
         Some(())
     }
 
     /// Gives a file another name, in one step, which may take the place of another.
     pub fn rename(&mut self, parent: u64, from: &OsStr, to: &OsStr) -> Option<()> {
-        let number = self.find(parent, from)?;
+        let number = self.find(parent, from)??;
         let step = vec![(from.to_owned(), None), (to.to_owned(), Some(number))];
         self.directory(parent)?.take(step);
         Some(())
@@ -172,7 +179,7 @@ impl Disk {
 
     /// Makes a file's content, or a directory's names, durable.
     pub fn sync(&mut self, number: u64) -> Option<()> {
-        match self.nodes.get_mut(&number)? {
+        match self.node_mut(number)? {
             Node::File(file) => {
                 file.sync();
             }
@@ -181,22 +188,29 @@ impl Disk {
         Some(())
     }
 
-    /// Power fails, and comes back. How much survives is left to chance if it is not given.
-    pub fn cut(&mut self, mood: Option<Mood>) -> Cut {
+    /// How long the next sync takes.
+    pub fn sync_time(&mut self) -> Duration {
+        SYNC * self.random.below(100) as u32 / 100
+    }
+
+    /// Power fails: nothing is read, written or made durable any more.
+    pub fn power_off(&mut self) {
+        self.powered = false;
+    }
+
+    /// Power comes back. How much has survived is left to chance if it is not given.
+    pub fn power_on(&mut self, mood: Option<Mood>) -> Left {
+        self.powered = true;
         let mood = mood.unwrap_or_else(|| Mood::draw(&mut self.random));
-        let mut cut = Cut {
-            mood,
-            sectors: (0, 0),
-            names: (0, 0),
-        };
+        let mut left = Left::default();
         for node in self.nodes.values_mut() {
             let (sum, (kept, all)) = match node {
-                Node::File(file) => (&mut cut.sectors, file.cut(mood, &mut self.random)),
-                Node::Directory(directory) => (&mut cut.names, directory.cut(mood, &mut self.random)),
+                Node::File(file) => (&mut left.sectors, file.cut(mood, &mut self.random)),
+                Node::Directory(directory) => (&mut left.names, directory.cut(mood, &mut self.random)),
             };
             *sum = (sum.0 + kept, sum.1 + all);
         }
-        cut
+        left
     }
 }
 
@@ -225,7 +239,9 @@ mod tests {
         disk.rename(ROOT, OsStr::new("a"), OsStr::new("b"));
         disk.remove(ROOT, OsStr::new("b"));
         assert_eq!(names(&disk), ["c"]);
-        let cut = disk.cut(Some(Mood(0)));
-        assert_eq!((names(&disk), cut.names), (vec!["a".into(), "b".into()], (0, 3)));
+        disk.power_off();
+        assert!(disk.sync(ROOT).is_none() && disk.find(ROOT, OsStr::new("c")).is_none());
+        let left = disk.power_on(Some(Mood(0)));
+        assert_eq!((names(&disk), left.names), (vec!["a".into(), "b".into()], (0, 3)));
     }
 }

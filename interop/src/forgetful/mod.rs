@@ -1,8 +1,12 @@
 //! A file system in memory that behaves like a disk with a cache behind its power switch: what was not synced may be gone after a cut,
 //! sector by sector and name by name ([`file`], [`disk`]). Here is what the kernel asks of it.
 //!
-//! Reads and writes bypass the page cache, so all that the kernel knows is here. The program is told on its standard input: `cut` is a
-//! power cut, after which it says what survived; `cut 0` is one that nothing survives that was not synced. Whoever had files open must be dead by then. The end of the input unmounts.
+//! Reads and writes bypass the page cache, so all that the kernel knows is here. A sync takes a few milliseconds, as on a real disk, so
+//! that power fails while something is under way.
+//!
+//! The program is told on its standard input: `off` is the moment at which power fails; from then on every request fails, and so do
+//! syncs under way. `on` brings it back, and says how many sectors that were not synced survived and how many there were, and the same
+//! of names; `on 0` lets none survive. Whoever had files open must be dead by then. The end of the input unmounts.
 
 mod disk;
 mod file;
@@ -32,34 +36,35 @@ const PLENTY: u64 = 1 << 24;
 /// Mounts one and serves it until the end of the input.
 pub fn run(arguments: &[String]) -> Result {
     let options = Options::parse(arguments)?;
-    let disk = Arc::new(Mutex::new(Disk::new(options.seed)));
+    let mounted = Mounted(Arc::new(Mutex::new(Disk::new(options.seed))));
     let mut config = Config::default();
     config.mount_options = vec![MountOption::FSName("forgetful".into())];
-    let session = fuser::spawn_mount(Mounted(disk.clone()), &options.endpoints[0], &config)?;
+    // A slow sync of one file keeps nobody from the others.
+    config.n_threads = Some(4);
+    let session = fuser::spawn_mount(mounted.clone(), &options.endpoints[0], &config)?;
     println!("mounted");
     for line in std::io::stdin().lock().lines() {
         let line = line?;
         let mood = match line.split_once(' ') {
-            None if line == "cut" => None,
-            Some(("cut", mood)) => Some(Mood(mood.parse()?)),
+            None if line == "off" => {
+                mounted.disk().power_off();
+                println!("off");
+                continue;
+            }
+            None if line == "on" => None,
+            Some(("on", mood)) => Some(Mood(mood.parse()?)),
             _ => return Err(format!("what is {line:?}").into()),
         };
-        let cut = lock(&disk).cut(mood);
-        let ((sectors, of), (names, of_names)) = (cut.sectors, cut.names);
-        println!(
-            "{sectors} of {of} sectors and {names} of {of_names} names survived of what was not synced ({} %)",
-            cut.mood.0
-        );
+        let left = mounted.disk().power_on(mood);
+        let (sectors, names) = (left.sectors, left.names);
+        println!("{} {} {} {}", sectors.0, sectors.1, names.0, names.1);
     }
     session.umount_and_join()?;
     Ok(())
 }
 
-fn lock(disk: &Mutex<Disk>) -> MutexGuard<'_, Disk> {
-    disk.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
-}
-
 /// The disk as the kernel sees it.
+#[derive(Clone)]
 struct Mounted(Arc<Mutex<Disk>>);
 
 /// What the kernel is told of a file or directory.
@@ -89,7 +94,13 @@ fn attributes(number: u64, node: &Node) -> FileAttr {
 
 impl Mounted {
     fn disk(&self) -> MutexGuard<'_, Disk> {
-        lock(&self.0)
+        self.0.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    fn sync(&self, number: INodeNo, reply: ReplyEmpty) {
+        let pause = self.disk().sync_time();
+        std::thread::sleep(pause);
+        done(reply, self.disk().sync(number.0));
     }
 
     fn attributes(&self, number: u64) -> Option<FileAttr> {
@@ -97,17 +108,20 @@ impl Mounted {
     }
 }
 
-/// Answers a request that either can be carried out or names something that is not there.
+/// Answers a request that either can be carried out, or not, as there is no power or nothing of that name.
 fn done(reply: ReplyEmpty, outcome: Option<()>) {
     match outcome {
         Some(()) => reply.ok(),
-        None => reply.error(Errno::ENOENT),
+        None => reply.error(Errno::EIO),
     }
 }
 
 impl Filesystem for Mounted {
     fn lookup(&self, _: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
-        let found = self.disk().find(parent.0, name);
+        let found = match self.disk().find(parent.0, name) {
+            Some(found) => found,
+            None => return reply.error(Errno::EIO),
+        };
         match found.and_then(|number| self.attributes(number)) {
             Some(attributes) => reply.entry(&TTL, &attributes, FIRST),
             None => reply.error(Errno::ENOENT),
@@ -117,7 +131,7 @@ impl Filesystem for Mounted {
     fn getattr(&self, _: &Request, number: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
         match self.attributes(number.0) {
             Some(attributes) => reply.attr(&TTL, &attributes),
-            None => reply.error(Errno::ENOENT),
+            None => reply.error(Errno::EIO),
         }
     }
 
@@ -146,7 +160,7 @@ impl Filesystem for Mounted {
         }
         match self.attributes(number.0) {
             Some(attributes) => reply.attr(&TTL, &attributes),
-            None => reply.error(Errno::ENOENT),
+            None => reply.error(Errno::EIO),
         }
     }
 
@@ -156,7 +170,7 @@ impl Filesystem for Mounted {
             .add(parent.0, name, Node::Directory(Directory::default()));
         match added.and_then(|number| self.attributes(number)) {
             Some(attributes) => reply.entry(&TTL, &attributes, FIRST),
-            None => reply.error(Errno::ENOENT),
+            None => reply.error(Errno::EIO),
         }
     }
 
@@ -170,7 +184,7 @@ impl Filesystem for Mounted {
                 FileHandle(0),
                 FopenFlags::FOPEN_DIRECT_IO,
             ),
-            None => reply.error(Errno::ENOENT),
+            None => reply.error(Errno::EIO),
         }
     }
 
@@ -211,7 +225,7 @@ impl Filesystem for Mounted {
     ) {
         match self.disk().file(number.0) {
             Some(file) => reply.data(&file.read(offset, size as usize)),
-            None => reply.error(Errno::ENOENT),
+            None => reply.error(Errno::EIO),
         }
     }
 
@@ -237,17 +251,17 @@ impl Filesystem for Mounted {
     }
 
     fn fsync(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        done(reply, self.disk().sync(number.0));
+        self.sync(number, reply);
     }
 
     fn fsyncdir(&self, _: &Request, number: INodeNo, _: FileHandle, _: bool, reply: ReplyEmpty) {
-        done(reply, self.disk().sync(number.0));
+        self.sync(number, reply);
     }
 
     fn readdir(&self, _: &Request, number: INodeNo, _: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         let disk = self.disk();
         let Some(Node::Directory(directory)) = disk.node(number.0) else {
-            return reply.error(Errno::ENOENT);
+            return reply.error(Errno::EIO);
         };
         let skipped = usize::try_from(offset).unwrap_or(usize::MAX);
         for (position, (name, number)) in directory.names().enumerate().skip(skipped) {

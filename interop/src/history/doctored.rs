@@ -306,11 +306,24 @@ fn delete_nothing(case: &mut Case) -> Option<()> {
 /// The lease was given for much longer than it lived.
 fn expire_early(case: &mut Case) -> Option<()> {
     let revoked: Vec<i64> = case.calls.iter().filter_map(revocation).collect();
-    let leased = |call: &Call| match &call.ask {
-        Ask::Put { key, lease, .. } if *lease != 0 && !revoked.contains(lease) => Some((key.clone(), *lease)),
+    let told = |call: &Call| match call.outcome {
+        Outcome::Ok { revision, .. } => Some(revision),
         _ => None,
     };
-    let (_, lease) = case
+    let newest = case.calls.iter().filter_map(told).max()?;
+    let vanished = |key: &str| {
+        let gone = |(revision, other, value): &(i64, String, Option<String>)| {
+            *revision <= newest && other == key && value.is_none()
+        };
+        case.changes.iter().any(gone)
+    };
+    let leased = |call: &Call| match &call.ask {
+        Ask::Put { key, lease, .. } if *lease != 0 && !revoked.contains(lease) && vanished(key) => {
+            Some(*lease)
+        }
+        _ => None,
+    };
+    let lease = case
         .calls
         .iter()
         .filter(|call| call.acknowledged().is_some())

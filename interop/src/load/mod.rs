@@ -1,7 +1,8 @@
 //! Clients that never stop: each asks, notes what it was told, and asks again, while servers die and networks break. What is asked
 //! is in [`choice`], how in [`client`].
 //!
-//! The program is told on its standard input what to do: `count` prints how many calls were answered, refused and left open so far;
+//! The program is told on its standard input what to do: `count` prints how many calls were answered, refused and left open so far, and
+//! how many of those answered were writes;
 //! `stop`, or the end of the input, ends it.
 
 pub use client::{connect, unfilled};
@@ -33,7 +34,8 @@ struct Shared {
     endpoints: Vec<String>,
     begun: Instant,
     history: Mutex<BufWriter<File>>,
-    counts: [AtomicU64; 3],
+    /// Answered, refused, open; and acknowledged writes.
+    counts: [AtomicU64; 4],
     /// Bytes that a value is filled up to.
     value_bytes: usize,
 }
@@ -57,11 +59,17 @@ impl Shared {
         writeln!(history, "{call}").expect("the history is written");
         drop(history);
         self.counts[kind].fetch_add(1, Ordering::Relaxed);
+        if call.acknowledged().is_some() {
+            self.counts[3].fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     fn print_counts(&self) {
-        let [ok, failed, unknown] = self.counts.each_ref().map(|count| count.load(Ordering::Relaxed));
-        println!("{ok} {failed} {unknown}");
+        let counts = self
+            .counts
+            .each_ref()
+            .map(|count| count.load(Ordering::Relaxed).to_string());
+        println!("{}", counts.join(" "));
     }
 }
 

@@ -1,0 +1,189 @@
+"""Servers as processes that can be killed, stopped and started again, each with a place of its own: addresses, a data directory, and
+perhaps a network namespace or a program that it runs under.
+"""
+
+import os
+import signal
+import subprocess
+import time
+from dataclasses import dataclass, field
+
+from targets import free_ports
+
+PATIENCE = 60
+
+
+class Failed(Exception):
+    """Something that must hold does not."""
+
+
+def wait_for(what, check, patience=PATIENCE):
+    """What `check` gives, as soon as it gives something."""
+    deadline = time.monotonic() + patience
+    while True:
+        found = check()
+        if found:
+            return found
+        if time.monotonic() > deadline:
+            raise Failed(f"waited {patience} s for {what}")
+        time.sleep(0.05)
+
+
+@dataclass
+class Programs:
+    """The server with its subcommand, and the program with the clients."""
+
+    server: list
+    client: str
+
+
+@dataclass
+class Place:
+    """Where a member lives. `prefix` is put before every command there."""
+
+    client_url: str
+    peer_url: str
+    data_dir: str
+    prefix: list = field(default_factory=list)
+
+
+def on_loopback(dir, count=3):
+    """Places that share the loopback address."""
+    ports = free_ports(2 * count)
+    url = lambda port: f"http://127.0.0.1:{port}"
+    return [Place(url(ports[2 * k]), url(ports[2 * k + 1]), os.path.join(dir, f"n{k + 1}")) for k in range(count)]
+
+
+class Member:
+    """One server. Its output goes to a file; whoever ends it without having been asked to is noticed."""
+
+    def __init__(self, name, place, command, log):
+        self.name, self.place, self.command, self.log = name, place, command, log
+        self.process = None
+
+    def start(self, wrap=()):
+        """Starts it, and does not wait for it. `wrap` is a command that it runs under, and that becomes it."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
+        with open(self.log, "a") as log:
+            command = [*self.place.prefix, *wrap, *self.command]
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env)
+
+    def signal(self, number):
+        self.process.send_signal(number)
+
+    def running(self):
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self):
+        """kill -9, and waits until it is gone."""
+        if self.running():
+            self.process.kill()
+        if self.process is not None:
+            self.process.wait()
+
+    def check_running(self):
+        if not self.running():
+            raise Failed(f"{self.name} has ended with {self.process.returncode}: {self.log_tail()}")
+
+    def wait_for_end(self, patience=PATIENCE):
+        """Its exit code."""
+        try:
+            return self.process.wait(patience)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{self.name} still runs after {patience} s") from None
+
+    def log_tail(self):
+        with open(self.log, errors="replace") as log:
+            return log.read()[-1500:]
+
+
+class Cluster:
+    """Members that were told of each other, alive as long as the `with` block. `client_prefix` is put before commands that talk to
+    them."""
+
+    def __init__(self, programs, dir, places, client_prefix=(), wrap=()):
+        self.programs, self.client_prefix, self.wrap = programs, list(client_prefix), wrap
+        names = [f"n{k + 1}" for k in range(len(places))]
+        members = ",".join(f"{name}={place.peer_url}" for name, place in zip(names, places))
+        self.members = []
+        for name, place in zip(names, places):
+            command = programs.server + [
+                f"--name={name}",
+                f"--data-dir={place.data_dir}",
+                f"--listen-client-urls={place.client_url}",
+                f"--advertise-client-urls={place.client_url}",
+                f"--listen-peer-urls={place.peer_url}",
+                f"--initial-advertise-peer-urls={place.peer_url}",
+                f"--initial-cluster={members}",
+                "--initial-cluster-token=faults",
+                "--initial-cluster-state=new",
+            ]
+            self.members.append(Member(name, place, command, os.path.join(dir, f"{name}.log")))
+
+    def __enter__(self):
+        try:
+            for member in self.members:
+                member.start(self.wrap)
+            self.leader()
+        except BaseException:
+            self.__exit__()
+            raise
+        self.first_term = self.term()
+        return self
+
+    def __exit__(self, *_):
+        for member in self.members:
+            member.kill()
+
+    @property
+    def endpoints(self):
+        return [member.place.client_url for member in self.members]
+
+    def status(self):
+        """By member (member id, leader's id, term) or `None`."""
+        command = [*self.client_prefix, self.programs.client, "status", *self.endpoints]
+        lines = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE).stdout.splitlines()
+        if len(lines) != len(self.members):
+            raise Failed(f"{command} printed {lines}")
+        return [None if line == "-" else tuple(int(word) for word in line.split()[:3]) for line in lines]
+
+    def term(self):
+        """The highest that any member knows."""
+        return max((said[2] for said in self.status() if said), default=0)
+
+    def leader(self, among=None):
+        """The member that says so itself, in the highest term known."""
+
+        def look():
+            said = self.status()
+            leaders = [
+                (status[2], member)
+                for member, status in zip(self.members, said)
+                if status and status[0] == status[1] and (among is None or member in among)
+            ]
+            highest = max((status[2] for status in said if status), default=0)
+            return next((member for term, member in leaders if term == highest), None)
+
+        return wait_for("a leader", look)
+
+    def others(self, *members):
+        return [member for member in self.members if member not in members]
+
+    def start_ended(self):
+        """Starts all members that do not run."""
+        for member in self.members:
+            if not member.running():
+                member.start()
+
+    def elections(self):
+        return self.term() - self.first_term
+
+
+def stop(member):
+    """SIGSTOP."""
+    member.signal(signal.SIGSTOP)
+
+
+def go_on(member):
+    """SIGCONT."""
+    member.signal(signal.SIGCONT)

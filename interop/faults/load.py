@@ -1,0 +1,61 @@
+"""The clients' program at work, and the check of what it noted."""
+
+import subprocess
+
+from cluster import Failed, wait_for
+
+
+# What is counted: calls that were answered, refused and left open, and acknowledged writes.
+ANSWERED, REFUSED, OPEN, WRITES = range(4)
+
+
+class Load:
+    """Clients that ask all members without a pause, as long as the `with` block. `history` is the file with what they were told."""
+
+    def __init__(self, cluster, history, seed, value_bytes=0):
+        self.cluster, self.history = cluster, history
+        options = ["--seed", str(seed), "--value-bytes", str(value_bytes)]
+        self.command = self.program("load") + options + cluster.endpoints
+
+    def program(self, what):
+        return [*self.cluster.client_prefix, self.cluster.programs.client, what, self.history]
+
+    def __enter__(self):
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(self.command, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+        return self
+
+    def __exit__(self, *_):
+        self.process.kill()
+        self.process.communicate()
+
+    def ask(self, word):
+        """Counts so far, in the order of the constants above."""
+        try:
+            self.process.stdin.write(word + "\n")
+            self.process.stdin.flush()
+            return tuple(int(count) for count in self.process.stdout.readline().split())
+        except (OSError, ValueError) as error:
+            raise Failed(f"the load ended: {error} {self.process.stderr.read()}") from error
+
+    def counted(self, kind):
+        return self.ask("count")[kind]
+
+    def go_on(self, calls, why, kind=WRITES):
+        """Waits until so many more writes were acknowledged, or calls of another kind were counted."""
+        target = self.counted(kind) + calls
+        wait_for(f"{calls} more answers {why}", lambda: self.counted(kind) >= target)
+
+    def stop(self):
+        """Ends the clients. What was under way stays open in the history."""
+        self.ask("stop")
+        if self.process.wait(60):
+            raise Failed(f"the load ended badly: {self.process.stderr.read()}")
+
+    def verify(self, doctor=False):
+        """What the check says, in lines; an exception with what it objects to if it does."""
+        command = self.program("verify") + (["--doctor"] if doctor else []) + self.cluster.endpoints
+        run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        if run.returncode:
+            raise Failed(f"the history is wrong: {run.stdout[-2000:]} {run.stderr[-3000:]}")
+        return run.stdout.splitlines()
