@@ -75,7 +75,9 @@ def full(stage, count):
             gateway(endpoint, "kv/put", {"key": key, "value": key})
             for disk in disks:
                 take_space(disk)
-            wait_for("a refusal for want of space", lambda: load.counted(REFUSED))
+            wait_for("the alarm", lambda: gateway(endpoint, "maintenance/alarm", {}).get("alarms"))
+            refused = load.counted(REFUSED)
+            wait_for("a refusal for want of space", lambda: load.counted(REFUSED) > refused)
             # What a full disk does not keep anybody from.
             if len(gateway(endpoint, "kv/range", {"key": key}).get("kvs", [])) != 1:
                 raise Failed("a key is gone while the disk is full")

@@ -2,14 +2,16 @@
 //! the clients against it.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use etcd_client::{Client, EventType, GetOptions, WatchOptions};
 
 use crate::Result;
 use crate::history::committed::Committed;
+use crate::history::watched::{self, Seen};
 use crate::history::{Call, Moment, Outcome, check, doctored};
-use crate::load::{connect, unfilled};
+use crate::load::{connect, seen_by, unfilled};
 use crate::options::Options;
 
 /// How long a healed cluster may take to answer.
@@ -43,10 +45,27 @@ pub async fn run(options: &Options, history: &str) -> Result {
     let committed = agreed(&options.endpoints, &all)?;
     let searched = check(&calls, committed)?;
     print_summary(&calls, committed, searched);
+    let mut seen = Vec::new();
+    for watcher in 0..options.endpoints.len() {
+        let mut changes: Vec<Seen> = read(&seen_by(history, watcher))?;
+        changes.retain(|change| !change.key.as_bytes().starts_with(OTHERS));
+        watched::check(&changes, committed)?;
+        seen.push(changes.len().to_string());
+    }
+    println!("changes that the watchers saw: {}", seen.join(", "));
     if options.doctor {
         doctor(&calls, committed)?;
     }
     Ok(())
+}
+
+/// The lines of a file.
+fn read<T: FromStr<Err = String>>(path: &str) -> Result<Vec<T>> {
+    let text = std::fs::read_to_string(path)?;
+    Ok(text
+        .lines()
+        .map(str::parse)
+        .collect::<std::result::Result<_, _>>()?)
 }
 
 fn print_summary(calls: &[Call], committed: &Committed, searched: usize) {

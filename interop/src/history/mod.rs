@@ -1,5 +1,5 @@
 //! What clients asked and were told, one line of text a call, and the checks of such a history. Here are the words and their text
-//! form; what is committed is in [`committed`], the checks in [`order`], [`leases`] and [`search`], and [`doctored`] shows that they bite.
+//! form; what is committed is in [`committed`], the checks in [`order`], [`leases`], [`watched`] and [`search`], and [`doctored`] shows that they bite.
 //!
 //! Nothing here knows of Quorate: revisions, leases and watches are etcd's.
 
@@ -8,6 +8,7 @@ pub mod doctored;
 pub mod leases;
 pub mod order;
 pub mod search;
+pub mod watched;
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,5 +1,5 @@
 //! Clients that never stop: each asks, notes what it was told, and asks again, while servers die and networks break. What is asked
-//! is in [`choice`], how in [`client`].
+//! is in [`choice`], how in [`client`]. Others watch ([`watcher`]).
 //!
 //! The program is told on its standard input what to do: `count` prints how many calls were answered, refused and left open so far, and
 //! how many of those answered were writes;
@@ -9,6 +9,7 @@ pub use client::{connect, unfilled};
 
 mod choice;
 mod client;
+mod watcher;
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -87,6 +88,14 @@ pub async fn run(options: &Options, history: &str) -> Result {
     for plan in plans(options) {
         clients.spawn(client::run(plan, shared.clone(), stopped.clone()));
     }
+    for member in 0..options.endpoints.len() {
+        clients.spawn(watcher::run(
+            member,
+            seen_by(history, member),
+            shared.clone(),
+            stopped.clone(),
+        ));
+    }
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Some(line) = lines.next_line().await? {
         match line.as_str() {
@@ -106,6 +115,11 @@ pub async fn run(options: &Options, history: &str) -> Result {
         .flush()?;
     shared.print_counts();
     Ok(())
+}
+
+/// The file with what a watcher saw.
+pub fn seen_by(history: &str, watcher: usize) -> String {
+    format!("{history}.seen-{watcher}")
 }
 
 /// Who the clients are.
