@@ -191,6 +191,31 @@ impl Durability {
         None
     }
 
+    /// Numbers the writes as if those that are done had never been. Returns how many that were.
+    pub fn renumber(&mut self) -> WriteId {
+        let done = self.persisted;
+        let numbers = [&mut self.next, &mut self.persisted];
+        let numbers = numbers
+            .into_iter()
+            .chain([&mut self.hard_by, &mut self.log_by])
+            .chain(self.in_flight.iter_mut().map(|write| &mut write.id))
+            .chain(self.withheld.iter_mut().map(|waiting| &mut waiting.0));
+        for number in numbers {
+            *number = number.saturating_sub(done);
+        }
+        done
+    }
+
+    /// See [`Raft::forget_repetitions`](crate::Raft::forget_repetitions).
+    pub fn forget_repetitions(&mut self) {
+        let all = std::mem::take(&mut self.withheld);
+        for waiting in all {
+            if !self.withheld.contains(&waiting) {
+                self.withheld.push_back(waiting);
+            }
+        }
+    }
+
     /// The log on disk is a prefix of what was handed out, writes are in order (S9).
     pub fn check(&self, log: &Log) {
         assert!(

@@ -115,6 +115,11 @@ pub(crate) fn suspend(core: &mut Core) {
     }
 }
 
+/// See [`Raft::forget_haste_steps`](crate::Raft::forget_haste_steps).
+pub(crate) fn forget_steps(core: &mut Core) {
+    core.haste = core.haste.map(|_| Haste { wait: 0, asked: 0 });
+}
+
 /// Whether a pre-candidate in haste gives up its own attempt for `other`, who is at least as good and has asked for its pre-vote. Else both might
 /// get what they ask for, and split the vote. The longer log goes first, then the lower id.
 pub(crate) fn gives_way(core: &Core, other: NodeId, last: LogId) -> bool {

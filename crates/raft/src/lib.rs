@@ -46,6 +46,7 @@ mod progress;
 pub mod quorum;
 mod raft;
 mod read;
+mod renumber;
 mod role;
 mod snapshot;
 
@@ -58,4 +59,5 @@ pub use crate::effects::{
 pub use crate::log::Log;
 pub use crate::message::{Body, EntryShape, Message, Priority, Round};
 pub use crate::raft::{PeerStatus, Raft};
+pub use crate::renumber::Renumbered;
 pub use crate::role::RoleKind;

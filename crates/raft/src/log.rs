@@ -286,6 +286,13 @@ impl Log {
         Some(&self.configs[at].1)
     }
 
+    /// Counts bytes from the base on, and epochs from now on. Returns the epoch that was.
+    pub(crate) fn renumber(&mut self) -> u64 {
+        let before = std::mem::take(&mut self.base_bytes);
+        self.ends.iter_mut().for_each(|end| *end -= before);
+        std::mem::take(&mut self.epoch)
+    }
+
     /// Terms never fall, runs and totals fit the entries (S10).
     pub fn check(&self) {
         assert_eq!(

@@ -73,6 +73,22 @@ impl ReadQueue {
         Some((reader, index))
     }
 
+    /// See [`Raft::forget_repetitions`](crate::Raft::forget_repetitions).
+    pub fn forget_repetitions(&mut self) {
+        let early = std::mem::take(&mut self.early);
+        for reader in early {
+            if !self.early.contains(&reader) {
+                self.early.push(reader);
+            }
+        }
+        let waiting = std::mem::take(&mut self.waiting);
+        for reader in waiting {
+            if !self.waiting.contains(&reader) {
+                self.waiting.push_back(reader);
+            }
+        }
+    }
+
     /// All that still wait: leadership is over.
     pub fn drain(&mut self) -> impl Iterator<Item = Reader> {
         self.early

@@ -369,6 +369,11 @@ impl Leader {
         }
     }
 
+    /// See [`Raft::forget_repetitions`](crate::Raft::forget_repetitions).
+    pub fn forget_repetitions(&mut self) {
+        self.reads.forget_repetitions();
+    }
+
     /// What this role adds to the invariants (S7, S9).
     pub fn check(&self, core: &Core) {
         let members = core.log.config().members();

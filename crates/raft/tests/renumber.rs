@@ -1,0 +1,169 @@
+//! Renumbering changes nothing: at any moment of many random lives, a core whose numbers were brought down does with every input what the
+//! original does. The model checker relies on that.
+
+mod common;
+
+use common::explore::{Chance, Mood, Seen, disturb, equip};
+use common::{Cluster, What, n};
+use quorate_base::{Index, NodeId};
+use quorate_raft::{Config, Effects, Input, Limits, Outgoing, Raft, Timer};
+
+/// Everything that may come to a node now; `write` is the last write that it has handed out.
+fn inputs(cluster: &Cluster, id: NodeId, write: u64) -> Vec<Input> {
+    let raft = cluster.raft(id);
+    let mut inputs = vec![
+        Input::Propose { token: 1, size: 10 },
+        Input::Read {
+            token: u64::MAX,
+            forward: true,
+        },
+        Input::DiskStalled,
+        Input::Transfer(None),
+        Input::Reachable(n(1)),
+        Input::LeaderDead {
+            leader: n(1),
+            term: raft.term(),
+        },
+        Input::NotSent {
+            to: n(2),
+            first: Index(1),
+        },
+    ];
+    inputs.extend(cluster.nodes[&id].timers.iter().copied().map(Input::Fired));
+    let pending = cluster.nodes[&id].writes.iter().map(|filled| filled.write.id);
+    inputs.extend(pending.filter(|id| *id <= write).map(Input::Persisted));
+    let parcels = cluster.network.iter().filter(|parcel| parcel.to == id);
+    inputs.extend(parcels.filter_map(|parcel| match &parcel.what {
+        What::Message(message, _) => Some(Input::Message {
+            from: parcel.from,
+            message: message.clone(),
+        }),
+        _ => None,
+    }));
+    inputs
+}
+
+/// Effects without the numbers that may differ, in an order of their own and each message once.
+fn bare(mut effects: Effects) -> Effects {
+    if let Some(write) = &mut effects.write {
+        write.id = 0;
+        if let Some(range) = &mut write.append {
+            range.epoch = 0;
+        }
+    }
+    if let Some(range) = &mut effects.apply {
+        range.epoch = 0;
+    }
+    let mut once: Vec<Outgoing> = Vec::new();
+    for mut outgoing in effects.send {
+        if let Outgoing::Append { range, .. } = &mut outgoing {
+            range.epoch = 0;
+        }
+        if !once.contains(&outgoing) {
+            once.push(outgoing);
+        }
+    }
+    effects.send = once;
+    effects
+}
+
+fn brought_down(raft: &Raft) -> (Raft, u64) {
+    let mut raft = raft.clone();
+    raft.forget_repetitions();
+    let shift = raft.renumber();
+    (raft, shift.writes)
+}
+
+fn same_deeds(cluster: &Cluster, id: NodeId) -> u64 {
+    let mut original = cluster.raft(id).clone();
+    let last = original.take_effects().write.map_or(u64::MAX, |write| write.id);
+    let (copy, shift) = brought_down(&original);
+    let mut shifted = 0;
+    for input in inputs(cluster, id, last) {
+        let mut original = original.clone();
+        let mut copy = copy.clone();
+        let moved = match &input {
+            Input::Persisted(write) if *write > shift => Input::Persisted(write - shift),
+            Input::Persisted(_) => continue,
+            other => other.clone(),
+        };
+        original.step(input.clone());
+        copy.step(moved);
+        let done = (bare(original.take_effects()), bare(copy.take_effects()));
+        assert_eq!(done.0, done.1, "n{id} does otherwise on {input:?}");
+        assert_eq!(
+            brought_down(&original).0,
+            brought_down(&copy).0,
+            "n{id} is another after {input:?}"
+        );
+        shifted += u64::from(shift > 0);
+    }
+    shifted
+}
+
+#[test]
+fn a_core_with_other_numbers_does_the_same() {
+    let mut shifted = 0;
+    for seed in 0..150 {
+        let chance = &mut Chance(seed);
+        let limits = Limits {
+            max_append_bytes: chance.pick(&[15, 1000]),
+            ..Limits::default()
+        };
+        let mut cluster = Cluster::of(Config::of((1..=3).map(n)), limits);
+        let mut mood = Mood::any(chance);
+        mood.length = 300;
+        let (mut seen, mut token) = (Seen::new(), 0);
+        equip(&mut cluster, chance, &mood);
+        for _ in 0..mood.length {
+            disturb(&mut cluster, chance, &mood, &mut seen, &mut token);
+            let id = chance.pick(&cluster.ids());
+            if chance.one_in(10) && cluster.is_up(id) {
+                cluster.drain(id);
+                shifted += same_deeds(&cluster, id);
+            }
+        }
+    }
+    assert!(shifted > 5_000, "only {shifted} inputs after a renumbering");
+}
+
+/// As long as the haste timer never fires, its steps mean nothing.
+#[test]
+fn a_core_that_forgot_the_steps_of_its_haste_does_the_same() {
+    let mut hasty = 0;
+    for seed in 0..60 {
+        let chance = &mut Chance(seed);
+        let mut cluster = Cluster::new(3);
+        let mut mood = Mood::any(chance);
+        mood.clocks = false;
+        let (mut seen, mut token) = (Seen::new(), 0);
+        for _ in 0..300 {
+            disturb(&mut cluster, chance, &mood, &mut seen, &mut token);
+            let id = chance.pick(&cluster.ids());
+            if !chance.one_in(10) || !cluster.is_up(id) {
+                continue;
+            }
+            cluster.drain(id);
+            for input in inputs(&cluster, id, u64::MAX) {
+                let mut original = cluster.raft(id).clone();
+                let mut copy = original.clone();
+                copy.forget_haste_steps();
+                hasty += u64::from(copy != original);
+                if matches!(input, Input::Fired(Timer::Haste)) {
+                    continue;
+                }
+                original.step(input.clone());
+                copy.step(input.clone());
+                let mut done = (original.take_effects(), copy.take_effects());
+                for effects in [&mut done.0, &mut done.1] {
+                    effects.timers.retain(|armed| armed.0 != Timer::Haste);
+                }
+                assert_eq!(done.0, done.1, "n{id} does otherwise on {input:?}");
+                original.forget_haste_steps();
+                copy.forget_haste_steps();
+                assert_eq!(original, copy, "n{id} is another after {input:?}");
+            }
+        }
+    }
+    assert!(hasty > 1_000, "only {hasty} inputs in a haste");
+}
