@@ -36,6 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "quorate-kv",
         ],
     ),
+    ("quorate-model", &["quorate-base", "quorate-raft"]),
     (
         "quorate-cli",
         &[

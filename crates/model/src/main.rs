@@ -1,0 +1,215 @@
+//! The command line of the model checker: `check` searches, `replay` follows one path, `corpus` says where searches start. It exits with 0 if
+//! all is well, with 1 for an error, with 2 for a broken invariant.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+use quorate_base::NodeId;
+use quorate_model::kind::Kind;
+use quorate_model::report;
+use quorate_model::script::{Played, Script, ScriptError, corpus, status};
+use quorate_model::search::{End, Limits, Report, resident, search};
+
+/// Model checking of the shipped Raft core.
+#[derive(Debug, Parser)]
+#[command(name = "quorate-model", arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Search all that can happen, level by level, until time or memory is used up.
+    #[command(
+        after_help = "Example: quorate-model check --from all --minutes 120 --memory 16GiB --depth-first"
+    )]
+    Check(Check),
+    /// Follow a script, or a path that `check` has printed.
+    Replay {
+        /// The file.
+        file: PathBuf,
+    },
+    /// The states that searches start from, besides empty logs.
+    Corpus,
+}
+
+#[derive(Debug, clap::Args)]
+struct Check {
+    /// static, membership or snapshots; all of them if not given.
+    #[arg(long)]
+    model: Option<Kind>,
+    /// initial (empty logs), corpus, all, or the name of one state of the corpus.
+    #[arg(long, default_value = "all")]
+    from: String,
+    /// Stop after so many minutes.
+    #[arg(long, default_value_t = 5.0)]
+    minutes: f64,
+    /// Stop a search when the process takes so much memory.
+    #[arg(long, default_value = "4GiB", value_parser = bytes)]
+    memory: u64,
+    /// Depth first: a tenth of the memory, long paths.
+    #[arg(long)]
+    depth_first: bool,
+    /// Begin with this level of the bounds.
+    #[arg(long, default_value_t = 1)]
+    level: u8,
+    /// End with this one.
+    #[arg(long, default_value_t = 20)]
+    last_level: u8,
+}
+
+/// "16GiB", "500MiB" or a number of bytes.
+fn bytes(text: &str) -> Result<u64, String> {
+    let unit = |suffix: &str, size: u64| {
+        let number = text.strip_suffix(suffix)?;
+        Some(number.trim().parse::<u64>().ok()?.checked_mul(size))
+    };
+    let found = unit("GiB", 1 << 30)
+        .or_else(|| unit("MiB", 1 << 20))
+        .or_else(|| unit("", 1));
+    found
+        .flatten()
+        .ok_or_else(|| format!("{text} is no size: 16GiB, 500MiB or a number of bytes"))
+}
+
+/// Where a search starts: empty logs, or a script.
+#[derive(Clone, Debug)]
+struct Start {
+    kind: Kind,
+    script: Option<Script>,
+}
+
+impl Start {
+    fn name(&self) -> &str {
+        self.script.as_ref().map_or("initial", |script| &script.name)
+    }
+
+    fn play(&self) -> Result<Played, ScriptError> {
+        let Some(script) = &self.script else {
+            let cluster = self.kind.cluster(None, None);
+            return Ok(Played {
+                kind: self.kind,
+                header: format!("model {}", self.kind),
+                state: cluster.first().clone(),
+                cluster,
+                actions: Vec::new(),
+            });
+        };
+        script.play()
+    }
+}
+
+fn starts(check: &Check) -> anyhow::Result<Vec<Start>> {
+    let wanted = |kind: Kind| check.model.is_none_or(|model| model == kind);
+    let mut starts = Vec::new();
+    if ["initial", "all"].contains(&check.from.as_str()) {
+        let kinds = Kind::ALL.into_iter().filter(|kind| wanted(*kind));
+        starts.extend(kinds.map(|kind| Start { kind, script: None }));
+    }
+    for script in corpus()? {
+        let kind = script.kind().with_context(|| script.name.clone())?;
+        if wanted(kind) && ["corpus", "all", script.name.as_str()].contains(&check.from.as_str()) {
+            let script = Some(script);
+            starts.push(Start { kind, script });
+        }
+    }
+    if starts.is_empty() {
+        bail!(
+            "nothing is called {:?} there; see quorate-model corpus",
+            check.from
+        );
+    }
+    Ok(starts)
+}
+
+/// Level by level, from each start whose level before was exhausted. The time that is left is shared out evenly.
+fn check(check: &Check) -> anyhow::Result<ExitCode> {
+    let begun = Instant::now();
+    let total = Duration::try_from_secs_f64(check.minutes * 60.0)?;
+    let mut open = starts(check)?;
+    let mut sum = report::Sum::default();
+    println!("{}", report::HEADER);
+    for level in check.level..=check.last_level {
+        let mut next = Vec::new();
+        let count = open.len() as u32;
+        for (start, left) in std::mem::take(&mut open).into_iter().zip((1..=count).rev()) {
+            let remaining = total.saturating_sub(begun.elapsed());
+            if remaining.is_zero() {
+                break;
+            }
+            let limits = Limits {
+                time: remaining / left,
+                memory: check.memory,
+                states: usize::MAX,
+                depth_first: check.depth_first,
+            };
+            let report = run(&start, level, limits)?;
+            println!("{}", report::line(start.kind, start.name(), level, &report));
+            sum.add(&report);
+            if let Some(violation) = &report.violation {
+                let played = start.play()?;
+                println!("\n{}", report::path(&played, violation));
+                return Ok(ExitCode::from(2));
+            }
+            if report.end == End::Exhausted {
+                next.push(start);
+            }
+        }
+        open = next;
+    }
+    println!("\n{sum}, {:.0} s", begun.elapsed().as_secs_f64());
+    Ok(ExitCode::SUCCESS)
+}
+
+fn run(start: &Start, level: u8, limits: Limits) -> anyhow::Result<Report> {
+    let played = start
+        .play()
+        .with_context(|| format!("the script {}", start.name()))?;
+    let mut cluster = played.cluster;
+    cluster.start_from(&played.state, played.kind.bounds(level));
+    // What a former search has left with the allocator is used again; it is not this one's.
+    let memory = limits.memory.max(resident() + (64 << 20));
+    Ok(search(cluster, Limits { memory, ..limits }))
+}
+
+fn replay(file: &std::path::Path) -> anyhow::Result<ExitCode> {
+    let played = match Script::open(file)?.play() {
+        Ok(played) => played,
+        Err(error @ ScriptError::Violation(..)) => {
+            println!("{error}");
+            return Ok(ExitCode::from(2));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    for action in &played.actions {
+        println!("{action}");
+    }
+    println!();
+    let node = |id| played.cluster.node(&played.state, NodeId(id));
+    for node in (1..).map_while(node) {
+        println!("{}", status(&node));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn show_corpus() -> anyhow::Result<ExitCode> {
+    for script in corpus()? {
+        println!("{} ({})", script.name, script.kind()?);
+        for line in script.text.lines().take_while(|line| line.starts_with('#')) {
+            println!("    {}", line.trim_start_matches(['#', ' ']));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Cli::parse().command {
+        Command::Check(arguments) => check(&arguments),
+        Command::Replay { file } => replay(&file),
+        Command::Corpus => show_corpus(),
+    }
+}

@@ -1,0 +1,162 @@
+//! What every run of the tests searches: each model from empty logs, and from each state of the corpus, as far as a number of states
+//! goes. And that the checker finds what there is to find.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use quorate_model::cluster::Cluster;
+use quorate_model::kind::Kind;
+use quorate_model::report;
+use quorate_model::script::corpus;
+use quorate_model::search::{End, Limits, Report, search};
+use quorate_model::state::Bounds;
+use quorate_raft::Config;
+use stateright::Model;
+
+/// Little enough for every test run; the command line goes on from there.
+fn limits(states: usize) -> Limits {
+    Limits {
+        // States end a search, not a clock, so that every machine searches as much.
+        time: Duration::from_secs(3600),
+        memory: u64::MAX,
+        states,
+        depth_first: false,
+    }
+}
+
+fn must_hold(kind: Kind, name: &str, level: u8, report: &Report) {
+    println!("{}", report::line(kind, name, level, report));
+    if let Some(violation) = &report.violation {
+        panic!("{name}: {}\n{}", violation.invariant, violation.path.join("\n"));
+    }
+}
+
+#[test]
+fn every_model_holds_from_empty_logs_on() {
+    for kind in Kind::ALL {
+        let mut cluster = kind.cluster(None, None);
+        let first = cluster.first().clone();
+        cluster.start_from(&first, kind.bounds(1));
+        let report = search(cluster, limits(usize::MAX));
+        must_hold(kind, "initial", 1, &report);
+        assert_eq!(report.end, End::Exhausted, "all of the first level");
+        assert!(report.unique > 5_000, "only {} states", report.unique);
+    }
+}
+
+#[test]
+fn every_model_holds_from_each_state_of_the_corpus_on() {
+    let mut seen: BTreeMap<&'static str, u64> = BTreeMap::new();
+    let mut kinds: BTreeMap<Kind, usize> = BTreeMap::new();
+    for script in corpus().expect("a readable corpus") {
+        // Far with little that may happen, and a few steps with much.
+        let mut unique = 0;
+        for (level, states) in [(2, 20_000), (7, 8_000)] {
+            let played = script
+                .play()
+                .unwrap_or_else(|error| panic!("{}: {error}", script.name));
+            let mut cluster = played.cluster;
+            cluster.start_from(&played.state, played.kind.bounds(level));
+            let report = search(cluster, limits(states));
+            must_hold(played.kind, &script.name, level, &report);
+            unique += report.unique;
+            for (what, count) in report.seen {
+                *seen.entry(what).or_default() += count;
+            }
+        }
+        assert!(unique >= 8_000, "{}: only {unique} states", script.name);
+        *kinds.entry(script.kind().expect("it was played")).or_default() += 1;
+    }
+    println!("{kinds:?} {seen:?}");
+    assert!(
+        kinds.values().sum::<usize>() >= 30 && kinds.len() == 3,
+        "{kinds:?}"
+    );
+    let needed = [
+        "leads",
+        "commits",
+        "truncates its disk",
+        "restarts",
+        "serves a read",
+        "enters a joint configuration",
+        "changes the configuration",
+        "sends a snapshot",
+        "installs a snapshot",
+        "compacts",
+        "has two writes on their way",
+        "takes two inputs at once",
+        "fills a cold Append",
+    ];
+    for what in needed {
+        assert!(seen.contains_key(what), "nobody {what} anywhere");
+    }
+}
+
+/// Three voters whose disks forget at a restart whom they had voted for.
+fn forgetful() -> Cluster {
+    let mut rules = Kind::Static.rules();
+    rules.forgetful = true;
+    let config = Config::of((1..=3).map(quorate_base::NodeId));
+    let mut cluster = Cluster::new(3, &config, rules);
+    let bounds = Bounds {
+        campaigns: 2,
+        crashes: 1,
+        ..Bounds::default()
+    };
+    let first = cluster.first().clone();
+    cluster.start_from(&first, bounds);
+    cluster
+}
+
+#[test]
+fn a_disk_that_forgets_its_vote_is_found_and_the_path_can_be_followed() {
+    let report = search(forgetful(), limits(usize::MAX));
+    let violation = report.violation.expect("two votes in a term");
+    assert!(
+        violation.invariant.contains("(S1)") || violation.invariant.contains("(S8)"),
+        "{}",
+        violation.invariant
+    );
+    let cluster = forgetful();
+    let mut state = cluster.init_states().remove(0);
+    for words in &violation.path {
+        let action = cluster
+            .read(&state, words)
+            .unwrap_or_else(|| panic!("{words} is possible"));
+        state = cluster.next_state(&state, action).expect("it makes a difference");
+    }
+    assert_eq!(state.violation, Some(violation.invariant));
+}
+
+#[test]
+fn the_same_search_sees_the_same_states() {
+    let run = |depth_first| {
+        let mut cluster = Kind::Snapshots.cluster(None, None);
+        let first = cluster.first().clone();
+        cluster.start_from(&first, Kind::Snapshots.bounds(1));
+        let all = Limits {
+            depth_first,
+            ..limits(usize::MAX)
+        };
+        search(cluster, all).unique
+    };
+    assert_eq!(run(false), run(false));
+    assert_eq!(
+        run(false),
+        run(true),
+        "breadth first and depth first see the same"
+    );
+}
+
+#[test]
+fn levels_only_ever_allow_more() {
+    for kind in Kind::ALL {
+        for level in 1..20 {
+            let (less, more) = (kind.bounds(level), kind.bounds(level + 1));
+            assert!(
+                less.is_within(&more) && less != more,
+                "{kind}, level {level}: {less} / {more}"
+            );
+        }
+    }
+}
