@@ -481,6 +481,44 @@ fn a_start_below_the_compacted_revision_is_created_then_canceled() {
     assert_eq!(hub.wants_history(), None);
 }
 
+/// etcd #18089: what happened at the compacted revision itself may still be watched, and is there when the space of all before was freed.
+#[test]
+fn a_deletion_at_the_compacted_revision_is_told() {
+    let (mut kv, mut hub, stream) = small();
+    put(&mut kv, "a");
+    put(&mut kv, "b");
+    let commands = [
+        Command::DeleteRange(DeleteRangeRequest {
+            key: Bytes::from_static(b"a"),
+            ..DeleteRangeRequest::default()
+        }),
+        Command::Compact {
+            revision: 4,
+            physical: true,
+        },
+    ];
+    for command in commands {
+        let at = LogId::new(1, kv.applied().index.get() + 1);
+        kv.apply(at, &command.encode()).unwrap();
+    }
+    while let Some(job) = kv.job(true) {
+        job().unwrap();
+    }
+    assert!(kv.physically_compacted(4));
+    hub.publish(&kv.take_events().unwrap());
+    hub.create(stream, watch("a", 4));
+    let wanted = hub.wants_history().unwrap();
+    hub.history(&kv.history(wanted.from, wanted.max_bytes, wanted.prev_kv).unwrap());
+    assert!(hub.next(stream).unwrap().created);
+    let told = hub.next(stream).expect("the deletion");
+    let events: Vec<_> = told
+        .events
+        .iter()
+        .map(|event| (event.kv.mod_revision, event.kv.version))
+        .collect();
+    assert_eq!(events, [(4, 0)]);
+}
+
 #[test]
 fn a_future_start_gets_nothing_older_and_no_progress_before() {
     let (mut kv, mut hub, stream) = small();

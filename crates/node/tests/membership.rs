@@ -300,6 +300,28 @@ fn a_restart_remembers_the_configuration() {
     settled(&mut cluster, &[1, 2, 3, 4], &[1, 2, 3, 4]);
 }
 
+/// etcd #20793: it stood in the log alone, and the log is dropped.
+#[test]
+fn a_promotion_outlives_the_log_that_it_stood_in() {
+    let mut cluster = Cluster::new(3, |config| (config.keep_entries, config.keep_bytes) = (0, 0));
+    let leader = cluster.elect();
+    cluster.join(4);
+    let asked = cluster.change(leader, &[add(4, Promote::WhenCaughtUp)], false);
+    assert!(done(&cluster.outcome(asked)));
+    settled(&mut cluster, &[1, 2, 3, 4], &[1, 2, 3, 4]);
+    for id in 1..=4 {
+        cluster.flush(id);
+    }
+    cluster.settle();
+    for id in 1..=4 {
+        let log = cluster.node(id).raft().log();
+        assert_eq!(log.config_index(), log.base().last.index, "dropped at {id}");
+        cluster.crash(id);
+        cluster.start(id);
+        assert_eq!(voters(&cluster, id), [1, 2, 3, 4]);
+    }
+}
+
 /// The level up to which the cluster understands everything (mixed releases).
 mod level {
     use super::*;
