@@ -249,3 +249,73 @@ impl Durability {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_base::{LogId, Term};
+
+    use super::*;
+    use crate::invariants::tests::refuses;
+    use crate::message::{Body, EntryShape};
+
+    fn log(entries: usize) -> Log {
+        let entry = EntryShape {
+            term: Term(1),
+            size: 10,
+            config: None,
+        };
+        Log::new(SnapMeta::default(), &vec![entry; entries])
+    }
+
+    /// What was never handed to the disk need not be removed from it.
+    #[test]
+    fn only_what_the_disk_has_is_truncated_there() {
+        for (keep, truncated) in [(3, None), (2, Some(Index(2)))] {
+            let (mut log, mut disk) = (log(3), Durability::new(Index(3), Index(1)));
+            log.append(Term(1), 10, None);
+            disk.appended();
+            log.truncate_after(Index(keep));
+            disk.truncated(Index(keep));
+            log.append(Term(2), 10, None);
+            disk.appended();
+            let write = disk.take_write(&log, HardState::default()).expect("a write");
+            assert_eq!(write.truncate_after, truncated);
+            let append = write.append.expect("an entry");
+            assert_eq!(
+                (append.prev, append.last),
+                (LogId::new(1, keep), LogId::new(2, keep + 1))
+            );
+        }
+    }
+
+    #[test]
+    fn a_view_of_the_disk_that_cannot_be_is_named() {
+        type Spoil = fn(&mut Durability);
+        let broken: [(&str, Spoil); 6] = [
+            ("≤ handed", |disk| disk.durable = Index(9)),
+            ("≤ last", |disk| disk.handed = Index(9)),
+            ("hard_by", |disk| disk.hard_by = 9),
+            ("numbered in order", |disk| disk.persisted = 1),
+            ("without need", |disk| disk.withheld[0].0 = 0),
+            ("order of the writes", |disk| disk.withheld.swap(0, 1)),
+        ];
+        let mut log = log(3);
+        let mut disk = Durability::new(Index(3), Index(1));
+        let message = || Message {
+            term: Term(1),
+            body: Body::NewerTerm,
+        };
+        for _ in 0..2 {
+            log.append(Term(1), 10, None);
+            disk.appended();
+            assert!(disk.after_log(NodeId(2), message()).is_none());
+            disk.take_write(&log, HardState::default()).expect("a write");
+        }
+        disk.check(&log);
+        for (why, spoil) in broken {
+            let mut disk = disk.clone();
+            spoil(&mut disk);
+            refuses(why, || disk.check(&log));
+        }
+    }
+}

@@ -291,6 +291,13 @@ pub(crate) mod tests {
         bad_state(&leader, "voted for itself", |raft| raft.core.vote = None);
         bad_state(&leader, "in no haste", |raft| raft.core.haste = one.core.haste);
         bad_state(&leader, "ends in its own term", |raft| raft.core.term = Term(3));
+        bad_state(&leader, "every member is replicated to", |raft| {
+            change(raft, Config::of([1, 2].map(NodeId)));
+        });
+        bad_state(&leader, "one change at a time", |raft| {
+            change(raft, Config::of([NodeId(1)]));
+            change(raft, Config::of([NodeId(1)]));
+        });
     }
 
     #[test]

@@ -426,13 +426,19 @@ mod tests {
         let mut log = log((1, 2), &[1, 1, 2]);
         let range = log.range(Index(2), Index(4));
         assert!(log.holds(&range));
+        assert_eq!(
+            (range.first(), range.len(), range.is_empty()),
+            (Index(3), 2, false)
+        );
+        let empty = log.range(Index(4), Index(4));
+        assert_eq!((empty.len(), empty.is_empty()), (0, true));
         let foreign = |prev, last| Range { prev, last, ..range };
         assert!(!log.holds(&foreign(LogId::new(2, 2), range.last)));
         assert!(!log.holds(&foreign(range.prev, LogId::new(2, 4))));
         log.append(Term(2), 10, None);
         assert!(log.holds(&range), "more may follow");
         log.truncate_after(Index(4));
-        assert!(log.contains(range.prev) && log.contains(range.last));
+        assert!(log.contains(range.prev) && log.last() == range.last);
         assert!(!log.holds(&range), "after a truncation nobody can tell");
         let range = log.range(Index(2), Index(4));
         log.compact(Index(3));

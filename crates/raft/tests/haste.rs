@@ -193,3 +193,13 @@ fn who_is_in_haste_stays_in_the_same() {
     }
     assert_eq!(steps_until_it_asks(&mut c, n(3)), Some(1));
 }
+
+/// What made it unfit may have come while it waited.
+#[test]
+fn a_disk_that_hangs_by_now_ends_the_haste() {
+    let mut c = alone(Cluster::new(3), 3);
+    c.fire(n(3), Timer::Haste);
+    c.step(n(3), Input::DiskStalled);
+    assert_eq!(steps_until_it_asks(&mut c, n(3)), None);
+    assert_eq!(c.raft(n(3)).role(), RoleKind::Follower);
+}

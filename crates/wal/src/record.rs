@@ -144,3 +144,44 @@ pub(crate) fn decode(place: Place, offset: u32, bytes: &Bytes) -> Result<(Stored
     };
     Ok((Stored::Record(record), end))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What no program writes, with a checksum that is right.
+    #[test]
+    fn a_sound_record_of_the_wrong_shape_is_refused() {
+        let place = Place {
+            identity: 1,
+            segment: 2,
+        };
+        let decoded = |kind, body: &[u8]| {
+            let parts = Parts { kind, index: 3, body };
+            let bytes = [&parts.header(place, 512)[..], body].concat();
+            decode(place, 512, &bytes.into())
+        };
+        for (kind, body) in [
+            (TRUNCATE, &b"x"[..]),
+            (BASE, b"1234567"),
+            (BASE, b"123456789"),
+            (0, b""),
+            (6, b""),
+        ] {
+            assert_eq!(
+                decoded(kind, body),
+                Err("a record is of no known kind"),
+                "{kind} {body:?}"
+            );
+        }
+        for (kind, body) in [
+            (TRUNCATE, &b""[..]),
+            (BASE, b"12345678"),
+            (ENTRY, b""),
+            (STATE, b"x"),
+            (MARK, b"x"),
+        ] {
+            assert!(decoded(kind, body).is_ok(), "{kind} {body:?}");
+        }
+    }
+}

@@ -276,3 +276,192 @@ fn rewrite_last_frame(segment: &Segment, replay: &Replay) -> Result<(), DiskErro
         .write_at(u64::from(frame.offset), &bytes)
         .map_err(DiskError::new("write", &segment.name()))
 }
+
+#[cfg(test)]
+mod tests {
+    //! Frames that are sound in every checksum and make no sense: no disk makes them, a faulty program may. They are refused by the place of
+    //! the first record that makes none.
+
+    use std::io;
+
+    use quorate_base::DiskFile;
+
+    use super::*;
+    use crate::format::{FRAME_HEADER, Place};
+    use crate::frame::FrameWriter;
+    use crate::record::{HEADER, Parts, base_body};
+
+    /// A file that is only read.
+    #[derive(Debug)]
+    struct Image(Vec<u8>);
+
+    impl DiskFile for Image {
+        fn len(&self) -> io::Result<u64> {
+            Ok(self.0.len() as u64)
+        }
+
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+            buf.copy_from_slice(&self.0[offset as usize..][..buf.len()]);
+            Ok(())
+        }
+
+        fn write_at(&self, _: u64, _: &[u8]) -> io::Result<()> {
+            unreachable!("replaying writes nothing")
+        }
+
+        fn write_vectored_at(&self, _: u64, _: &[io::IoSlice<'_>]) -> io::Result<()> {
+            unreachable!("replaying writes nothing")
+        }
+
+        fn sync(&self) -> io::Result<()> {
+            unreachable!("replaying writes nothing")
+        }
+
+        fn set_len(&self, _: u64) -> io::Result<()> {
+            unreachable!("replaying writes nothing")
+        }
+    }
+
+    #[derive(Clone)]
+    enum Written {
+        Base(u64, u64),
+        Record(Record),
+    }
+
+    use Written::Base;
+
+    fn entry(index: u64) -> Written {
+        let (index, body) = (Index(index), Bytes::new());
+        Written::Record(Record::Entry { index, body })
+    }
+
+    fn truncate(after: u64) -> Written {
+        Written::Record(Record::Truncate { after: Index(after) })
+    }
+
+    fn mark(index: u64) -> Written {
+        let (index, body) = (Index(index), Bytes::new());
+        Written::Record(Record::Mark { index, body })
+    }
+
+    /// Segments of one frame after the other, as one log writes them.
+    #[derive(Default)]
+    struct Log {
+        segments: Vec<Segment>,
+        sequence: u64,
+        end: Option<Position>,
+    }
+
+    impl Log {
+        fn segment(mut self, number: u64, frames: &[&[Written]]) -> Log {
+            let place = Place {
+                identity: 7,
+                segment: number,
+            };
+            let mut image = vec![0; 4096];
+            let mut at = SECTOR;
+            for records in frames {
+                let mut writer = FrameWriter::new(place, at as u32, Vec::new());
+                for record in *records {
+                    match record {
+                        Base(start, last) => {
+                            writer.push_copied(&Parts::base(Index(*last), &base_body(Index(*start))));
+                        }
+                        Written::Record(record) => writer.push_copied(&record.parts()),
+                    }
+                }
+                self.sequence += 1;
+                let here = Position {
+                    segment: number,
+                    offset: at as u32,
+                };
+                let frame = writer.finish(self.sequence, self.end.unwrap_or(here));
+                for slice in frame.slices() {
+                    image[at..at + slice.len()].copy_from_slice(&slice);
+                    at += slice.len();
+                }
+                self.end = Some(Position {
+                    segment: number,
+                    offset: at as u32,
+                });
+            }
+            self.segments.push(Segment {
+                place,
+                length: image.len() as u32,
+                file: Arc::new(Image(image)),
+            });
+            self
+        }
+
+        /// The file, the offset, and the beginning of what is said.
+        fn refused(&self) -> (String, u64, String) {
+            match Replay::of(&self.segments) {
+                Err(OpenError::Damaged(damage)) => (damage.file, damage.offset, damage.why),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn records_that_do_not_follow_are_refused_where_they_stand() {
+        const EXTENT: &str = "a segment's first record, and no other";
+        let first = (SECTOR + FRAME_HEADER) as u64;
+        let second = first + HEADER as u64 + 8;
+        // A frame takes a sector and one of footer.
+        let next_frame = first + 2 * SECTOR as u64;
+        let cases: [(&[&[Written]], u64, &str); 8] = [
+            (&[&[entry(1)]], first, EXTENT),
+            (&[&[Base(0, 0), Base(0, 0)]], second, EXTENT),
+            (&[&[Base(0, 0), entry(1)], &[Base(0, 1)]], next_frame, EXTENT),
+            (&[&[Base(5, 3)]], first, "an extent that ends before it begins"),
+            (&[&[Base(0, 0), entry(2)]], second, "an entry that is not"),
+            (
+                &[&[Base(0, 0), entry(1)], &[entry(1)]],
+                next_frame,
+                "an entry that is not",
+            ),
+            (
+                &[&[Base(3, 3), truncate(2)]],
+                second,
+                "a truncation before the mark",
+            ),
+            (&[&[Base(3, 3), mark(2)]], second, "a mark that goes back"),
+        ];
+        for (frames, offset, why) in cases {
+            let (file, at, said) = Log::default().segment(1, frames).refused();
+            assert_eq!((file, at), (segment::file_name(1), offset), "{said}");
+            assert!(said.starts_with(why), "{said}");
+        }
+    }
+
+    #[test]
+    fn a_segment_begins_with_the_extent_that_the_one_before_left() {
+        let log = |base| {
+            let log = Log::default().segment(1, &[&[Base(0, 0), entry(1), entry(2), mark(1)]]);
+            log.segment(2, &[&[base, entry(3)]])
+        };
+        let whole = Replay::of(&log(Base(1, 2)).segments).unwrap();
+        let (start, last) = (Index(1), Index(3));
+        assert_eq!(whole.entries.extent(), Extent { start, last });
+        for other in [Base(0, 2), Base(1, 1), Base(1, 3)] {
+            let (file, at, why) = log(other).refused();
+            assert_eq!(
+                (file, at),
+                (segment::file_name(2), (SECTOR + FRAME_HEADER) as u64)
+            );
+            assert!(why.contains("another log before it"), "{why}");
+        }
+    }
+
+    /// Even a frame that names the right predecessor: what is between was not written by this log, or is gone.
+    #[test]
+    fn a_frame_follows_only_from_the_segment_before_its_own() {
+        let log = Log::default()
+            .segment(1, &[&[Base(0, 0), entry(1)]])
+            .segment(2, &[])
+            .segment(3, &[&[Base(0, 1), entry(2)]]);
+        let (file, at, why) = log.refused();
+        assert_eq!((file, at), (segment::file_name(1), 3 * SECTOR as u64));
+        assert!(why.contains("does not follow"), "{why}");
+    }
+}

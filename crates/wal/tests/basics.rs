@@ -5,9 +5,13 @@ mod common;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
-use common::{MemDisk, Model, Random, entry, maintain_all, mark, open, state, truncate};
+use common::{MemDisk, Model, Random, SECTOR, entry, maintain_all, mark, open, state, truncate};
 use quorate_base::Index;
 use quorate_wal::{Options, ReadError, Record, Wal};
+
+fn state_of(body: Vec<u8>) -> Record {
+    Record::State(body.into())
+}
 
 fn read_all(wal: &Wal) -> Vec<Bytes> {
     let mut bodies = Vec::new();
@@ -201,6 +205,141 @@ fn a_read_stops_at_the_byte_limit() {
     assert_eq!(wal.read(Index(1), Index(10), 350).unwrap().len(), 3);
     assert_eq!(wal.read(Index(1), Index(10), 0).unwrap().len(), 1);
     assert_eq!(wal.read(Index(4), Index(5), 9999).unwrap().len(), 2);
+}
+
+/// What a read asks for is named as it was asked, so that the caller can tell what is missing.
+#[test]
+fn a_read_of_what_is_not_there_says_what_is() {
+    let disk = MemDisk::default();
+    let (mut wal, _) = open(&disk, 1 << 20).unwrap();
+    wal.append(&[(1..=10).map(|i| entry(i, "x")).collect()]).unwrap();
+    let absent = |first: u64, last: u64| match wal.read(Index(first), Index(last), 9) {
+        Err(ReadError::Absent { asked, last }) => (asked.0, last.0),
+        other => panic!("{first} to {last}: {other:?}"),
+    };
+    assert_eq!(absent(10, 11), (11, 10));
+    assert_eq!(absent(12, 15), (15, 10));
+    assert_eq!(absent(5, 4), (5, 10), "an empty range");
+    assert!(wal.read(Index(10), Index(10), 9).is_ok());
+}
+
+/// Entries that stand close together are read at once, up to a MiB; what lies between entries far apart is not read.
+#[test]
+fn neighbours_are_read_together() {
+    let disk = MemDisk::default();
+    let (mut wal, _) = open(&disk, 8 << 20).unwrap();
+    let reads = |wal: &Wal, first: u64, last: u64| {
+        disk.take_reads();
+        let bodies = wal.read(Index(first), Index(last), usize::MAX).unwrap();
+        assert_eq!(bodies.len() as u64, last - first + 1);
+        disk.take_reads()
+    };
+    let small = (1..=3).map(|i| vec![entry(i, vec![1; 100])]);
+    for batch in small {
+        wal.append(&[batch]).unwrap();
+    }
+    // Two sectors a frame, each record a header of twenty bytes.
+    assert_eq!(reads(&wal, 1, 3), [2 * 1024 + 100 + 20 - 28]);
+    // As far apart as may be, and further.
+    for (distance, together) in [(8 << 10, true), ((8 << 10) + 1, false)] {
+        let next = wal.last_index().0 + 1;
+        let body = vec![2; distance - 20];
+        let batch = vec![entry(next, "a"), state_of(body), entry(next + 1, "b")];
+        wal.append(&[batch]).unwrap();
+        let count = reads(&wal, next, next + 1).len();
+        assert_eq!(count == 1, together, "{distance} bytes between");
+    }
+    // A MiB at most, to the byte.
+    for (size, together) in [(1 << 19, true), ((1 << 19) + 1, false)] {
+        let next = wal.last_index().0 + 1;
+        let batch = vec![
+            entry(next, vec![3; (1 << 19) - 20]),
+            entry(next + 1, vec![4; size - 20]),
+        ];
+        wal.append(&[batch]).unwrap();
+        let lengths = reads(&wal, next, next + 1);
+        let expected = if together {
+            vec![1 << 20]
+        } else {
+            vec![1 << 19, size]
+        };
+        assert_eq!(lengths, expected);
+    }
+}
+
+/// Small bodies travel with the headers around them in one piece, large ones are not copied.
+#[test]
+fn bodies_from_a_kibibyte_on_are_not_copied() {
+    for (size, parts) in [(1023, 3), (1024, 3 + 2 * 5 - 1)] {
+        let disk = MemDisk::default();
+        let (mut wal, _) = open(&disk, 1 << 20).unwrap();
+        let before = disk.most_parts();
+        wal.append(&[(1..=5).map(|i| entry(i, vec![1; size])).collect()])
+            .unwrap();
+        assert!(before <= parts);
+        assert_eq!(disk.most_parts(), parts, "headers and bodies, padding, footer");
+    }
+}
+
+/// A segment is filled to the last byte, with what every first frame repeats taken into account, and not further.
+#[test]
+fn a_batch_goes_where_it_just_fits() {
+    let (state_body, mark_body) = (&b"the state"[..], &b"the mark"[..]);
+    // Header of the frame, base record; state and mark where there are some.
+    let bare = 40 + 28;
+    let repeated = 20 + state_body.len() + 20 + mark_body.len();
+    for (head, first) in [(bare, true), (bare + repeated, false)] {
+        // The segment's header and one sector of footer are no room for records.
+        let fits = 4096 - 2 * SECTOR - head - 20;
+        for (size, segments) in [(fits, 1), (fits + 1, 2)] {
+            let disk = MemDisk::default();
+            let (mut wal, _) = open(&disk, 4096).unwrap();
+            let mut index = 1;
+            if !first {
+                let batch = vec![entry(1, vec![0; 2500]), mark(1, b"the mark"), state(b"the state")];
+                wal.append(&[batch, vec![]]).unwrap();
+                index = 2;
+            }
+            let used = disk.files().len();
+            wal.append(&[vec![entry(index, vec![7; size])]]).unwrap();
+            let more = if first { 0 } else { 1 };
+            let longest = disk.files().values().map(Vec::len).max().unwrap();
+            if segments == 1 {
+                assert!(disk.files().len() <= used + more && longest == 4096, "{size}");
+                assert_eq!(wal.reserved(), 0, "to the last byte");
+            } else {
+                assert!(longest > 4096 || wal.reserved() > 0, "{size}");
+            }
+            assert_eq!(open(&disk, 4096).unwrap().1.entries.last().unwrap().len(), size);
+        }
+    }
+}
+
+#[test]
+fn what_is_reserved_is_what_is_left() {
+    let disk = MemDisk::default();
+    let (mut wal, _) = open(&disk, 4096).unwrap();
+    assert_eq!(wal.reserved(), 4096 - 512);
+    wal.append(&[vec![entry(1, "a")]]).unwrap();
+    assert_eq!(
+        wal.reserved(),
+        4096 - 512 - 1024,
+        "a sector of records, one of checksums"
+    );
+    maintain_all(&mut wal).unwrap();
+    assert_eq!(wal.reserved(), 2 * (4096 - 512) - 1024, "and a spare segment");
+}
+
+#[test]
+fn segments_have_the_length_asked_for_in_whole_sectors() {
+    for (asked, length) in [(0, 2048), (2049, 2560), (4096, 4096), (1 << 20, 1 << 20)] {
+        let disk = MemDisk::default();
+        let (mut wal, _) = open(&disk, asked).unwrap();
+        maintain_all(&mut wal).unwrap();
+        let files = disk.files();
+        let lengths: Vec<_> = files.values().map(Vec::len).collect();
+        assert_eq!(lengths, [length; 2], "{asked}");
+    }
 }
 
 /// Found before anything is written, for the log would not open again.

@@ -264,6 +264,28 @@ fn a_cold_read_of_a_damaged_entry_is_an_error() {
     assert_eq!(wal.read(2.into(), 2.into(), 1 << 20).unwrap(), ["fine"]);
 }
 
+/// A disk that answers with another log's sector of the same place, sound and of the same identity: an entry, but not the one asked for.
+#[test]
+fn a_cold_read_of_another_entry_is_an_error() {
+    let log = |batch: Vec<quorate_wal::Record>| {
+        let disk = MemDisk::default();
+        let (mut wal, _) = open(&disk, 4096).unwrap();
+        wal.append(&[batch]).unwrap();
+        (disk, wal)
+    };
+    let (disk, wal) = log(vec![state(b"same"), entry(1, "size")]);
+    let (other, _) = log(vec![mark(6, b"same"), entry(7, "size")]);
+    assert_eq!(wal.read(1.into(), 1.into(), 9).unwrap(), ["size"]);
+    let name = "wal-0000000000000001";
+    let segment = quorate_base::Disk::open(&disk, name, false).unwrap();
+    segment.write_at(0, &other.files()[name]).unwrap();
+    let error = wal.read(1.into(), 1.into(), 9).unwrap_err();
+    assert!(
+        error.to_string().contains("another record than the entry"),
+        "{error}"
+    );
+}
+
 #[test]
 fn inspecting_shows_everything_and_changes_nothing() {
     let (files, _) = small_log();
@@ -302,6 +324,61 @@ fn inspecting_shows_everything_and_changes_nothing() {
     assert_eq!(damages(&items), [(name, SECTOR as u64)]);
     assert!(items.len() > sound / 2, "it goes on behind the damage");
     assert_eq!((disk.calls(), disk.files()), (0, broken));
+}
+
+/// What is shown covers a segment without gap or overlap, and behind damage it goes on at the next sound frame.
+#[test]
+fn inspecting_leaves_nothing_out() {
+    let (files, _) = longer_log();
+    let shown = |files: &Files| {
+        let mut items = Vec::new();
+        let verdict = inspect(&MemDisk::of(files), &mut |located| items.push(located)).unwrap();
+        (items, verdict.is_ok())
+    };
+    let (items, sound) = shown(&files);
+    assert!(sound);
+    for (name, bytes) in &files {
+        let mut end = 0;
+        for located in items.iter().filter(|located| located.file == *name) {
+            let length = match &located.item {
+                Item::Segment { length, number, .. } => {
+                    assert_eq!((*length, *number > 0), (bytes.len() as u64, true));
+                    SECTOR as u64
+                }
+                Item::Frame { length, .. } | Item::Unused { length } => *length,
+                _ => continue,
+            };
+            assert_eq!(located.offset, end, "{located:?}");
+            end += length;
+        }
+        assert_eq!(end, bytes.len() as u64, "{name}");
+    }
+
+    let frames = frames(&files);
+    for (broken, (name, at, _)) in frames.iter().enumerate() {
+        let mut files = files.clone();
+        files.get_mut(name).unwrap()[at + 8] ^= 1;
+        let (items, sound) = shown(&files);
+        assert!(!sound);
+        let found = items
+            .iter()
+            .filter(|located| matches!(located.item, Item::Frame { .. }))
+            .map(|located| (located.file.clone(), located.offset as usize));
+        let mut expected: Vec<_> = frames.iter().map(|frame| (frame.0.clone(), frame.1)).collect();
+        expected.remove(broken);
+        assert_eq!(found.collect::<Vec<_>>(), expected);
+    }
+
+    let mut headless = files.clone();
+    let name = segments(&files).remove(1);
+    headless.get_mut(&name).unwrap()[0] ^= 1;
+    let (items, sound) = shown(&headless);
+    assert!(!sound);
+    let of_it: Vec<_> = items.iter().filter(|located| located.file == name).collect();
+    assert!(
+        matches!(of_it[..], [located] if located.offset == 0 && matches!(located.item, Item::Damage(_))),
+        "{of_it:?}"
+    );
 }
 
 /// Where the frames of a log are, in order: file, first sector's offset, offset behind the last sector.
