@@ -68,6 +68,8 @@ struct State {
     syncs: u64,
     /// The most parts that one write had.
     most_parts: usize,
+    /// The length of each read.
+    reads: Vec<usize>,
 }
 
 /// A directory in memory. Clones are the same directory.
@@ -157,6 +159,11 @@ impl MemDisk {
         self.0.lock().unwrap().most_parts
     }
 
+    /// The lengths of all reads since the last time this was asked.
+    pub fn take_reads(&self) -> Vec<usize> {
+        std::mem::take(&mut self.0.lock().unwrap().reads)
+    }
+
     pub fn is_down(&self) -> bool {
         self.0.lock().unwrap().down
     }
@@ -238,14 +245,14 @@ impl MemDisk {
     }
 
     /// A call that changes nothing.
-    fn look<T>(&self, look: impl FnOnce(&State) -> T) -> io::Result<T> {
+    fn look<T>(&self, look: impl FnOnce(&mut State) -> T) -> io::Result<T> {
         let mut state = self.0.lock().unwrap();
         let this = state.looks;
         state.looks += 1;
         match state.look_fault {
             _ if state.down => Err(gone()),
             Some((at, kind)) if at == this => Err(kind.into()),
-            _ => Ok(look(&state)),
+            _ => Ok(look(&mut state)),
         }
     }
 
@@ -327,6 +334,7 @@ impl DiskFile for MemFile {
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
         let at = offset as usize;
         let found = self.disk.look(|state| {
+            state.reads.push(buf.len());
             let bytes = &state.inodes[self.inode].now;
             bytes.get(at..at + buf.len()).map(<[u8]>::to_vec)
         })?;
