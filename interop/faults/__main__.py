@@ -9,6 +9,7 @@ Usage: python3 interop/faults [options] QUORATE CLIENT-PROGRAM
   --only A,B      these scenarios only
   --rounds N      plays everything N times, with another seed each time
   --seed N        the first seed, which is drawn otherwise; a seed decides what is done, not when the processes do it
+  --patience N    seconds to wait for what must happen, 60 if not given; more for a busy machine
   --keep DIR      where logs and histories of failed plays are left (default: the directory for temporary files)
 """
 
@@ -31,7 +32,7 @@ import on_network
 import on_processes
 import proof
 import strace
-from cluster import Failed, Programs
+from cluster import Failed, Patience, Programs
 from stage import Stage
 
 
@@ -43,6 +44,7 @@ def scenarios(client):
     return [
         ("kills", on_processes.kills, nothing),
         ("pauses", on_processes.pauses, nothing),
+        ("pauses-with-leases", on_processes.pauses_with_leases, nothing),
         ("network", on_network.cuts, network.missing),
         ("disk-errors", on_disks.errors, traced),
         ("disk-full-one", on_disks.full_one, disks.missing_mounts),
@@ -67,6 +69,9 @@ def play(name, scenario, programs, seed, keep):
         print(f"FAILED {name}: {failure}\n  logs and history: {dir}")
         print(f"  again: python3 interop/faults --only {name} --seed {seed} {programs.server[0]} {programs.client}", flush=True)
         return False
+    except BaseException:
+        shutil.rmtree(dir, ignore_errors=True)
+        raise
     print("".join(f"  {note}\n" for note in stage.notes), end="")
     print(f"  ok after {time.monotonic() - begun:.0f} s", flush=True)
     shutil.rmtree(dir, ignore_errors=True)
@@ -79,6 +84,7 @@ def arguments():
     parser.add_argument("--only", default="")
     parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--seed", type=int, default=random.randrange(1 << 32))
+    parser.add_argument("--patience", type=int, default=60)
     parser.add_argument("--keep")
     parser.add_argument("quorate")
     parser.add_argument("client")
@@ -90,6 +96,7 @@ def main():
     # Ends the `with` blocks, which take mounts, namespaces and processes away.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     client = os.path.abspath(options.client)
+    Patience.seconds = options.patience
     programs = Programs([os.path.abspath(options.quorate), "serve"], client)
     wanted = set(options.only.split(",")) - {""}
     known = scenarios(client)

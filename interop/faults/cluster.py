@@ -1,5 +1,5 @@
 """Servers as processes that can be killed, stopped and started again, each with a place of its own: addresses, a data directory, and
-perhaps a network namespace or a program that it runs under.
+perhaps a network namespace.
 """
 
 import os
@@ -10,22 +10,27 @@ from dataclasses import dataclass, field
 
 from targets import free_ports
 
-PATIENCE = 60
+
+
+class Patience:
+    """Seconds after which something is believed never to happen. A busy machine needs more of them."""
+
+    seconds = 60
 
 
 class Failed(Exception):
     """Something that must hold does not."""
 
 
-def wait_for(what, check, patience=PATIENCE):
+def wait_for(what, check):
     """What `check` gives, as soon as it gives something."""
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + Patience.seconds
     while True:
         found = check()
         if found:
             return found
         if time.monotonic() > deadline:
-            raise Failed(f"waited {patience} s for {what}")
+            raise Failed(f"waited {Patience.seconds} s for {what}")
         time.sleep(0.05)
 
 
@@ -61,11 +66,11 @@ class Member:
         self.name, self.place, self.command, self.log = name, place, command, log
         self.process = None
 
-    def start(self, wrap=()):
-        """Starts it, and does not wait for it. `wrap` is a command that it runs under, and that becomes it."""
+    def start(self):
+        """Starts it, and does not wait for it."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
         with open(self.log, "a") as log:
-            command = [*self.place.prefix, *wrap, *self.command]
+            command = [*self.place.prefix, *self.command]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env)
 
     def signal(self, number):
@@ -85,12 +90,12 @@ class Member:
         if not self.running():
             raise Failed(f"{self.name} has ended with {self.process.returncode}: {self.log_tail()}")
 
-    def wait_for_end(self, patience=PATIENCE):
+    def wait_for_end(self):
         """Its exit code."""
         try:
-            return self.process.wait(patience)
+            return self.process.wait(Patience.seconds)
         except subprocess.TimeoutExpired:
-            raise Failed(f"{self.name} still runs after {patience} s") from None
+            raise Failed(f"{self.name} still runs after {Patience.seconds} s") from None
 
     def log_tail(self):
         with open(self.log, errors="replace") as log:
@@ -99,10 +104,10 @@ class Member:
 
 class Cluster:
     """Members that were told of each other, alive as long as the `with` block. `client_prefix` is put before commands that talk to
-    them."""
+    them; `flags` are the same for all."""
 
-    def __init__(self, programs, dir, places, client_prefix=(), wrap=()):
-        self.programs, self.client_prefix, self.wrap = programs, list(client_prefix), wrap
+    def __init__(self, programs, dir, places, client_prefix=(), flags=()):
+        self.programs, self.client_prefix = programs, list(client_prefix)
         names = [f"n{k + 1}" for k in range(len(places))]
         members = ",".join(f"{name}={place.peer_url}" for name, place in zip(names, places))
         self.members = []
@@ -117,13 +122,14 @@ class Cluster:
                 f"--initial-cluster={members}",
                 "--initial-cluster-token=faults",
                 "--initial-cluster-state=new",
+                *flags,
             ]
             self.members.append(Member(name, place, command, os.path.join(dir, f"{name}.log")))
 
     def __enter__(self):
         try:
             for member in self.members:
-                member.start(self.wrap)
+                member.start()
             self.leader()
         except BaseException:
             self.__exit__()
@@ -142,7 +148,7 @@ class Cluster:
     def status(self):
         """By member (member id, leader's id, term) or `None`."""
         command = [*self.client_prefix, self.programs.client, "status", *self.endpoints]
-        lines = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE).stdout.splitlines()
+        lines = subprocess.run(command, capture_output=True, text=True, timeout=Patience.seconds).stdout.splitlines()
         if len(lines) != len(self.members):
             raise Failed(f"{command} printed {lines}")
         return [None if line == "-" else tuple(int(word) for word in line.split()[:3]) for line in lines]

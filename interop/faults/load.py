@@ -2,7 +2,7 @@
 
 import subprocess
 
-from cluster import Failed, wait_for
+from cluster import Failed, Patience, wait_for
 
 
 # What is counted: calls that were answered, refused and left open, and acknowledged writes.
@@ -49,13 +49,14 @@ class Load:
     def stop(self):
         """Ends the clients. What was under way stays open in the history."""
         self.ask("stop")
-        if self.process.wait(60):
+        if self.process.wait(Patience.seconds):
             raise Failed(f"the load ended badly: {self.process.stderr.read()}")
 
     def verify(self, doctor=False):
         """What the check says, in lines; an exception with what it objects to if it does."""
-        command = self.program("verify") + (["--doctor"] if doctor else []) + self.cluster.endpoints
-        run = subprocess.run(command, capture_output=True, text=True, timeout=600)
+        options = ["--patience", str(Patience.seconds)] + (["--doctor"] if doctor else [])
+        command = self.program("verify") + options + self.cluster.endpoints
+        run = subprocess.run(command, capture_output=True, text=True, timeout=600 + 10 * Patience.seconds)
         if run.returncode:
             raise Failed(f"the history is wrong: {run.stdout[-2000:]} {run.stderr[-3000:]}")
         return run.stdout.splitlines()

@@ -28,7 +28,16 @@ def kills(stage):
 
 def pauses(stage):
     """SIGSTOP and SIGCONT: of the leader for longer than an election takes, of a follower, of a majority, of all."""
-    with stage.play(doctor=True) as (cluster, load):
+    pause_and_go_on(stage, doctor=True)
+
+
+def pauses_with_leases(stage):
+    """The same with reads that rely on the leader's clock: it must not believe in its lease after it was stopped."""
+    pause_and_go_on(stage, flags=["--lease-reads"])
+
+
+def pause_and_go_on(stage, **options):
+    with stage.play(**options) as (cluster, load):
         for _ in range(3):
             leader = cluster.leader()
             stop(leader)

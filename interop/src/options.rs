@@ -1,5 +1,7 @@
 //! The few options of the subcommands, in any order before or between the endpoints.
 
+use std::time::Duration;
+
 use crate::Result;
 
 /// What stands behind a subcommand.
@@ -8,6 +10,8 @@ pub struct Options {
     pub seed: u64,
     /// `--value-bytes`
     pub value_bytes: usize,
+    /// `--patience`
+    pub patience: Duration,
     /// `--doctor`
     pub doctor: bool,
     /// Everything that is no option.
@@ -20,6 +24,7 @@ impl Options {
         let mut options = Options {
             seed: 0,
             value_bytes: 0,
+            patience: Duration::from_secs(60),
             doctor: false,
             endpoints: Vec::new(),
         };
@@ -33,6 +38,7 @@ impl Options {
             match argument.as_str() {
                 "--seed" => options.seed = value()?.parse()?,
                 "--value-bytes" => options.value_bytes = value()?.parse()?,
+                "--patience" => options.patience = Duration::from_secs(value()?.parse()?),
                 "--doctor" => options.doctor = true,
                 other if other.starts_with("--") => return Err(format!("no option {other}").into()),
                 endpoint => options.endpoints.push(endpoint.to_owned()),

@@ -14,8 +14,6 @@ use crate::history::{Call, Moment, Outcome, check, doctored};
 use crate::load::{connect, seen_by, unfilled};
 use crate::options::Options;
 
-/// How long a healed cluster may take to answer.
-const PATIENCE: Duration = Duration::from_secs(60);
 /// A key that no client uses: its revision is the last.
 const END: &str = "end";
 /// Where others than the clients may write, and nothing is checked but that all members have the same.
@@ -24,6 +22,7 @@ const OTHERS: &[u8] = b"other";
 const LONG: Moment = 1_000_000_000;
 
 /// What one member says.
+#[derive(Clone)]
 struct Testimony {
     committed: Committed,
     there: BTreeMap<String, (String, i64)>,
@@ -32,15 +31,12 @@ struct Testimony {
 
 /// Checks everything, and says in one line what there was to check.
 pub async fn run(options: &Options, history: &str) -> Result {
-    let text = std::fs::read_to_string(history)?;
-    let calls = text
-        .lines()
-        .map(str::parse)
-        .collect::<std::result::Result<Vec<Call>, _>>()?;
-    let last = patiently("the last write", || write_last(&options.endpoints)).await?;
+    let calls: Vec<Call> = read(history)?;
+    let patience = options.patience;
+    let last = patiently(patience, "the last write", || write_last(&options.endpoints)).await?;
     let mut all = Vec::new();
     for endpoint in &options.endpoints {
-        all.push(patiently(endpoint, || ask(endpoint, last)).await?);
+        all.push(patiently(patience, endpoint, || ask(endpoint, last)).await?);
     }
     let committed = agreed(&options.endpoints, &all)?;
     let searched = check(&calls, committed)?;
@@ -54,7 +50,7 @@ pub async fn run(options: &Options, history: &str) -> Result {
     }
     println!("changes that the watchers saw: {}", seen.join(", "));
     if options.doctor {
-        doctor(&calls, committed)?;
+        doctor(&calls, &all, &options.endpoints)?;
     }
     Ok(())
 }
@@ -83,17 +79,18 @@ fn print_summary(calls: &[Call], committed: &Committed, searched: usize) {
 
 /// Tries again and again for a while; the error is the last one.
 async fn patiently<T, F: Future<Output = Result<T>>>(
+    patience: Duration,
     what: &str,
     mut attempt: impl FnMut() -> F,
 ) -> Result<T> {
     let begun = Instant::now();
     loop {
-        let error = match tokio::time::timeout(PATIENCE / 2, attempt()).await {
+        let error = match tokio::time::timeout(patience / 2, attempt()).await {
             Ok(Ok(done)) => return Ok(done),
             Ok(Err(error)) => error.to_string(),
             Err(_) => "no end".to_owned(),
         };
-        if begun.elapsed() > PATIENCE {
+        if begun.elapsed() > patience {
             return Err(format!("{what}: {error}").into());
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
@@ -202,11 +199,39 @@ fn agreed<'a>(endpoints: &[String], all: &'a [Testimony]) -> Result<&'a Committe
     Ok(&all[0].committed)
 }
 
+type Disagree = fn(&mut Testimony);
+
+/// Members that do not agree, each in one way.
+const DISAGREEING: [(&str, Disagree); 4] = [
+    ("a member has another hash", |said| said.hash ^= 1),
+    ("a member lacks a key", |said| drop(said.there.pop_first())),
+    ("a member holds an old value", |said| {
+        if let Some((_, written)) = said.there.values_mut().next() {
+            *written -= 1;
+        }
+    }),
+    ("a member has other changes", |said| {
+        let revision = said.committed.revision;
+        said.committed.push(revision, "k".into(), None);
+    }),
+];
+
 /// Shows that the checks object to what is wrong.
-fn doctor(calls: &[Call], committed: &Committed) -> Result {
-    let (caught, missed) = doctored::check_all(calls, committed);
+fn doctor(calls: &[Call], all: &[Testimony], endpoints: &[String]) -> Result {
+    let (mut caught, mut missed) = doctored::check_all(calls, &all[0].committed);
+    for (what, disagree) in DISAGREEING {
+        for member in 0..all.len() {
+            let mut all = all.to_vec();
+            disagree(&mut all[member]);
+            match agreed(endpoints, &all) {
+                Err(objection) => caught.push(format!("{what}: {objection}")),
+                Ok(_) => missed.push(format!("{what}: no objection to {}", endpoints[member])),
+            }
+        }
+    }
+    println!("objects to {} histories that were tampered with", caught.len());
     for objection in &caught {
-        println!("objects: {objection}");
+        println!("  {objection}");
     }
     if missed.is_empty() {
         Ok(())
