@@ -12,9 +12,9 @@ ANSWERED, REFUSED, OPEN, WRITES = range(4)
 class Load:
     """Clients that ask all members without a pause, as long as the `with` block. `history` is the file with what they were told."""
 
-    def __init__(self, cluster, history, seed, value_bytes=0):
+    def __init__(self, cluster, history, seed, value_bytes=0, more=()):
         self.cluster, self.history = cluster, history
-        options = ["--seed", str(seed), "--value-bytes", str(value_bytes)]
+        options = ["--seed", str(seed), "--value-bytes", str(value_bytes), *more]
         self.command = self.program("load") + options + cluster.endpoints
 
     def program(self, what):

@@ -1,9 +1,9 @@
-"""That the checks would notice: servers whose syncs do nothing, on disks that forget what was not synced."""
+"""That the checks would notice: servers whose syncs do nothing, on disks that forget what was not synced, and reads that are old."""
 
 import os
 from contextlib import ExitStack
 
-from cluster import Cluster, Failed
+from cluster import Cluster, Failed, go_on, on_loopback, stop
 from injection import Injection
 from load import Load
 from on_disks import forgetful
@@ -36,3 +36,24 @@ def lying_disk(stage):
             stage.note(f"objects: {str(objection).splitlines()[0]}")
             return
     raise Failed("what the disks forgot was not missed")
+
+
+def stale_reads(stage):
+    """Reads of what a member happens to have, noted as if they had asked for the newest: it must show."""
+    with ExitStack() as stack:
+        cluster = stack.enter_context(Cluster(stage.programs, stage.dir, on_loopback(stage.dir)))
+        history = os.path.join(stage.dir, "history")
+        load = stack.enter_context(Load(cluster, history, stage.seed, more=["--stale-reads"]))
+        load.go_on(CALLS, "with stale reads")
+        stopped = cluster.leader()
+        stop(stopped)
+        load.go_on(CALLS, "while the leader is stopped")
+        go_on(stopped)
+        load.go_on(CALLS, "with the leader back")
+        load.stop()
+        try:
+            load.verify()
+        except Failed as objection:
+            stage.note(f"objects: {str(objection).splitlines()[0]}")
+            return
+    raise Failed("stale reads went unnoticed")

@@ -10,6 +10,8 @@ pub struct Options {
     pub seed: u64,
     /// `--value-bytes`
     pub value_bytes: usize,
+    /// `--stale-reads`
+    pub stale_reads: bool,
     /// `--patience`
     pub patience: Duration,
     /// `--doctor`
@@ -24,6 +26,7 @@ impl Options {
         let mut options = Options {
             seed: 0,
             value_bytes: 0,
+            stale_reads: false,
             patience: Duration::from_secs(60),
             doctor: false,
             endpoints: Vec::new(),
@@ -39,6 +42,7 @@ impl Options {
                 "--seed" => options.seed = value()?.parse()?,
                 "--value-bytes" => options.value_bytes = value()?.parse()?,
                 "--patience" => options.patience = Duration::from_secs(value()?.parse()?),
+                "--stale-reads" => options.stale_reads = true,
                 "--doctor" => options.doctor = true,
                 other if other.starts_with("--") => return Err(format!("no option {other}").into()),
                 endpoint => options.endpoints.push(endpoint.to_owned()),

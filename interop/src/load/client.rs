@@ -44,7 +44,7 @@ pub(super) async fn run(plan: Plan, shared: Arc<Shared>, mut stopped: watch::Rec
     while !*stopped.borrow() {
         let ask = mind.next(shared.begun.elapsed());
         let invoked = shared.now();
-        let asked = tokio::time::timeout(plan.patience, ask_once(&mut connection, &ask, shared.value_bytes));
+        let asked = tokio::time::timeout(plan.patience, ask_once(&mut connection, &ask, &shared));
         let answer = tokio::select! {
             answer = asked => answer,
             // What is under way then stays open.
@@ -106,7 +106,8 @@ pub fn unfilled(value: &[u8]) -> String {
     String::from_utf8_lossy(value).trim_end_matches('.').to_owned()
 }
 
-async fn ask_once(client: &mut Client, ask: &Ask, bytes: usize) -> Result<(i64, Told), Error> {
+async fn ask_once(client: &mut Client, ask: &Ask, shared: &Shared) -> Result<(i64, Told), Error> {
+    let bytes = shared.value_bytes;
     match ask {
         Ask::Put { key, value, lease } => {
             let answer = client
@@ -123,7 +124,7 @@ async fn ask_once(client: &mut Client, ask: &Ask, bytes: usize) -> Result<(i64, 
             Ok((revision(answer.header()), Told::Deleted(answer.deleted())))
         }
         Ask::Get { key, serializable } => {
-            let options = if *serializable {
+            let options = if *serializable || shared.stale_reads {
                 GetOptions::new().with_serializable()
             } else {
                 GetOptions::new()

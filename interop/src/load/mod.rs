@@ -39,6 +39,8 @@ struct Shared {
     counts: [AtomicU64; 4],
     /// Bytes that a value is filled up to.
     value_bytes: usize,
+    /// Whether all reads ask for what a member has, however old, and are noted as if they had asked for the newest.
+    stale_reads: bool,
 }
 
 impl Shared {
@@ -82,6 +84,7 @@ pub async fn run(options: &Options, history: &str) -> Result {
         history: Mutex::new(BufWriter::new(File::create(history)?)),
         counts: Default::default(),
         value_bytes: options.value_bytes,
+        stale_reads: options.stale_reads,
     });
     let (stop, stopped) = watch::channel(false);
     let mut clients = tokio::task::JoinSet::new();
