@@ -52,7 +52,7 @@ struct Inode {
     dirty: BTreeSet<usize>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct State {
     inodes: Vec<Inode>,
     names: BTreeMap<String, usize>,
@@ -106,6 +106,12 @@ impl MemDisk {
             }
         }
         disk
+    }
+
+    /// The same at this moment, in memory and durably; from now on another disk.
+    pub fn copy(&self) -> MemDisk {
+        let state = self.0.lock().unwrap().clone();
+        MemDisk(Arc::new(Mutex::new(state)))
     }
 
     pub fn shared(&self) -> Arc<dyn Disk> {
