@@ -350,6 +350,8 @@ mod tests {
         segments: Vec<Segment>,
         sequence: u64,
         end: Option<Position>,
+        /// The frame, by its number, that names another predecessor than the right one.
+        wrong: Option<u64>,
     }
 
     impl Log {
@@ -375,7 +377,11 @@ mod tests {
                     segment: number,
                     offset: at as u32,
                 };
-                let frame = writer.finish(self.sequence, self.end.unwrap_or(here));
+                let mut synced = self.end.unwrap_or(here);
+                if self.wrong == Some(self.sequence) {
+                    synced.offset += SECTOR as u32;
+                }
+                let frame = writer.finish(self.sequence, synced);
                 for slice in frame.slices() {
                     image[at..at + slice.len()].copy_from_slice(&slice);
                     at += slice.len();
@@ -450,6 +456,26 @@ mod tests {
                 (segment::file_name(2), (SECTOR + FRAME_HEADER) as u64)
             );
             assert!(why.contains("another log before it"), "{why}");
+        }
+    }
+
+    /// What the oldest segment follows is gone, unless it is the very first. Everything else names its predecessor.
+    #[test]
+    fn a_frame_that_names_another_predecessor_belongs_elsewhere() {
+        for (segment, wrong, refused) in [(1, 1, true), (1, 2, true), (2, 1, false), (2, 2, true)] {
+            let log = Log {
+                wrong: Some(wrong),
+                ..Log::default()
+            };
+            let log = log.segment(segment, &[&[Base(0, 0), entry(1)], &[entry(2)]]);
+            if refused {
+                let (_, at, why) = log.refused();
+                let begins = SECTOR + (wrong as usize - 1) * 2 * SECTOR;
+                assert_eq!((at, &why[..]), (begins as u64, "a frame that belongs elsewhere"));
+            } else {
+                let replay = Replay::of(&log.segments).unwrap();
+                assert_eq!(replay.entries.extent().last, Index(2));
+            }
         }
     }
 

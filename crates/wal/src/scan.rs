@@ -218,3 +218,48 @@ pub(crate) fn records(
         Err((offset as u32, "a frame holds more than its records"))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::Position;
+
+    /// Sound in its place, but of another frame, or another part of this one's: nobody can say for which sectors its sums stand.
+    #[test]
+    fn only_the_frames_own_footer_speaks_for_it() {
+        let place = Place {
+            identity: 1,
+            segment: 2,
+        };
+        let shape = Shape {
+            sequence: 3,
+            payload: FRAME_HEADER as u32,
+            synced: Position {
+                segment: 2,
+                offset: SECTOR as u32,
+            },
+        };
+        let found = |start: u32, footer: Shape, part: u32| {
+            let mut image = vec![0; 4 * SECTOR];
+            let at = SECTOR as u32;
+            let header = format::encode_frame_header(place, at, &shape, 0);
+            image[SECTOR..][..FRAME_HEADER].copy_from_slice(&header);
+            let sums = [place.checksum(at, sector(&image, SECTOR))];
+            let footer = format::encode_footer(place, 2 * at, start, &footer, part, &sums);
+            image[2 * SECTOR..3 * SECTOR].copy_from_slice(&footer);
+            look(place, &image, at)
+        };
+        let (own, end) = (SECTOR as u32, 3 * SECTOR as u32);
+        let whole = Found::Frame {
+            shape,
+            records: 0,
+            end,
+        };
+        assert_eq!(found(own, shape, 0), whole);
+        let other = Shape { sequence: 4, ..shape };
+        let wrong = damaged(2 * SECTOR, "not the footer that the frame should have");
+        for (start, footer, part) in [(0, shape, 0), (own, other, 0), (own, shape, 1), (0, other, 1)] {
+            assert_eq!(found(start, footer, part), wrong);
+        }
+    }
+}

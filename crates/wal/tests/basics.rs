@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
@@ -363,6 +364,27 @@ fn what_does_not_continue_the_log_is_the_callers_mistake() {
         assert!(text.contains(why), "{why}: {text}");
         assert_eq!(disk.calls(), calls, "nothing was written");
     }
+}
+
+#[test]
+fn files_with_other_names_are_not_the_logs() {
+    let names = [
+        "wal-0000000000000000",
+        "wal-1",
+        "wal-000000000000000A",
+        "wal-00000000000000001",
+        "wal-000000000000000g",
+        "wal-prepared",
+        "notes",
+    ];
+    let others: BTreeMap<_, _> = names.map(|name| (name.to_owned(), b"not a log".to_vec())).into();
+    let disk = MemDisk::of(&others);
+    let (mut wal, found) = open(&disk, 4096).unwrap();
+    assert_eq!(found, Model::default());
+    wal.append(&[vec![entry(1, "one")]]).unwrap();
+    assert_eq!(open(&disk, 4096).unwrap().1.entries, ["one"]);
+    let files = disk.files();
+    assert!(others.iter().all(|(name, bytes)| files[name] == *bytes));
 }
 
 #[test]

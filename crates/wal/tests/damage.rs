@@ -108,6 +108,10 @@ fn every_truncation_is_reported() {
             let Some(OpenError::Damaged(damage)) = error else {
                 panic!("{name} cut to {length}: {error:?}");
             };
+            assert_eq!(
+                damage.why.contains("shorter than a segment's header"),
+                length < SECTOR
+            );
             assert_eq!((damage.file, damage.offset), (name.clone(), length as u64));
         }
         let mut longer = files.clone();
@@ -493,7 +497,12 @@ fn one_sector_of_a_later_frame_is_enough() {
                 bytes[*from..].fill(0);
                 bytes[kept..kept + SECTOR].copy_from_slice(&sector);
                 match open(&MemDisk::of(&files), 8192) {
-                    Err(_) => reported += 1,
+                    Err(error) => {
+                        if this > first && (kept == *start || kept == *end - SECTOR) {
+                            assert!(error.to_string().contains("a later frame shows"), "{error}");
+                        }
+                        reported += 1;
+                    }
                     Ok((_, found)) => {
                         let tells = kept == *start || kept == *end - SECTOR;
                         assert!(
