@@ -4,9 +4,16 @@ import subprocess
 
 from cluster import Failed, Patience, wait_for
 
-
 # What is counted: calls that were answered, refused and left open, and acknowledged writes.
 ANSWERED, REFUSED, OPEN, WRITES = range(4)
+
+
+# The exit code that says so.
+WRONG = 3
+
+
+class Wrong(Failed):
+    """The history is not one of a correct store, or the members do not hold the same."""
 
 
 class Load:
@@ -34,9 +41,13 @@ class Load:
         try:
             self.process.stdin.write(word + "\n")
             self.process.stdin.flush()
-            return tuple(int(count) for count in self.process.stdout.readline().split())
-        except (OSError, ValueError) as error:
-            raise Failed(f"the load ended: {error} {self.process.stderr.read()}") from error
+        except OSError:
+            # Its end is noticed by what it does not answer.
+            pass
+        counts = self.process.stdout.readline().split()
+        if len(counts) != 4:
+            raise Failed(f"the load ended: {self.process.stderr.read()}")
+        return [int(count) for count in counts]
 
     def counted(self, kind):
         return self.ask("count")[kind]
@@ -58,5 +69,6 @@ class Load:
         command = self.program("verify") + options + self.cluster.endpoints
         run = subprocess.run(command, capture_output=True, text=True, timeout=600 + 10 * Patience.seconds)
         if run.returncode:
-            raise Failed(f"the history is wrong: {run.stdout[-2000:]} {run.stderr[-3000:]}")
+            # What it has to say first stands in the last lines.
+            raise (Wrong if run.returncode == WRONG else Failed)(f"{run.stdout[-2000:]}{run.stderr[-3000:]}")
         return run.stdout.splitlines()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import urllib.error
 import urllib.request
 from base64 import b64encode
 from contextlib import ExitStack
@@ -54,6 +55,14 @@ def gateway(endpoint, path, request):
         return json.load(answer)
 
 
+def refusal(endpoint, path, request):
+    """What is said to a request that is not carried out."""
+    try:
+        return f"was answered with {gateway(endpoint, path, request)}"
+    except urllib.error.HTTPError as error:
+        return error.read().decode()
+
+
 def full_one(stage):
     """The disk of one member is full."""
     full(stage, 1)
@@ -77,7 +86,10 @@ def full(stage, count):
                 take_space(disk)
             wait_for("the alarm", lambda: gateway(endpoint, "maintenance/alarm", {}).get("alarms"))
             refused = load.counted(REFUSED)
-            wait_for("a refusal for want of space", lambda: load.counted(REFUSED) > refused)
+            wait_for("clients to be refused", lambda: load.counted(REFUSED) > refused)
+            why = refusal(endpoint, "kv/put", {"key": key, "value": key})
+            if "mvcc: database space exceeded" not in why:
+                raise Failed(f"a put while the disk is full: {why}")
             # What a full disk does not keep anybody from.
             if len(gateway(endpoint, "kv/range", {"key": key}).get("kvs", [])) != 1:
                 raise Failed("a key is gone while the disk is full")
@@ -120,8 +132,7 @@ def power_cuts(stage):
         places, disks = forgetful(stage, stack)
         cuts = []
         beginning = Cluster(stage.programs, stage.dir, places)
-        for member in beginning.members:
-            member.start()
+        start(beginning.members)
         stage.pause(0, 0.5)
         cuts += cut_power(beginning.members, disks)
         with stage.play(places, value_bytes=5000) as (cluster, load):
@@ -131,14 +142,19 @@ def power_cuts(stage):
                 cuts += cut_power(struck, disks)
                 if victims == 1:
                     load.go_on(30, "while one member is off")
-                cluster.start_ended()
+                start(struck)
                 if stage.random.random() < 0.5:
                     stage.pause(0, 0.5)
                     cuts += cut_power(struck, disks)
-                    cluster.start_ended()
+                    start(struck)
                 load.go_on(50, f"after power failed at {victims} of 3")
             sectors, of, names, of_names = (sum(counts) for counts in zip(*cuts))
             stage.note(f"{len(cuts)} power cuts, which {sectors} of {of} sectors and {names} of {of_names} names survived")
+
+
+def start(members):
+    for member in members:
+        member.start()
 
 
 def cut_power(members, disks):

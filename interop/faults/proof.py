@@ -5,7 +5,7 @@ from contextlib import ExitStack
 
 from cluster import Cluster, Failed, go_on, on_loopback, stop
 from injection import Injection
-from load import Load
+from load import Load, Wrong
 from on_disks import forgetful
 
 CALLS = 300
@@ -32,7 +32,7 @@ def lying_disk(stage):
         cluster.leader()
         try:
             load.verify()
-        except Failed as objection:
+        except Wrong as objection:
             stage.note(f"objects: {str(objection).splitlines()[0]}")
             return
     raise Failed("what the disks forgot was not missed")
@@ -53,7 +53,7 @@ def stale_reads(stage):
         load.stop()
         try:
             load.verify()
-        except Failed as objection:
+        except Wrong as objection:
             stage.note(f"objects: {str(objection).splitlines()[0]}")
             return
     raise Failed("stale reads went unnoticed")

@@ -146,10 +146,13 @@ async fn run_on_history(command: &str, args: &[String]) -> Result {
     };
     let options = options::Options::parse(rest)?;
     if command == "load" {
-        load::run(&options, history).await
-    } else {
-        verify::run(&options, history).await
+        return load::run(&options, history).await;
     }
+    if let Err(violation) = verify::run(&options, history).await? {
+        eprintln!("{violation}");
+        std::process::exit(verify::WRONG);
+    }
+    Ok(())
 }
 
 /// The message of the server's refusal.

@@ -10,7 +10,7 @@ use etcd_client::{Client, EventType, GetOptions, WatchOptions};
 use crate::Result;
 use crate::history::committed::Committed;
 use crate::history::watched::{self, Seen};
-use crate::history::{Call, Moment, Outcome, check, doctored};
+use crate::history::{Call, Moment, Outcome, Violation, check, doctored};
 use crate::load::{connect, seen_by, unfilled};
 use crate::options::Options;
 
@@ -29,8 +29,11 @@ struct Testimony {
     hash: u32,
 }
 
-/// Checks everything, and says in one line what there was to check.
-pub async fn run(options: &Options, history: &str) -> Result {
+/// The program's exit code if what was checked is wrong; that it could not be checked has another.
+pub const WRONG: i32 = 3;
+
+/// Checks everything, and says in some lines what there was to check. An `Err` inside says what is wrong.
+pub async fn run(options: &Options, history: &str) -> Result<std::result::Result<(), Violation>> {
     let calls: Vec<Call> = read(history)?;
     let patience = options.patience;
     let last = patiently(patience, "the last write", || write_last(&options.endpoints)).await?;
@@ -38,20 +41,34 @@ pub async fn run(options: &Options, history: &str) -> Result {
     for endpoint in &options.endpoints {
         all.push(patiently(patience, endpoint, || ask(endpoint, last)).await?);
     }
-    let committed = agreed(&options.endpoints, &all)?;
-    let searched = check(&calls, committed)?;
-    print_summary(&calls, committed, searched);
     let mut seen = Vec::new();
     for watcher in 0..options.endpoints.len() {
         let mut changes: Vec<Seen> = read(&seen_by(history, watcher))?;
         changes.retain(|change| !change.key.as_bytes().starts_with(OTHERS));
-        watched::check(&changes, committed)?;
-        seen.push(changes.len().to_string());
+        seen.push(changes);
     }
-    println!("changes that the watchers saw: {}", seen.join(", "));
-    if options.doctor {
+    let verdict = judge(&options.endpoints, &all, &calls, &seen);
+    if verdict.is_ok() && options.doctor {
         doctor(&calls, &all, &options.endpoints)?;
     }
+    Ok(verdict)
+}
+
+/// Whether all that was said fits together.
+fn judge(
+    endpoints: &[String],
+    all: &[Testimony],
+    calls: &[Call],
+    seen: &[Vec<Seen>],
+) -> std::result::Result<(), Violation> {
+    let committed = agreed(endpoints, all)?;
+    let searched = check(calls, committed)?;
+    for seen in seen {
+        watched::check(seen, committed)?;
+    }
+    print_summary(calls, committed, searched);
+    let counts: Vec<String> = seen.iter().map(|seen| seen.len().to_string()).collect();
+    println!("changes that the watchers saw: {}", counts.join(", "));
     Ok(())
 }
 
@@ -170,7 +187,7 @@ async fn watch(client: &Client, last: i64) -> Result<Committed> {
 }
 
 /// What all members say; an error if they do not say the same, or one contradicts itself.
-fn agreed<'a>(endpoints: &[String], all: &'a [Testimony]) -> Result<&'a Committed> {
+fn agreed<'a>(endpoints: &[String], all: &'a [Testimony]) -> std::result::Result<&'a Committed, Violation> {
     for (endpoint, testimony) in endpoints.iter().zip(all) {
         let last = testimony.committed.last();
         let there = &testimony.there;
@@ -182,18 +199,16 @@ fn agreed<'a>(endpoints: &[String], all: &'a [Testimony]) -> Result<&'a Committe
                 "{endpoint} holds {} keys, and says that {} were written and stayed; not the same is {odd:?}",
                 there.len(),
                 last.len()
-            )
-            .into());
+            ));
         }
         if testimony.committed != all[0].committed {
             return Err(format!(
                 "{endpoint} says that other changes were committed than {}",
                 endpoints[0]
-            )
-            .into());
+            ));
         }
         if testimony.hash != all[0].hash {
-            return Err(format!("{endpoint} has another hash than {}", endpoints[0]).into());
+            return Err(format!("{endpoint} has another hash than {}", endpoints[0]));
         }
     }
     Ok(&all[0].committed)
