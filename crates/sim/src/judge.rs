@@ -73,6 +73,7 @@ impl World {
     /// All nodes have one state, which is the model's, and the history is one that clients may see.
     pub(crate) fn judge(&mut self) -> Result<(), Failure> {
         self.check_never()?;
+        self.scan(true)?;
         for id in self.members() {
             self.check_hash(id)?;
             let all = RangeRequest {

@@ -11,7 +11,7 @@
 //! | faults, the shapes of broken networks, and the proof that they struck | `nemesis`, `cuts`, [`coverage`] |
 //! | identities that come back with less, disks that rot | `impostors` |
 //! | requests; membership changes | `clients`, `operator` |
-//! | what must hold after every step | [`ghost`] |
+//! | what must hold after every step; full scans | [`ghost`], `scanning` |
 //! | what clients may see | [`history`], against [`model`] |
 //! | a run from beginning to end | `finish` ([`run`], [`Report`]) |
 //! | liveness of a part that is healed while the rest stays broken, of the healed whole; verdict | `survivors`, `healing`, `judge` |
@@ -51,6 +51,7 @@ mod machines;
 mod nemesis;
 mod observe;
 mod operator;
+mod scanning;
 mod state;
 mod survivors;
 mod turn;

@@ -154,6 +154,8 @@ pub struct World {
     pub(crate) survivors: Option<BTreeSet<NodeId>>,
     /// What waits for machines that are paused without end, and for the end of the others' absence.
     pub(crate) parked: Vec<Happening>,
+    /// How many things have happened.
+    pub(crate) steps: u64,
     /// Why nothing was demanded of the survivors.
     pub(crate) excused: Option<Excuse>,
 }
@@ -186,6 +188,7 @@ impl World {
             survivors: None,
             parked: Vec::new(),
             excused: None,
+            steps: 0,
             config_seen: (Index::ZERO, founding.clone()),
             founding,
             operator,
@@ -293,6 +296,7 @@ impl World {
         if !self.is_barred(&happening) {
             self.happen(happening)?;
             self.observe();
+            self.scan_sometimes()?;
         }
         Ok(true)
     }

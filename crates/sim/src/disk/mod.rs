@@ -196,17 +196,26 @@ impl SimDisk {
 
     /// A disk of its own that holds what is certain to survive: the worst that a crash at this moment could leave.
     pub fn durable_copy(&self) -> SimDisk {
+        self.durable_part("")
+    }
+
+    /// Like [`durable_copy`](SimDisk::durable_copy), of the files whose names begin so.
+    pub fn durable_part(&self, prefix: &str) -> SimDisk {
         let medium = self.medium();
         let copy = SimDisk::new(Rng::new(0));
         {
             let mut new = copy.medium();
-            new.files = medium
-                .files
-                .iter()
-                .map(|(id, file)| (*id, file.durable_only()))
+            let names = medium.durable_names.iter();
+            new.durable_names = names
+                .filter(|(name, _)| name.starts_with(prefix))
+                .map(|(name, id)| (name.clone(), *id))
                 .collect();
-            new.names = medium.durable_names.clone();
-            new.durable_names = medium.durable_names.clone();
+            new.files = new
+                .durable_names
+                .values()
+                .map(|id| (*id, medium.files[id].durable_only()))
+                .collect();
+            new.names = new.durable_names.clone();
             new.next_id = medium.next_id;
         }
         copy

@@ -104,7 +104,7 @@ impl Ghost {
 }
 
 /// One configuration may follow another (§4.3).
-fn check_succession(id: NodeId, former: &Config, config: &Config) -> Result<(), Violation> {
+pub(super) fn check_succession(id: NodeId, former: &Config, config: &Config) -> Result<(), Violation> {
     let wrong =
         |what: &str| Violation::because("S11", format!("{id}: {what}, from {former:?} to {config:?}"));
     if former.voters.is_empty() {

@@ -11,6 +11,7 @@
 //! | S7 match index | [`Ghost::stepped`] |
 //! | S12 snapshots and compaction; S14 state hashes; S15 revisions | `applying` |
 //! | S13 reads | [`Ghost::check_read`] |
+//! | everything, computed anew from bytes | [`Ghost::scan`] in `scan` |
 //! | S20 recovery | [`Ghost::recovered`], [`Ghost::check_image`] |
 //!
 //! Not here: S16 (watch), S17 (leases) and S18 (client sessions) are properties of parts above the node that this simulator does not
@@ -24,6 +25,7 @@ pub mod commits;
 pub mod log;
 mod membership;
 pub mod quorum;
+pub mod scan;
 mod sending;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -1,0 +1,82 @@
+//! When full scans are made, and of what: every disk that is not known to be damaged, every running core, every store. What they check
+//! is in [`ghost::scan`](crate::ghost::scan); the stores are compared here.
+
+use std::collections::BTreeMap;
+
+use quorate_base::{Index, NodeId, StateMachine};
+use quorate_kv::RangeRequest;
+
+use crate::failure::{Failure, catch};
+use crate::ghost::scan::Scanned;
+use crate::host::{Process, read_log};
+use crate::world::World;
+
+/// In so many steps of the world there is one scan.
+const EVERY: u64 = 1_000;
+
+impl World {
+    /// Scans when it is time.
+    pub(crate) fn scan_sometimes(&mut self) -> Result<(), Failure> {
+        self.steps += 1;
+        if self.steps.is_multiple_of(EVERY) {
+            return self.scan(false);
+        }
+        Ok(())
+    }
+
+    /// Computes everything anew that the checker believes; the beginnings of all logs, which nobody has any longer, only for `all`.
+    pub(crate) fn scan(&mut self, all: bool) -> Result<(), Failure> {
+        if self.params.lying_disks {
+            // Nothing that they say is durable is certain to be there.
+            return Ok(());
+        }
+        let nodes = self.scanned()?;
+        self.ghost.scan(&nodes, all)?;
+        for host in self.hosts.values() {
+            if let Some(process) = &host.process {
+                self.scan_store(host.id, process)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Every node whose disk is not known to be damaged, as it is now.
+    pub(crate) fn scanned(&self) -> Result<BTreeMap<NodeId, Scanned<'_>>, Failure> {
+        let mut nodes = BTreeMap::new();
+        let whole = self.hosts.values().filter(|host| !host.broken && !host.rotten);
+        for host in whole {
+            let copy = host.disk.durable_part("wal-");
+            let found = catch(|| read_log(&copy, &self.params, host.member)).and_then(|found| found);
+            let found =
+                found.map_err(|why| Failure::Correctness(format!("S20: image of n{}: {why}", host.id)))?;
+            let process = host.process.as_ref();
+            let drained = process.filter(|process| !process.undrained);
+            let scanned = Scanned {
+                found,
+                raft: drained.map(|process| process.node.raft()),
+                applied: process.map(|process| (process.kv.applied().index, Index(process.told_durable))),
+            };
+            nodes.insert(host.id, scanned);
+        }
+        Ok(nodes)
+    }
+
+    /// A store holds what the model holds at its revision (S14).
+    fn scan_store(&self, id: NodeId, process: &Process) -> Result<(), Failure> {
+        let all = RangeRequest {
+            key: "a".into(),
+            range_end: "z".into(),
+            ..RangeRequest::default()
+        };
+        let found = catch(|| process.kv.range(&all)).map_err(Failure::Crash)?;
+        let model = self.ghost.machines.model();
+        let same = found
+            .as_ref()
+            .is_ok_and(|found| found.kvs == model.read(&all, found.revision));
+        if same {
+            return Ok(());
+        }
+        let what = format!("S14: the store of n{id} is not the model's at its revision: {found:?}");
+        Err(Failure::Correctness(what))
+    }
+}
