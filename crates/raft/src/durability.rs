@@ -267,6 +267,13 @@ mod tests {
         Log::new(SnapMeta::default(), &vec![entry; entries])
     }
 
+    fn message() -> Message {
+        Message {
+            term: Term(1),
+            body: Body::NewerTerm,
+        }
+    }
+
     /// What was never handed to the disk need not be removed from it.
     #[test]
     fn only_what_the_disk_has_is_truncated_there() {
@@ -289,6 +296,20 @@ mod tests {
     }
 
     #[test]
+    fn only_repetitions_are_forgotten() {
+        let mut disk = Durability::new(Index(0), Index(0));
+        let withheld = [(1, 2), (1, 3), (1, 2), (2, 2), (2, 2), (2, 3)];
+        disk.withheld = withheld.map(|(write, to)| (write, NodeId(to), message())).into();
+        disk.forget_repetitions();
+        let left: Vec<_> = disk
+            .withheld
+            .iter()
+            .map(|(write, to, _)| (*write, to.0))
+            .collect();
+        assert_eq!(left, [(1, 2), (1, 3), (2, 2), (2, 3)]);
+    }
+
+    #[test]
     fn a_view_of_the_disk_that_cannot_be_is_named() {
         type Spoil = fn(&mut Durability);
         let broken: [(&str, Spoil); 6] = [
@@ -301,10 +322,6 @@ mod tests {
         ];
         let mut log = log(3);
         let mut disk = Durability::new(Index(3), Index(1));
-        let message = || Message {
-            term: Term(1),
-            body: Body::NewerTerm,
-        };
         for _ in 0..2 {
             log.append(Term(1), 10, None);
             disk.appended();

@@ -472,6 +472,19 @@ mod tests {
     }
 
     #[test]
+    fn renumbering_changes_no_difference() {
+        let mut log = log((1, 2), &[1, 1, 2, 2]);
+        for keep in [5, 4] {
+            log.truncate_after(Index(keep));
+        }
+        log.compact(Index(3));
+        log.append(Term(2), 7, None);
+        assert_eq!((log.renumber(), log.epoch()), (2, 0));
+        assert_eq!(log.bytes_between(Index(3), Index(5)), 17);
+        assert_eq!((log.renumber(), log.total()), (0, 17), "from the base on");
+    }
+
+    #[test]
     fn a_log_that_cannot_be_is_named() {
         let sound = || {
             let mut log = log((1, 2), &[1, 2, 2]);

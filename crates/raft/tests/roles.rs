@@ -553,3 +553,42 @@ fn effects_are_handed_out_once() {
     raft.take_effects_into(&mut effects);
     assert_eq!(effects, Effects::default(), "nor later");
 }
+
+/// What a follower asks twice is answered once, if the repetition is forgotten; whether before the own-term commit or after it.
+#[test]
+fn a_read_that_arrived_twice_can_be_answered_once() {
+    let mut node = Node::leader(&[1], Limits::default());
+    let ask = |id| Input::Message {
+        from: N2,
+        message: Message {
+            term: Term(2),
+            body: Body::ReadIndex { id },
+        },
+    };
+    let twice = |node: &mut Node, id| {
+        node.raft.step(ask(id));
+        node.raft.step(ask(id));
+        node.raft.forget_repetitions();
+        node.drain();
+    };
+    twice(&mut node, 1);
+    let upto = node.raft.last().index;
+    node.hear(N2, 2, Body::Appended { upto });
+    twice(&mut node, 2);
+    node.take_sent();
+    for round in 1..=2 {
+        let (verified, matched, priority) = (upto, upto, Priority::Normal);
+        let answer = Body::HeartbeatResponse {
+            round,
+            verified,
+            matched,
+            priority,
+        };
+        node.hear(N2, 2, answer);
+    }
+    let answers = node.take_sent().into_iter().filter_map(|(_, body)| match body {
+        Body::ReadIndexResponse { id, .. } => Some(id),
+        _ => None,
+    });
+    assert_eq!(answers.collect::<Vec<_>>(), [1, 2]);
+}
