@@ -50,6 +50,7 @@ def scenarios(client):
         ("disk-full-one", on_disks.full_one, disks.missing_mounts),
         ("disk-full-all", on_disks.full_all, disks.missing_mounts),
         ("power-cuts", on_disks.power_cuts, fuse),
+        ("snapshots", on_disks.snapshots, fuse),
         ("stale-reads", proof.stale_reads, nothing),
         ("lying-disk", proof.lying_disk, lambda: fuse() or traced()),
     ]

@@ -97,9 +97,12 @@ class Member:
         except subprocess.TimeoutExpired:
             raise Failed(f"{self.name} still runs after {Patience.seconds} s") from None
 
-    def log_tail(self):
+    def log_text(self):
         with open(self.log, errors="replace") as log:
-            return log.read()[-1500:]
+            return log.read()
+
+    def log_tail(self):
+        return self.log_text()[-1500:]
 
 
 class Cluster:

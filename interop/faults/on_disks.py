@@ -25,6 +25,8 @@ ERRORS = [
 ]
 # Large enough for the store to be written every few seconds, and for the log to need new files.
 LARGE = 20_000
+# Larger still, and the bytes of entries that a leader keeps for slow followers: after more than these they need a snapshot.
+HUGE, LONG_LOG = 60_000, 16 << 20
 
 
 def errors(stage):
@@ -150,6 +152,22 @@ def power_cuts(stage):
                 load.go_on(50, f"after power failed at {victims} of 3")
             sectors, of, names, of_names = (sum(counts) for counts in zip(*cuts))
             stage.note(f"{len(cuts)} power cuts, which {sectors} of {of} sectors and {names} of {of_names} names survived")
+
+
+def snapshots(stage):
+    """A member is off for so long that the others' logs no longer have what it lacks, and loses power again while it gets a snapshot."""
+    with ExitStack() as stack:
+        places, disks = forgetful(stage, stack)
+        with stage.play(places, value_bytes=HUGE) as (cluster, load):
+            victim = stage.random.choice(cluster.members)
+            cut_power([victim], disks)
+            load.go_on(LONG_LOG // HUGE + 50, f"without {victim.name}")
+            victim.start()
+            for _ in range(stage.random.randrange(1, 4)):
+                stage.pause(0.1, 0.6)
+                cut_power([victim], disks)
+                victim.start()
+            wait_for(f"{victim.name} to restore a snapshot", lambda: "the snapshot is restored" in victim.log_text())
 
 
 def start(members):
