@@ -1,7 +1,7 @@
 //! Puts all mutants of a crate into one source, each behind a switch, so that one build serves to test them all.
 //!
-//! `quorate-mutator ROOT OUT < catalogue.json` reads what `cargo mutants --list --json` found under ROOT, writes every mutated file to OUT,
-//! and prints a JSON array, one object per mutant in the order of the catalogue: its number (from 1; the switch), its key, the
+//! `quorate-mutator ROOT OUT < catalogue.json` reads what `cargo mutants --list --json` found under ROOT, writes every mutated file to OUT
+//! (nothing, if that is `-`), and prints a JSON array, one object per mutant in the order of the catalogue: its number (from 1; the switch), its key, the
 //! fingerprint of its function, and whether it could be put behind a switch. Mutants whose numbers follow as arguments are left out.
 //!
 //! What lives where: the syntax of one file in `syntax`, the switched source in `weave`, keys and fingerprints in `identity`. The
@@ -56,6 +56,9 @@ fn main() -> anyhow::Result<()> {
                 "switched": woven.switched.contains(&mutant.id),
             });
             report.insert(mutant.id, line);
+        }
+        if out == "-" {
+            continue;
         }
         let target = Path::new(&out).join(file);
         // Left as it is if it is the same, so that cargo need not build it again.

@@ -424,7 +424,7 @@ impl Cluster {
 
     /// Drains a node, and lets its disk and state machine do their work, until it is quiet.
     pub fn settle(&mut self, id: NodeId) {
-        let mut left = 10_000;
+        let mut left = 1_000;
         while self.is_up(id) {
             let drained = self.drain(id);
             let count = if self.nodes[&id].slow_disk { 0 } else { usize::MAX };
