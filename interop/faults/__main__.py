@@ -26,12 +26,12 @@ import traceback
 sys.path.insert(1, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import disks
+import injection
 import network
 import on_disks
 import on_network
 import on_processes
 import proof
-import strace
 from cluster import Failed, Patience, Programs
 from stage import Stage
 
@@ -39,20 +39,19 @@ from stage import Stage
 def scenarios(client):
     """Name, function, and why it cannot be played here."""
     nothing = lambda: None
-    traced = lambda: strace.missing()
     fuse = lambda: disks.missing_fuse(client)
     return [
         ("kills", on_processes.kills, nothing),
         ("pauses", on_processes.pauses, nothing),
         ("pauses-with-leases", on_processes.pauses_with_leases, nothing),
         ("network", on_network.cuts, network.missing),
-        ("disk-errors", on_disks.errors, traced),
+        ("disk-errors", on_disks.errors, injection.missing),
         ("disk-full-one", on_disks.full_one, disks.missing_mounts),
         ("disk-full-all", on_disks.full_all, disks.missing_mounts),
         ("power-cuts", on_disks.power_cuts, fuse),
         ("snapshots", on_disks.snapshots, fuse),
         ("stale-reads", proof.stale_reads, nothing),
-        ("lying-disk", proof.lying_disk, lambda: fuse() or traced()),
+        ("lying-disk", proof.lying_disk, lambda: fuse() or injection.missing()),
     ]
 
 

@@ -3,11 +3,30 @@
 import os
 import re
 import subprocess
+import tempfile
+from types import SimpleNamespace
 
+import strace
 from cluster import Failed, wait_for
 
 # All by which bytes come to a file or become durable.
 CALLS = "pwritev,pwrite64,pwritev2,write,fdatasync,fsync,ftruncate"
+
+
+def missing():
+    """Why no call can be made to fail here; `None` if one can."""
+    reason = strace.missing()
+    if reason:
+        return reason
+    with tempfile.TemporaryDirectory(prefix="faults-") as dir, subprocess.Popen(["sleep", "60"]) as sleeper:
+        member = SimpleNamespace(name="probe", process=sleeper, place=SimpleNamespace(data_dir=dir))
+        try:
+            with Injection(member, [], "fdatasync", "error=EIO", 1, dir):
+                return None
+        except Failed as failed:
+            return str(failed)
+        finally:
+            sleeper.kill()
 
 
 class Injection:
