@@ -221,6 +221,7 @@ fn a_read_of_what_is_not_there_says_what_is() {
     assert_eq!(absent(10, 11), (11, 10));
     assert_eq!(absent(12, 15), (15, 10));
     assert_eq!(absent(5, 4), (5, 10), "an empty range");
+    assert_eq!(absent(11, 10), (11, 10), "at the end too");
     assert!(wal.read(Index(10), Index(10), 9).is_ok());
 }
 
