@@ -219,7 +219,6 @@ impl Proposals {
                     self.fail(seq, Failure::NotDone(Reason::LeaderChanged), out);
                     return None;
                 }
-                reached!("node.placed.expired_already", !self.live.contains_key(&seq));
                 // A deadline that passed in between has answered it already.
                 if let Some(pending) = self.live.get_mut(&seq) {
                     pending.state = State::At(at);

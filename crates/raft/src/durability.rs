@@ -88,16 +88,16 @@ impl Durability {
 
     /// Entries after `index` were removed from the log.
     pub fn truncated(&mut self, index: Index) {
+        reached!(
+            "raft.truncate.of_write_in_flight",
+            self.in_flight.back().is_some_and(|write| write.last > index)
+        );
         self.forget_after(index);
         reached!("raft.truncate.of_unwritten_only", index >= self.handed);
         if index < self.handed {
             reached!(
                 "raft.truncate.again_before_written",
                 self.truncate_after.is_some()
-            );
-            reached!(
-                "raft.truncate.of_write_in_flight",
-                self.in_flight.back().is_some_and(|write| write.last > index)
             );
             self.handed = index;
             self.truncate_after = Some(self.truncate_after.map_or(index, |before| before.min(index)));

@@ -401,13 +401,10 @@ impl Raft {
                 role.on_haste(core);
                 None
             }
-            Role::Candidate(_) if timer == Timer::Election && core.stalled => {
-                reached!("raft.candidate.stalled_gives_up");
-                Some(Next::Follower {
-                    term: core.term,
-                    leader: None,
-                })
-            }
+            Role::Candidate(_) if timer == Timer::Election && core.stalled => Some(Next::Follower {
+                term: core.term,
+                leader: None,
+            }),
             // A split vote or no answer: ask around again, after a newly drawn timeout.
             Role::PreCandidate(_) | Role::Candidate(_) if timer == Timer::Election => {
                 reached!(

@@ -184,4 +184,37 @@ mod tests {
             assert!(decoded(kind, body).is_ok(), "{kind} {body:?}");
         }
     }
+
+    #[test]
+    fn a_record_cut_short_or_with_more_to_it_is_refused() {
+        let place = Place {
+            identity: 1,
+            segment: 2,
+        };
+        let body = &b"body"[..];
+        let (kind, index) = (ENTRY, 3);
+        let mut bytes = [&Parts { kind, index, body }.header(place, 512)[..], body].concat();
+        for cut in 0..bytes.len() {
+            let said = match cut {
+                0..HEADER => "the frame ends inside a record's header",
+                _ => "a record is longer than its frame",
+            };
+            let cut = decode(place, 512, &Bytes::copy_from_slice(&bytes[..cut]));
+            assert_eq!(cut, Err(said));
+        }
+        for reserved in 17..HEADER {
+            let mut other = bytes.clone();
+            other[reserved] = 1;
+            let crc = place.checksum(512, &other[4..]);
+            other[..4].copy_from_slice(&crc.to_le_bytes());
+            let said = "a record's reserved bytes are not zero";
+            assert_eq!(decode(place, 512, &other.into()), Err(said));
+        }
+        bytes[16] = MARK;
+        let wrong = decode(place, 512, &bytes.into());
+        assert_eq!(wrong, Err("a record's checksum is wrong"));
+        for mark in ["cut_header", "longer_than_frame", "reserved_bytes", "checksum"] {
+            assert!(quorate_marks::hits(&format!("wal.record.{mark}")) > 0, "{mark}");
+        }
+    }
 }

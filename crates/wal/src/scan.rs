@@ -262,4 +262,49 @@ mod tests {
             assert_eq!(found(start, footer, part), wrong);
         }
     }
+
+    const PLACE: Place = Place {
+        identity: 1,
+        segment: 2,
+    };
+
+    fn shape(payload: usize) -> Shape {
+        Shape {
+            sequence: 3,
+            payload: payload as u32,
+            synced: Position {
+                segment: 2,
+                offset: SECTOR as u32,
+            },
+        }
+    }
+
+    /// Sound in every checksum, and yet nothing that a log writes.
+    #[test]
+    fn frames_without_header_and_beyond_the_segment_are_damage() {
+        let (mut image, at) = (vec![0; 4 * SECTOR], SECTOR as u32);
+        let sums = [PLACE.checksum(at, &ZEROS)];
+        let footer = format::encode_footer(PLACE, 2 * at, at, &shape(FRAME_HEADER), 0, &sums);
+        image[2 * SECTOR..3 * SECTOR].copy_from_slice(&footer);
+        let found = look(PLACE, &image, at);
+        assert_eq!(found, damaged(SECTOR, "a frame without its header"));
+        assert!(quorate_marks::hits("wal.damage.frame_without_header") > 0);
+
+        let (mut image, long) = (vec![0; 4 * SECTOR], shape(3 * SECTOR));
+        let header = format::encode_frame_header(PLACE, at, &long, 1);
+        image[SECTOR..][..FRAME_HEADER].copy_from_slice(&header);
+        let found = look(PLACE, &image, at);
+        assert_eq!(found, damaged(SECTOR, "a frame that is longer than its segment"));
+        assert!(quorate_marks::hits("wal.damage.longer_than_segment") > 0);
+    }
+
+    #[test]
+    fn a_frame_that_holds_more_than_its_records_is_damage() {
+        let shape = shape(FRAME_HEADER + 1);
+        let image = Bytes::from(vec![0; 3 * SECTOR]);
+        let found = records(PLACE, &image, SECTOR as u32, &shape, 0, &mut |_, _| Ok(()));
+        let offset = (SECTOR + FRAME_HEADER) as u32;
+        assert_eq!(found, Err((offset, "a frame holds more than its records")));
+        assert!(quorate_marks::hits("wal.damage.more_than_its_records") > 0);
+    }
 }

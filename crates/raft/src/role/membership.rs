@@ -137,7 +137,6 @@ impl Leader {
     fn append_config(&mut self, core: &mut Core, config: Config) {
         let at = core.append(core.term, config.size(), Some(config.clone()));
         for id in config.members() {
-            reached!("raft.leaving.comes_back", self.change.is_leaving(id));
             self.change.leaving.remove(&id);
             if id != core.id {
                 self.peers.entry(id).or_insert_with(|| Progress::new(at.index));

@@ -178,7 +178,6 @@ impl Leader {
         if self.must_go(core) && !self.handover.is_under_way() {
             self.on_transfer(core, None);
             if !self.handover.is_under_way() {
-                reached!("raft.transfer.removed_leader_has_no_heir");
                 return Some(resign(core));
             }
         }
