@@ -269,6 +269,19 @@ fn neighbours_are_read_together() {
     }
 }
 
+#[test]
+fn opening_reads_many_entries_at_once() {
+    let disk = MemDisk::default();
+    let (mut wal, _) = open(&disk, 1 << 20).unwrap();
+    wal.append(&[(1..=100).map(|i| entry(i, vec![1; 100])).collect()])
+        .unwrap();
+    drop(wal);
+    disk.take_reads();
+    open(&disk, 1 << 20).unwrap();
+    let reads = disk.take_reads();
+    assert_eq!(reads.len(), 4, "the header, all, the last frame, the entries: {reads:?}");
+}
+
 /// Small bodies travel with the headers around them in one piece, large ones are not copied.
 #[test]
 fn bodies_from_a_kibibyte_on_are_not_copied() {
