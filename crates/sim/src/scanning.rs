@@ -45,7 +45,7 @@ impl World {
         let mut nodes = BTreeMap::new();
         let whole = self.hosts.values().filter(|host| !host.broken && !host.rotten);
         for host in whole {
-            let copy = host.disk.durable_part("wal-");
+            let copy = host.disk.durable_view("wal-");
             let found = catch(|| read_log(&copy, &self.params, host.member)).and_then(|found| found);
             let found =
                 found.map_err(|why| Failure::Correctness(format!("S20: image of n{}: {why}", host.id)))?;

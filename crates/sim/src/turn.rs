@@ -18,8 +18,8 @@ use crate::params::{MS, US};
 use crate::picture::Topic;
 use crate::world::{Happening, World};
 
-/// One in so many appends is followed by a look at the disk's durable image.
-const IMAGE_EVERY: usize = 50;
+/// One in so many appends is followed by a look at the disk's durable image, besides the full scans.
+const IMAGE_EVERY: usize = 200;
 
 impl World {
     /// The running process of a machine.
@@ -304,7 +304,7 @@ impl World {
             self.note_record(record);
         }
         if self.rng.below(IMAGE_EVERY) == 0 && !self.params.lying_disks {
-            let copy = self.hosts[&id].disk.durable_copy();
+            let copy = self.hosts[&id].disk.durable_view("wal-");
             let (params, member) = (&self.params, self.hosts[&id].member);
             let found = catch(|| read_log(&copy, params, member)).and_then(|found| found);
             let found = found.map_err(|why| Failure::Correctness(format!("S20: image of n{id}: {why}")))?;

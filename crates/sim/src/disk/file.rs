@@ -75,6 +75,14 @@ impl Contents {
         }
     }
 
+    /// What [`durable_only`](Contents::durable_only) would show to reads, and nothing for a crash to leave.
+    pub fn durable_view(&self) -> Contents {
+        Contents {
+            now: self.durable.clone(),
+            ..Contents::default()
+        }
+    }
+
     /// Whether anything is not synced.
     pub fn is_dirty(&self) -> bool {
         !self.dirty.is_empty() || self.now.len() != self.durable.len()

@@ -196,11 +196,15 @@ impl SimDisk {
 
     /// A disk of its own that holds what is certain to survive: the worst that a crash at this moment could leave.
     pub fn durable_copy(&self) -> SimDisk {
-        self.durable_part("")
+        self.durable_part("", file::Contents::durable_only)
     }
 
-    /// Like [`durable_copy`](SimDisk::durable_copy), of the files whose names begin so.
-    pub fn durable_part(&self, prefix: &str) -> SimDisk {
+    /// Like [`durable_copy`](SimDisk::durable_copy) of the files whose names begin so, but only to be looked at: it is not to crash itself.
+    pub fn durable_view(&self, prefix: &str) -> SimDisk {
+        self.durable_part(prefix, file::Contents::durable_view)
+    }
+
+    fn durable_part(&self, prefix: &str, copy_of: impl Fn(&Contents) -> Contents) -> SimDisk {
         let medium = self.medium();
         let copy = SimDisk::new(Rng::new(0));
         {
@@ -213,7 +217,7 @@ impl SimDisk {
             new.files = new
                 .durable_names
                 .values()
-                .map(|id| (*id, medium.files[id].durable_only()))
+                .map(|id| (*id, copy_of(&medium.files[id])))
                 .collect();
             new.names = new.durable_names.clone();
             new.next_id = medium.next_id;

@@ -19,6 +19,7 @@
 //! Not here: S13 is about moments, not states, and judged when a read is served and again over the whole history; S14 compares
 //! stores, and is done by the world, which has them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_base::{Index, LogId, NodeId, Term};
@@ -26,7 +27,7 @@ use quorate_node::entry;
 use quorate_raft::{Config, HardState, Raft, RoleKind};
 
 use super::commits::Commits;
-use super::log::{GhostLog, Recovered, chain, config_in};
+use super::log::{Recovered, chain, config_in};
 use super::membership::check_succession;
 use super::quorum::is_quorum;
 use super::{Ghost, Violation};
@@ -284,13 +285,13 @@ impl Ghost {
     /// A running core, against the records it has handed out since its disk's last ones, and against C.
     fn scan_core(&self, id: NodeId, raft: &Raft, disk: &Plain, applied: Index) -> Result<(), Violation> {
         let member = &self.members[&id];
-        let mut log: GhostLog = member.durable.clone();
+        let mut log = Cow::Borrowed(&member.durable);
         let waiting = member.waiting.iter().map(|(_, records)| records);
         for record in member.appending.iter().chain(waiting).flatten() {
-            log.carry_out(record, &self.commits)?;
+            log.to_mut().carry_out(record, &self.commits)?;
         }
         let wrong = |rule, what: String| Violation::because(rule, format!("{id}: {what}"));
-        if log != member.volatile {
+        if *log != member.volatile {
             return wrong(
                 "S2",
                 "its log is not what its disk and its writes amount to".to_owned(),

@@ -9,7 +9,7 @@ pub const HELP: &str = "\
 Simulates whole clusters under faults, one seed after the other, and checks every step.
 
 usage: quorate-sim [--seeds N] [--seed S] [--operations N] [--threads T] [--twice] [--json FILE]
-       quorate-sim --seed S --trace [FILE.html [--events N]]
+       quorate-sim --seed S --trace [FILE.html [--events N]] [--lying-disks]
        quorate-sim speed
 
   --seeds N       run N seeds (default 100, or 1 with --seed)
@@ -21,6 +21,7 @@ usage: quorate-sim [--seeds N] [--seed S] [--operations N] [--threads T] [--twic
   --trace         print everything that happens in one seed, a column for each node
   --trace FILE    write a space-time picture of one seed: a page for any browser, which needs nothing else
   --events N      keep the last N events for the picture (default 60000)
+  --lying-disks   let the disks of that one seed forget what they confirmed: a run that should fail
   speed           measure virtual against CPU time, with five nodes, idle and loaded
 
 exit code: 0 all seeds passed, 2 wrong usage, 10 a crash, 11 a liveness failure (or more than one seed
@@ -45,6 +46,8 @@ pub struct Options {
     pub campaign: Campaign,
     /// How they are shown.
     pub show: Show,
+    /// The disks of the one seed that is shown forget what they confirmed.
+    pub lying_disks: bool,
     /// Where the summary goes, besides the terminal.
     pub json: Option<PathBuf>,
 }
@@ -68,6 +71,7 @@ struct Given {
     threads: Option<u64>,
     events: Option<u64>,
     twice: bool,
+    lying_disks: bool,
     trace: Option<Option<PathBuf>>,
     json: Option<PathBuf>,
 }
@@ -87,6 +91,7 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Wanted, String> {
             "--threads" => given.threads = Some(number(&arg, &value()?)?),
             "--events" => given.events = Some(number(&arg, &value()?)?),
             "--json" => given.json = Some(value()?.into()),
+            "--lying-disks" => given.lying_disks = true,
             "--twice" => given.twice = true,
             "--trace" => given.trace = Some(args.next_if(|next| !next.starts_with('-')).map(PathBuf::from)),
             other => return Err(format!("unknown argument {other:?}")),
@@ -115,6 +120,9 @@ impl Given {
         if self.events.is_some() && !matches!(self.trace, Some(Some(_))) {
             return Err("--events is for a picture".to_owned());
         }
+        if self.lying_disks && self.trace.is_none() {
+            return Err("--lying-disks is for one seed that --trace shows".to_owned());
+        }
         let cores = std::thread::available_parallelism().map_or(1, |n| n.get());
         let campaign = Campaign {
             first: self.first.unwrap_or(0),
@@ -131,6 +139,7 @@ impl Given {
         Ok(Options {
             campaign,
             show,
+            lying_disks: self.lying_disks,
             json: self.json,
         })
     }
@@ -170,6 +179,7 @@ mod tests {
             "--trace",
             "--seeds 3 --trace a.html",
             "--seed 1 --events 5",
+            "--seed 1 --lying-disks",
             "-x",
         ] {
             assert!(options(wrong).is_err(), "{wrong}");

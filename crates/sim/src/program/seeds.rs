@@ -17,11 +17,14 @@ use super::{cpu, summary};
 
 /// Does what the options say.
 pub fn run(options: &Options) -> ExitCode {
-    let seed = options.campaign.first;
+    let params = Params {
+        lying_disks: options.lying_disks,
+        ..Params::draw(options.campaign.first)
+    };
     match &options.show {
         Show::Sum => campaign(options),
-        Show::Lines => look(seed, None),
-        Show::Picture(file, events) => look(seed, Some((file, *events))),
+        Show::Lines => look(params, None),
+        Show::Picture(file, events) => look(params, Some((file, *events))),
     }
 }
 
@@ -85,9 +88,9 @@ fn progress(sum: &Tally, options: &Options, begun: Instant) {
 }
 
 /// Runs one seed and shows it.
-fn look(seed: u64, picture: Option<(&Path, usize)>) -> ExitCode {
+fn look(params: Params, picture: Option<(&Path, usize)>) -> ExitCode {
     let view = picture.map_or(View::Lines, |(_, events)| View::Picture(events));
-    let params = Params::draw(seed);
+    let seed = params.seed;
     let about = format!("{params:#?}");
     let (result, kept) = watch(params, view);
     let (words, code) = match &result {

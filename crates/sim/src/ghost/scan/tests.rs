@@ -3,6 +3,7 @@
 use quorate_raft::Config;
 
 use super::*;
+use crate::ghost::log::GhostLog;
 use crate::params::SEC;
 use crate::scenario::Scenario;
 use crate::world::World;
