@@ -43,7 +43,7 @@ let view = { from: begun, to: ended };
 const width = () => $("main").clientWidth - LEFT;
 const x = at => LEFT + (at - view.from) / (view.to - view.from) * width();
 const lanes = () => nodes.filter(n => shown.nodes.has(n));
-const gap = () => Math.max(64, Math.min(150, (window.innerHeight - 330) / Math.max(1, lanes().length - 1)));
+const gap = () => Math.max(64, Math.min(220, (window.innerHeight - 330) / Math.max(1, lanes().length - 1)));
 const y = node => TOP + ABOVE + lanes().indexOf(node) * gap();
 
 function move(from, to) {
@@ -341,7 +341,10 @@ function begin() {
   const wanted = new URLSearchParams(location.hash.slice(1));
   const last = marks.filter(m => m.topic === "Leader").pop();
   const at = wanted.has("at") ? wanted.get("at") * 1e6 : failure ? failure.at : last ? last.at : ended;
-  const span = wanted.has("span") ? wanted.get("span") * 1e6 : Math.min(ended - begun, 400e3);
-  center(failure && !wanted.has("at") ? at - span * 0.4 : at, span);
+  // At first as much as a person can take in, and what led to it rather than what came after.
+  const before = messages.filter(m => m.at <= at).slice(-150)[0];
+  const usual = Math.min(ended - begun, Math.max(400e3, before ? at - before.at : 0));
+  const span = wanted.has("span") ? wanted.get("span") * 1e6 : usual;
+  center(wanted.has("at") ? at : at - span * 0.4, span);
 }
 begin();

@@ -57,11 +57,11 @@ fn campaign(options: &Options) -> ExitCode {
 }
 
 fn describe(seed: u64, failure: &Failure) -> String {
-    let code = failure.exit_code();
-    format!(
-        "seed {seed} FAILED ({code}), {failure}\n  replay: {}",
-        replay(seed)
-    )
+    format!("{}\n  replay: {}", failed(seed, failure), replay(seed))
+}
+
+fn failed(seed: u64, failure: &Failure) -> String {
+    format!("seed {seed} FAILED ({}), {failure}", failure.exit_code())
 }
 
 fn clear(terminal: bool) {
@@ -95,7 +95,7 @@ fn look(params: Params, picture: Option<(&Path, usize)>) -> ExitCode {
     let (result, kept) = watch(params, view);
     let (words, code) = match &result {
         Ok(report) => (format!("seed {seed} passed, trace {:016x}", report.trace_hash), 0),
-        Err((failure, _)) => (describe(seed, failure), failure.exit_code()),
+        Err((failure, _)) => (failed(seed, failure), failure.exit_code()),
     };
     println!("{words}");
     if let (Some((file, _)), Some(kept)) = (picture, kept) {

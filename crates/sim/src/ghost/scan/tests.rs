@@ -117,7 +117,8 @@ fn logs_that_differ_under_one_term_are_found() {
     );
     let third = *logs.keys().find(|id| **id != other && **id != leader).unwrap();
     let log = logs.get_mut(&third).unwrap();
-    (log.terms.pop(), log.hashes.pop());
+    log.terms.pop();
+    log.hashes.pop();
     assert_eq!(rule(world.ghost.scan_quorums(&logs, &c)), "S5");
     let disk = &logs[&third];
     let core = world.hosts[&third].process.as_ref().unwrap().node.raft();
