@@ -29,6 +29,7 @@ import disks
 import injection
 import network
 import on_disks
+import on_everything
 import on_network
 import on_processes
 import proof
@@ -50,6 +51,7 @@ def scenarios(client):
         ("disk-full-all", on_disks.full_all, disks.missing_mounts),
         ("power-cuts", on_disks.power_cuts, fuse),
         ("snapshots", on_disks.snapshots, fuse),
+        ("chaos", on_everything.chaos, lambda: fuse() or network.missing()),
         ("stale-reads", proof.stale_reads, nothing),
         ("lying-disk", proof.lying_disk, lambda: fuse() or injection.missing()),
     ]

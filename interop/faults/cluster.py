@@ -65,9 +65,12 @@ class Member:
     def __init__(self, name, place, command, log):
         self.name, self.place, self.command, self.log = name, place, command, log
         self.process = None
+        # Whether it was killed since its start, so that its end is nobody else's doing.
+        self.killed = False
 
     def start(self):
         """Starts it, and does not wait for it."""
+        self.killed = False
         env = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
         with open(self.log, "a") as log:
             command = [*self.place.prefix, *self.command]
@@ -81,14 +84,18 @@ class Member:
 
     def kill(self):
         """kill -9, and waits until it is gone."""
+        self.killed = True
         if self.running():
             self.process.kill()
         if self.process is not None:
             self.process.wait()
 
-    def check_running(self):
-        if not self.running():
+    def check(self):
+        """That it has not ended by itself, and that nothing in it has panicked."""
+        if not self.running() and not self.killed:
             raise Failed(f"{self.name} has ended with {self.process.returncode}: {self.log_tail()}")
+        if "panicked at" in self.log_text():
+            raise Failed(f"{self.name} has panicked: {self.log}")
 
     def wait_for_end(self):
         """Its exit code."""

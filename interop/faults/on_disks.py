@@ -99,7 +99,7 @@ def full(stage, count):
             if gateway(endpoint, "kv/deleterange", {"key": key}).get("deleted") != "1":
                 raise Failed("a deletion is refused while the disk is full")
             for member in cluster.members:
-                member.check_running()
+                member.check()
             for disk in disks:
                 disk.grow(1000)
                 os.remove(os.path.join(disk.at, "ballast"))
@@ -184,9 +184,9 @@ def cut_power(members, disks):
     return [disks[member.name].power_on() for member in members]
 
 
-def forgetful(stage, stack):
+def forgetful(stage, stack, places=None):
     """Places on disks of their own, and these by member's name."""
-    places, disks = on_loopback(stage.dir), {}
+    places, disks = places or on_loopback(stage.dir), {}
     for number, place in enumerate(places):
         mount = f"{place.data_dir}-disk"
         disk = ForgetfulDisk(stage.programs.client, mount, stage.seed + number)

@@ -35,7 +35,7 @@ class Stage:
             load.go_on(100, "before any fault")
             yield cluster, load
             for member in cluster.members:
-                member.check_running()
+                member.check()
             load.go_on(200, "after all faults")
             load.stop()
             for line in load.verify(doctor):
