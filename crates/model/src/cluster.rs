@@ -5,7 +5,7 @@
 //! - A node that is down for a while is one that nothing reaches for a while after its restart, so crash and restart are one action.
 //! - The freshness timer fires just before a request for a vote arrives, or not at all: nothing else asks whether the leader is fresh, and the
 //!   next sign of life sets the timer anew.
-//! - Delivering what changes nothing is no action. A state that differs from where it came from only in what may still happen is dropped: all
+//! - What changes nothing is no action, be it alone or together with the next input. A state that differs from where it came from only in what may still happen is dropped: all
 //!   it could do can be done from there.
 //! - Answers to leaders and candidates of terms before their receiver's durable one leave the network ([`Parcel::is_dead`]).
 //! - Write numbers, log epochs and byte totals are counted from now on ([`quorate_raft::Raft::renumber`]).
@@ -154,6 +154,31 @@ impl Cluster {
         }
     }
 
+    /// In which ways something may happen to a node within the bounds: in none if nothing comes of it.
+    fn ways(
+        &self,
+        tables: &mut Tables,
+        left: Bounds,
+        number: u32,
+        at: NodeId,
+        what: Stimulus,
+        actions: &mut Vec<Action>,
+    ) {
+        let ways = [How::Settled, How::SlowDisk, How::Batched, How::Cold];
+        if pay(tables, left, what, How::Settled).is_none()
+            || matches!(
+                tables.react(&self.rules, number, what, How::Settled),
+                Known::Nothing
+            )
+        {
+            return;
+        }
+        let ways = ways
+            .into_iter()
+            .filter(|how| pay(tables, left, what, *how).is_some());
+        actions.extend(ways.map(|how| Action { at, what, how }));
+    }
+
     /// What a node sends when this happens to it, in order.
     pub(crate) fn sent(&self, state: &State, action: Action) -> Vec<ParcelId> {
         let number = state.nodes[(action.at.0 - 1) as usize];
@@ -277,25 +302,25 @@ impl Model for Cluster {
         if state.violation.is_some() || self.halt.load(Ordering::Relaxed) {
             return;
         }
-        let tables = self.tables();
-        let ghost = tables.ghosts.get(state.ghost);
-        let present = || state.nodes.iter().filter(|number| **number != NOBODY);
-        let ids: Vec<NodeId> = present().map(|number| tables.nodes.get(*number).id()).collect();
-        for number in present() {
-            let node = tables.nodes.get(*number);
-            let at = node.id();
-            let others: Vec<NodeId> = ids.iter().copied().filter(|id| *id != at).collect();
+        let mut tables = self.tables();
+        let present = state.nodes.iter().copied().filter(|number| *number != NOBODY);
+        let present: Vec<u32> = present.collect();
+        let ids: Vec<NodeId> = present
+            .iter()
+            .map(|number| tables.nodes.get(*number).id())
+            .collect();
+        for (number, at) in present.iter().copied().zip(&ids) {
+            let node = tables.nodes.get(number);
+            let others: Vec<NodeId> = ids.iter().copied().filter(|id| id != at).collect();
             let arriving = state
                 .network
                 .iter()
-                .filter(|id| tables.parcels.get(**id).to == at);
-            let arriving = arriving.map(|id| Stimulus::Deliver(*id));
-            for what in arriving.chain(stimuli(node, &others, ghost, &self.rules)) {
-                for how in [How::Settled, How::SlowDisk, How::Batched, How::Cold] {
-                    if pay(&tables, state.left, what, how).is_some() {
-                        actions.push(Action { at, what, how });
-                    }
-                }
+                .filter(|id| tables.parcels.get(**id).to == *at);
+            let mut all: Vec<Stimulus> = arriving.map(|id| Stimulus::Deliver(*id)).collect();
+            let ghost = tables.ghosts.get(state.ghost);
+            all.extend(stimuli(node, &others, ghost, &self.rules));
+            for what in all {
+                self.ways(&mut tables, state.left, number, *at, what, actions);
             }
         }
     }

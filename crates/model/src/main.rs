@@ -147,7 +147,9 @@ fn check(check: &Check) -> anyhow::Result<ExitCode> {
                 states: usize::MAX,
                 depth_first: check.depth_first,
             };
-            let report = run(&start, level, limits)?;
+            let Some(report) = run(&start, level, limits)? else {
+                return Ok(ExitCode::from(2));
+            };
             println!("{}", report::line(start.kind, start.name(), level, &report));
             sum.add(&report);
             if let Some(violation) = &report.violation {
@@ -165,15 +167,20 @@ fn check(check: &Check) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run(start: &Start, level: u8, limits: Limits) -> anyhow::Result<Report> {
-    let played = start
-        .play()
-        .with_context(|| format!("the script {}", start.name()))?;
+/// `None` if an invariant is broken on the way to the start already; that has been told then.
+fn run(start: &Start, level: u8, limits: Limits) -> anyhow::Result<Option<Report>> {
+    let played = match start.play() {
+        Err(error @ ScriptError::Violation(..)) => {
+            println!("\n# on the way to {}: {error}", start.name());
+            return Ok(None);
+        }
+        played => played.with_context(|| format!("the script {}", start.name()))?,
+    };
     let mut cluster = played.cluster;
     cluster.start_from(&played.state, played.kind.bounds(level));
     // What a former search has left with the allocator is used again; it is not this one's.
     let memory = limits.memory.max(resident() + (64 << 20));
-    Ok(search(cluster, Limits { memory, ..limits }))
+    Ok(Some(search(cluster, Limits { memory, ..limits })))
 }
 
 fn replay(file: &std::path::Path) -> anyhow::Result<ExitCode> {
