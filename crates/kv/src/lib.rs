@@ -3,7 +3,8 @@
 //! - [`command`], [`types`], [`error`]: what is asked and answered; [`check`]: what can be refused without the state.
 //! - [`level`]: what waits for a feature level of the cluster, so that mixed releases apply alike.
 //! - [`kv`]: [`Kv`], the state machine; [`picture`]: its state as of one moment, for long reads elsewhere.
-//! - [`watch`]: [`Hub`](watch::Hub), which events go to which watcher; [`lease`]: [`Lessor`](lease::Lessor), when leases expire.
+//! - [`watch`]: [`Hub`](watch::Hub), which events go to which watcher; [`lease`]: [`Lessor`](lease::Lessor), when leases expire;
+//!   [`office`]: [`Office`](office::Office), what a leader may say and do about them.
 //!
 //! Nothing here knows Raft, sockets, protobuf or the time.
 
@@ -23,6 +24,7 @@ pub mod lease;
 pub mod level;
 mod meta;
 mod migrate;
+pub mod office;
 pub mod picture;
 mod range;
 mod row;

@@ -1,14 +1,15 @@
-//! The lives of leases on the leader: the [`Lessor`] with a real clock, taking and leaving office with the node, and revoking
-//! what has expired. That leases exist is replicated state; until when they live is the leader's memory, and a
-//! new leader starts each at its full TTL.
+//! The lives of leases on the leader: the [`Office`] with a real clock and the node around it, and the leases' questions that
+//! travel to the leader. What a leader may say and do about leases are the office's rules, in `quorate-kv`, which the simulator drives too.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use quorate::ProposeError;
 use quorate_base::{NodeId, Term};
-use quorate_kv::lease::{Expired, Lessor};
-use quorate_kv::{Command, Lease};
+use quorate_kv::lease::Expired;
+use quorate_kv::office::{Office, Renewal};
+use quorate_kv::{Applied, Kv, Lease, Response};
 use tokio::sync::watch;
 use tonic::Status;
 
@@ -22,12 +23,12 @@ const TICK: Duration = Duration::from_millis(500);
 /// How many expiries are proposed in one tick.
 const PER_TICK: usize = 500;
 
-/// The lessor and its clock.
+/// The office and its clock.
 #[derive(Debug)]
 pub(crate) struct Leases {
-    lessor: Mutex<Lessor>,
-    /// The term for which the lessor is in office.
-    office: watch::Sender<Option<Term>>,
+    office: Mutex<Office>,
+    /// The term for which it is held, for those who wait.
+    term: watch::Sender<Option<Term>>,
     epoch: Instant,
 }
 
@@ -36,14 +37,14 @@ pub(crate) struct Leases {
 pub(crate) struct Remaining {
     pub ttl: i64,
     pub granted: i64,
-    pub keys: Vec<bytes::Bytes>,
+    pub keys: Vec<Bytes>,
 }
 
 impl Default for Leases {
     fn default() -> Leases {
         Leases {
-            lessor: Mutex::default(),
-            office: watch::Sender::new(None),
+            office: Mutex::default(),
+            term: watch::Sender::new(None),
             epoch: Instant::now(),
         }
     }
@@ -54,52 +55,55 @@ impl Leases {
         u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX)
     }
 
-    fn lessor(&self) -> MutexGuard<'_, Lessor> {
-        // The lessor has no state between two of its calls that a panic elsewhere could break.
-        self.lessor.lock().unwrap_or_else(PoisonError::into_inner)
+    fn office(&self) -> MutexGuard<'_, Office> {
+        // The office has no state between two of its calls that a panic elsewhere could break.
+        self.office.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A grant was applied.
-    pub fn granted(&self, lease: Lease) {
+    /// A command was applied. Most concern no lease, and cost neither the lock nor a look at the clock.
+    pub fn applied(&self, kv: &Kv, command: &Bytes, applied: &Applied) {
+        if !matches!(
+            applied.response,
+            Response::LeaseGrant { .. } | Response::LeaseRevoke { .. }
+        ) {
+            return;
+        }
         let now = self.now();
-        self.lessor().grant(lease, now);
-    }
-
-    /// A revocation was applied.
-    pub fn revoked(&self, id: i64) {
-        self.lessor().revoke(id);
+        self.office().applied(kv, command, applied, now);
     }
 
     pub(crate) fn promote(&self, term: Term, leases: Vec<Lease>) {
         let now = self.now();
-        self.lessor().promote(leases, now);
-        self.office.send_replace(Some(term));
+        self.office().take(term, leases, now);
+        self.term.send_replace(Some(term));
     }
 
     /// What has expired by the end of all time, not yet reported.
     #[cfg(test)]
-    pub(crate) fn fired(&self) -> Vec<Expired> {
-        self.lessor().expired(u64::MAX, usize::MAX)
+    pub(crate) fn fired(&self, level: u32) -> Vec<(Expired, quorate_kv::Command)> {
+        self.office().expired(level, u64::MAX, usize::MAX)
     }
 
-    fn demote(&self) {
-        if self.office.send_replace(None).is_some() {
-            self.lessor().demote();
-        }
+    /// This member leads in this term, or does not. Whether office is to be taken.
+    fn follow(&self, leads: Option<Term>) -> bool {
+        let mut office = self.office();
+        let wanted = office.follow(leads);
+        let held = office.term();
+        self.term
+            .send_if_modified(|told| std::mem::replace(told, held) != held);
+        wanted
     }
 
-    /// The proposal to revoke an expired lease was not answered. Only what certainly has no effect is tried again: proposed by the
-    /// leader itself, the others are committed in the term they carry, or are void. Below feature level 2 a second one could end a
-    /// lease that was granted under the same id after the first.
+    /// The proposal to revoke an expired lease was not answered. Only what certainly has no effect is tried again.
     fn failed(&self, expired: Expired, error: ProposeError, now: u64) {
         match error {
-            ProposeError::NotDone(_) => self.lessor().report_again(expired, now),
+            ProposeError::NotDone(_) => self.office().not_done(expired, now),
             ProposeError::Unknown(_) => {}
         }
     }
 
     fn term(&self) -> Option<Term> {
-        *self.office.borrow()
+        self.office().term()
     }
 }
 
@@ -111,19 +115,17 @@ pub(crate) async fn run(ctx: Arc<Context>) {
             let now = status.borrow_and_update();
             (now.is_leader(), now.term, now.stopping)
         };
-        if !leads || ctx.leases.term().is_some_and(|held| held != term) {
-            ctx.leases.demote();
-        }
+        let wanted = ctx.leases.follow(leads.then_some(term));
         if stopping {
             return;
         }
-        if leads && ctx.leases.term().is_none() && !take_office(&ctx, term).await {
+        if wanted && !take_office(&ctx, term).await {
             // Either leadership is gone already, or it is not confirmed yet: look again.
             ctx.leadership_changed(TICK).await;
             continue;
         }
         if leads {
-            revoke_expired(&ctx, term);
+            revoke_expired(&ctx);
             let _ = tokio::time::timeout(TICK, status.changed()).await;
         } else if status.changed().await.is_err() {
             return;
@@ -150,17 +152,14 @@ async fn take_office(ctx: &Context, term: Term) -> bool {
     }
 }
 
-/// Proposes the end of expired leases. Each proposal carries the term in which the expiry was seen and is void in any other, so
-/// nothing bad comes of one that goes through another leader. It names the grant and is void for any other, so nothing bad
-/// comes of one that is late, after a client revoked the lease and took the id anew; below feature level 2 that is not so.
-fn revoke_expired(ctx: &Arc<Context>, term: Term) {
+/// Proposes the end of expired leases.
+fn revoke_expired(ctx: &Arc<Context>) {
     let now = ctx.leases.now();
-    let expired = ctx.leases.lessor().expired(now, PER_TICK);
-    for expired in expired {
+    let expired = ctx.leases.office().expired(ctx.news.level(), now, PER_TICK);
+    for (expired, command) in expired {
         let ctx = ctx.clone();
         tokio::spawn(async move {
             let id = expired.id;
-            let command = Command::expiry(ctx.news.level(), term, expired);
             // The state machine's answer tells nothing new: it revoked the lease, found it gone or granted anew, or the term over.
             if let Err(error) = ctx.handle.propose(command.encode()).await {
                 tracing::debug!(id, %error, "an expired lease is perhaps still to be revoked");
@@ -229,26 +228,22 @@ where
 /// the term in which the lessor took office. Otherwise another leader might have let the lease expire already.
 pub(crate) async fn renew_here(ctx: &Context, id: i64) -> Result<Option<i64>, Refusal> {
     let term = office(ctx).await?;
-    let mut ttl = renew_in(ctx, id, term)?;
-    if ttl.is_none() {
+    let mut renewal = renew_in(ctx, id, term)?;
+    if !renewal.found() {
         // Perhaps the grant is committed but not applied on this member yet.
         let exists = ctx.handle.read(move |machine| machine.kv().lease(id)).await;
         exists
             .map_err(read_refusal)?
             .map_err(|e| Refusal::Failed(errors::of_kv(&e)))?;
-        ttl = renew_in(ctx, id, term)?;
+        renewal = renew_in(ctx, id, term)?;
     }
-    confirm(ctx, term).await?;
-    Ok(ttl)
+    let confirmed = ctx.handle.confirm_leadership().await.map_err(read_refusal)?;
+    renewal.confirmed(confirmed).ok_or(Refusal::NotLeader)
 }
 
-fn renew_in(ctx: &Context, id: i64, term: Term) -> Result<Option<i64>, Refusal> {
+fn renew_in(ctx: &Context, id: i64, term: Term) -> Result<Renewal, Refusal> {
     let now = ctx.leases.now();
-    let mut lessor = ctx.leases.lessor();
-    if ctx.leases.term() != Some(term) {
-        return Err(Refusal::NotLeader);
-    }
-    Ok(lessor.renew(id, now))
+    ctx.leases.office().renew(id, term, now).ok_or(Refusal::NotLeader)
 }
 
 /// The leader's part of a question about the remaining time.
@@ -263,7 +258,7 @@ pub(crate) async fn remaining_here(ctx: &Context, id: i64, keys: bool) -> Result
         let keys = if keys { kv.lease_keys(id)? } else { Vec::new() };
         let now = leases.now();
         let ttl = leases
-            .lessor()
+            .office()
             .time_to_live(id, now)
             .map_or(lease.ttl, |(left, _)| left);
         Ok(Some(Remaining {
@@ -279,21 +274,13 @@ pub(crate) async fn remaining_here(ctx: &Context, id: i64, keys: bool) -> Result
     remaining.map_err(|error: quorate_kv::Error| Refusal::Failed(errors::of_kv(&error)))
 }
 
-/// The term in which the lessor is in office, waiting a little for one that is about to be.
+/// The term for which the office is held, waiting a little for one that is about to be.
 async fn office(ctx: &Context) -> Result<Term, Refusal> {
-    let mut office = ctx.leases.office.subscribe();
-    let taken = tokio::time::timeout(ctx.config.election, office.wait_for(Option::is_some)).await;
+    let mut term = ctx.leases.term.subscribe();
+    let taken = tokio::time::timeout(ctx.config.election, term.wait_for(Option::is_some)).await;
     match taken {
         Ok(Ok(term)) => term.ok_or(Refusal::NotLeader),
         _ => Err(Refusal::NotLeader),
-    }
-}
-
-async fn confirm(ctx: &Context, term: Term) -> Result<(), Refusal> {
-    match ctx.handle.confirm_leadership().await {
-        Ok(confirmed) if confirmed == term => Ok(()),
-        Ok(_) => Err(Refusal::NotLeader),
-        Err(error) => Err(read_refusal(error)),
     }
 }
 
@@ -323,15 +310,16 @@ mod tests {
             }],
         );
         let end = u64::MAX;
-        let reported = leases.lessor().expired(end, PER_TICK);
+        let expired = || leases.fired(2);
+        let reported = expired();
         assert_eq!(reported.len(), 1);
         for reason in [Reason::Busy, Reason::NoLeader] {
-            leases.failed(reported[0], ProposeError::NotDone(reason), end);
-            assert_eq!(leases.lessor().expired(end, PER_TICK), reported, "{reason}");
+            leases.failed(reported[0].0, ProposeError::NotDone(reason), end);
+            assert_eq!(expired(), reported, "{reason}");
         }
         for reason in [Reason::Timeout, Reason::LeaderChanged] {
-            leases.failed(reported[0], ProposeError::Unknown(reason), end);
-            assert!(leases.lessor().expired(end, PER_TICK).is_empty(), "{reason}");
+            leases.failed(reported[0].0, ProposeError::Unknown(reason), end);
+            assert!(expired().is_empty(), "{reason}");
         }
     }
 }

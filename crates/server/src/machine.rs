@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, Ordering::Relaxed};
 
 use bytes::Bytes;
 use quorate_base::{Disk, Index, Job, LogId, SnapshotReader, StateMachine};
-use quorate_kv::{AlarmKind, Applied, Command, Error, EventBatch, Kv, Options, Response};
+use quorate_kv::{AlarmKind, Applied, Error, EventBatch, Kv, Options};
 use tokio::sync::{Notify, mpsc};
 
 use crate::leases::Leases;
@@ -96,23 +96,6 @@ impl KvMachine {
         self.news.alarmed.store(alarmed, Relaxed);
         self.news.disk_full.store(self.kv.space_low(), Relaxed);
     }
-
-    /// Tells the lessor. Its deadlines follow this node's clock, which never touches the replicated state.
-    fn tell_leases(&self, command: &Bytes, applied: &Applied) {
-        match applied.response {
-            Response::LeaseGrant { id, .. } => {
-                let written = self.kv.lease(id).ok().flatten();
-                self.leases
-                    .granted(written.expect("what was just granted stands in memory"));
-            }
-            Response::LeaseRevoke { void: false } => {
-                if let Ok(Command::LeaseRevoke { id, .. }) = Command::decode(command) {
-                    self.leases.revoked(id);
-                }
-            }
-            _ => {}
-        }
-    }
 }
 
 impl StateMachine for KvMachine {
@@ -121,7 +104,7 @@ impl StateMachine for KvMachine {
     fn apply(&mut self, at: LogId, command: &Bytes) -> Self::Output {
         let output = self.kv.apply(at, command);
         if let Ok(applied) = &output {
-            self.tell_leases(command, applied);
+            self.leases.applied(&self.kv, command, applied);
         }
         output
     }
@@ -179,7 +162,7 @@ mod tests {
     use super::*;
     use quorate::DirDisk;
     use quorate_base::Term;
-    use quorate_kv::{Expiry, level};
+    use quorate_kv::{Command, Expiry, Response, level};
 
     const TERM: Term = Term(3);
 
@@ -199,11 +182,11 @@ mod tests {
     fn late_expiry(machine: &mut KvMachine, leases: &Leases, news: &News) -> (Response, usize) {
         leases.promote(TERM, Vec::new());
         apply(machine, &Command::grant(news.level(), 7, 5));
-        let late = Command::expiry(news.level(), TERM, leases.fired()[0]);
+        let late = leases.fired(news.level())[0].1.clone();
         apply(machine, &Command::LeaseRevoke { id: 7, expiry: None });
         apply(machine, &Command::grant(news.level(), 7, 60));
         let answer = apply(machine, &late);
-        (answer, leases.fired().len())
+        (answer, leases.fired(news.level()).len())
     }
 
     #[test]

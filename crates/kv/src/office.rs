@@ -1,0 +1,183 @@
+//! A leader's time in office over leases: what it may say of them, and what it does about those that expire. Clock-fed like the
+//! [`Lessor`] that it holds, and free of I/O: whoever drives it asks the node, carries answers and proposes. Until when a lease lives is
+//! the lessor's affair; whether it exists is the state machine's.
+//!
+//! The rules that keep a lease from ending too early while leaders change:
+//! - a leader takes office with the leases of a linearizable read that was begun in its term ([`follow`](Office::follow),
+//!   [`take`](Office::take)), each at its full TTL;
+//! - a renewal is an answer only once a round that began after it has shown that its leader still leads ([`Renewal`]);
+//! - an expiry is proposed under the term in which it was seen, and is void in any other ([`expired`](Office::expired)).
+
+use bytes::Bytes;
+use quorate_base::Term;
+
+use crate::command::{Applied, Command, Response};
+use crate::kv::Kv;
+use crate::lease::{Expired, Lessor};
+use crate::types::Lease;
+
+/// The lessor of one member, in office or not.
+#[derive(Clone, Debug, Default)]
+pub struct Office {
+    lessor: Lessor,
+    /// The term for which it is in office.
+    term: Option<Term>,
+}
+
+/// A renewal that was made and is not to be spoken of yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a renewal is answered once leadership was confirmed"]
+pub struct Renewal {
+    term: Term,
+    ttl: Option<i64>,
+}
+
+impl Renewal {
+    /// Whether there was such a lease to renew.
+    pub fn found(self) -> bool {
+        self.ttl.is_some()
+    }
+
+    /// What may be answered when a round *begun after the renewal* has shown that this member leads in `term`: the TTL, or that there is
+    /// no such lease. `None` if that is not the term of the renewal: another leader may have let the lease expire in between, and the
+    /// renewal means nothing.
+    pub fn confirmed(self, term: Term) -> Option<Option<i64>> {
+        (term == self.term).then_some(self.ttl)
+    }
+}
+
+impl Office {
+    /// The term for which it is in office.
+    pub fn term(&self) -> Option<Term> {
+        self.term
+    }
+
+    /// The member leads in this term, or does not lead: an office that belongs to another term is left. Whether one is to be taken: with
+    /// the leases as a linearizable read finds them that begins now or later.
+    pub fn follow(&mut self, leads: Option<Term>) -> bool {
+        if self.term.is_some() && self.term != leads {
+            self.term = None;
+            self.lessor.demote();
+        }
+        leads.is_some() && self.term.is_none()
+    }
+
+    /// Takes office for `term`. No entry may be applied between the reading of `leases` and this call.
+    pub fn take(&mut self, term: Term, leases: impl IntoIterator<Item = Lease>, now: u64) {
+        self.lessor.promote(leases, now);
+        self.term = Some(term);
+    }
+
+    /// A command was applied to `kv`: grants and revocations concern the lessor. Its deadlines follow this member's clock, which never
+    /// touches the replicated state.
+    pub fn applied(&mut self, kv: &Kv, command: &Bytes, applied: &Applied, now: u64) {
+        match applied.response {
+            Response::LeaseGrant { id, .. } => {
+                let written = kv.lease(id).ok().flatten();
+                self.lessor
+                    .grant(written.expect("what was just granted stands in memory"), now);
+            }
+            Response::LeaseRevoke { void: false } => {
+                if let Ok(Command::LeaseRevoke { id, .. }) = Command::decode(command) {
+                    self.lessor.revoke(id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Renews a lease, if this is the office of `term`.
+    pub fn renew(&mut self, id: i64, term: Term, now: u64) -> Option<Renewal> {
+        (self.term == Some(term)).then(|| Renewal {
+            term,
+            ttl: self.lessor.renew(id, now),
+        })
+    }
+
+    /// Remaining and granted seconds, see [`Lessor::time_to_live`].
+    pub fn time_to_live(&self, id: i64, now: u64) -> Option<(i64, i64)> {
+        self.lessor.time_to_live(id, now)
+    }
+
+    /// Up to `limit` leases that have expired, with the commands to propose, in the form for this feature level of the cluster. Each carries
+    /// the term of this office and is void in any other, so nothing bad comes of one that goes through another leader. From
+    /// [`level::NAMED_GRANTS`](crate::level::NAMED_GRANTS) on it names the grant and is void for any other, so nothing bad comes of one
+    /// that is late, after a client revoked the lease and took the id anew.
+    pub fn expired(&mut self, level: u32, now: u64, limit: usize) -> Vec<(Expired, Command)> {
+        let Some(term) = self.term else {
+            return Vec::new();
+        };
+        let expired = self.lessor.expired(now, limit).into_iter();
+        expired
+            .map(|expired| (expired, Command::expiry(level, term, expired)))
+            .collect()
+    }
+
+    /// The proposal to revoke an expired lease certainly has no effect, so it is proposed again. Not to be called when its fate is unknown: proposed by
+    /// the leader itself, it is committed in the term it carries, or is void; below feature level 2 a second one could end a lease that
+    /// was granted under the same id after the first.
+    pub fn not_done(&mut self, expired: Expired, now: u64) {
+        self.lessor.report_again(expired, now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::level::NAMED_GRANTS;
+    use quorate_base::Index;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    fn lease(id: i64, ttl: i64) -> Lease {
+        let grant = Index(4);
+        Lease { id, ttl, grant }
+    }
+
+    #[test]
+    fn an_office_ends_with_its_term() {
+        let mut office = Office::default();
+        assert!(!office.follow(None));
+        assert!(office.follow(Some(Term(3))), "to be taken");
+        office.take(Term(3), [lease(7, 5)], 0);
+        assert!(!office.follow(Some(Term(3))), "held");
+        assert_eq!(office.term(), Some(Term(3)));
+        assert!(
+            office.follow(Some(Term(5))),
+            "leading again, in another term: anything may have happened between the two"
+        );
+        assert_eq!((office.term(), office.time_to_live(7, 0)), (None, None));
+        office.take(Term(5), [lease(7, 5)], 0);
+        assert!(!office.follow(None));
+        assert_eq!(office.term(), None);
+        assert!(office.expired(NAMED_GRANTS, u64::MAX, 9).is_empty());
+    }
+
+    #[test]
+    fn a_renewal_counts_in_its_term_only() {
+        let mut office = Office::default();
+        assert_eq!(office.renew(7, Term(3), 0), None, "not in office");
+        office.take(Term(3), [lease(7, 5)], 0);
+        assert_eq!(office.renew(7, Term(2), 0), None, "in another office");
+        let renewal = office.renew(7, Term(3), SECOND).expect("in office");
+        assert!(renewal.found());
+        assert_eq!(renewal.confirmed(Term(3)), Some(Some(5)));
+        assert_eq!(renewal.confirmed(Term(4)), None);
+        let nothing = office.renew(8, Term(3), SECOND).expect("in office");
+        assert_eq!((nothing.found(), nothing.confirmed(Term(3))), (false, Some(None)));
+    }
+
+    #[test]
+    fn an_expiry_carries_the_term_of_the_office() {
+        let mut office = Office::default();
+        office.take(Term(3), [lease(7, 5)], 0);
+        assert!(office.expired(NAMED_GRANTS, 5 * SECOND - 1, 9).is_empty());
+        let mut reported = office.expired(NAMED_GRANTS, 5 * SECOND, 9);
+        let (expired, command) = reported.pop().expect("it has expired");
+        assert!(reported.is_empty(), "there was one");
+        assert_eq!(command, Command::expiry(NAMED_GRANTS, Term(3), expired));
+        assert!(office.expired(NAMED_GRANTS, u64::MAX, 9).is_empty(), "once");
+        office.not_done(expired, 6 * SECOND);
+        assert_eq!(office.expired(NAMED_GRANTS, 6 * SECOND, 9).len(), 1);
+    }
+}
