@@ -13,6 +13,7 @@
 //! | the leader's clock | `lease` |
 //! | what stands in a configuration about a member | [`about`] |
 //! | snapshots out and in | `snapshot` |
+//! | client sessions, for state machines that have them | [`session`] |
 //! | log writes, compaction marks | `writes` |
 //! | timers and their randomness | `timers` |
 //! | bytes: frames, first words, entries, other records | [`wire`], [`handshake`], [`entry`], [`stored`] |
@@ -36,6 +37,7 @@ mod proposals;
 mod reads;
 pub mod roster;
 mod seen;
+pub mod session;
 mod snapshot;
 mod status;
 pub mod stored;

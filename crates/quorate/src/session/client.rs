@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use quorate_base::StateMachine;
+use quorate_node::session::{Answer, SessionCommand, SessionId};
 use thiserror::Error;
 
-use super::command::{Answer, SessionCommand, SessionId};
 use crate::error::{ProposeError, Reason};
 use crate::handle::Handle;
 

@@ -5,12 +5,11 @@ use std::ops::Deref;
 
 use bytes::Bytes;
 use quorate_base::LogId;
+use quorate_node::session::{Answer, SessionTable};
 
-use super::command::Answer;
-use super::table::SessionTable;
 use crate::checkpoint::{Frozen, State};
 
-/// Adds exactly-once sessions to a [`State`]. Its commands are [`SessionCommand`](super::SessionCommand)s, usually proposed through a
+/// Adds exactly-once sessions to a [`State`]. Its commands are [`SessionCommand`](crate::SessionCommand)s, usually proposed through a
 /// [`Session`](super::Session); the state sees what is inside them.
 ///
 /// It dereferences to the state.

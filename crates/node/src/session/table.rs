@@ -57,7 +57,8 @@ impl SessionTable {
     /// most once for each number of a session, however often that is in the log.
     ///
     /// ```
-    /// use quorate::{Answer, Index, SessionCommand, SessionTable};
+    /// use quorate_base::Index;
+    /// use quorate_node::session::{Answer, SessionCommand, SessionTable};
     ///
     /// let (mut table, mut total) = (SessionTable::new(), 0);
     /// let open = SessionCommand::Open { limit: 100 }.encode();
