@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard};
 
 use quorate_kv::Command;
+use quorate_node::session::Answer;
 
 use crate::coverage::Coverage;
 use crate::failure::{Failure, catch};
@@ -45,6 +46,12 @@ pub enum Asked {
     Compact,
     /// A lease was granted or revoked.
     Lease,
+    /// A lease was renewed.
+    Renewal,
+    /// A command of a client session.
+    Session,
+    /// A watcher was created, the first time or again at another node.
+    Watch,
     /// Another command.
     Command,
     /// A linearizable read.
@@ -128,6 +135,8 @@ impl Tally {
         for call in &report.calls {
             *self.operations.entry((asked(call), ended(call))).or_default() += 1;
         }
+        let watches = (Asked::Watch, Ended::Ok);
+        *self.operations.entry(watches).or_default() += report.watch_requests;
     }
 }
 
@@ -139,6 +148,8 @@ fn asked(call: &Call) -> Asked {
         Action::Write(Command::Compact { .. }) => Asked::Compact,
         Action::Write(Command::LeaseGrant { .. } | Command::LeaseRevoke { .. }) => Asked::Lease,
         Action::Write(_) => Asked::Command,
+        Action::Renew { .. } => Asked::Renewal,
+        Action::Session(_) => Asked::Session,
         Action::Read {
             serializable: false, ..
         } => Asked::Read,
@@ -151,7 +162,12 @@ fn asked(call: &Call) -> Asked {
 fn ended(call: &Call) -> Ended {
     match &call.outcome {
         Outcome::Written(Ok(_)) | Outcome::Read(Ok(_)) => Ended::Ok,
-        Outcome::Written(Err(_)) | Outcome::Read(Err(_)) => Ended::Error,
+        Outcome::Renewed { ttl: Some(_), .. }
+        | Outcome::Session(Answer::Opened(_) | Answer::Done(_) | Answer::Closed) => Ended::Ok,
+        Outcome::Written(Err(_))
+        | Outcome::Read(Err(_))
+        | Outcome::Renewed { ttl: None, .. }
+        | Outcome::Session(_) => Ended::Error,
         Outcome::NotDone => Ended::NotDone,
         Outcome::Unknown => Ended::Unknown,
     }

@@ -3,9 +3,10 @@
 
 use bytes::Bytes;
 use quorate_base::{Index, NodeId, StateMachine};
+use quorate_kv::level::NAMED_GRANTS;
 use quorate_kv::{
-    Command, Compare, CompareOp, CompareTarget, DeleteRangeRequest, PutRequest, RangeRequest, RequestOp,
-    TxnRequest,
+    Command, Compare, CompareOp, CompareTarget, DeleteRangeRequest, Error, PutRequest, RangeRequest,
+    RequestOp, Response, TxnRequest,
 };
 use quorate_node::Failure as Refusal;
 use quorate_node::event::{Event, Token};
@@ -13,16 +14,24 @@ use quorate_node::event::{Event, Token};
 use crate::coverage::Kind;
 use crate::failure::{Failure, catch};
 use crate::history::{Action, Call, Outcome};
-use crate::params::{MS, SEC};
+use crate::leases;
+use crate::params::{MS, Params, SEC};
 use crate::picture::Topic;
 use crate::rng::Rng;
+use crate::sessions::Session;
 use crate::trace::Nanos;
 use crate::world::{Happening, Pending, World};
 
 /// One client.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {
+    number: u64,
     rng: Rng,
+    /// The lease that it holds, as far as it knows.
+    lease: Option<i64>,
+    session: Session,
+    /// How many ids it has had leases under.
+    leases: i64,
     /// The last value read, with its key: what a compare-and-swap expects.
     seen: Option<(Bytes, Bytes)>,
     /// The largest revision seen.
@@ -41,9 +50,13 @@ impl From<Refusal> for Outcome {
 }
 
 impl Client {
-    pub(crate) fn new(rng: Rng) -> Client {
+    pub(crate) fn new(number: u64, rng: Rng) -> Client {
         Client {
+            number,
             rng,
+            lease: None,
+            session: Session::default(),
+            leases: 0,
             seen: None,
             revision: 1,
             patient: false,
@@ -67,6 +80,11 @@ impl Client {
         format!("key{:02}", self.rng.within(0..keys)).into()
     }
 
+    /// A key that may be attached to a lease.
+    fn leased_key(&mut self) -> Bytes {
+        format!("tmp{:02}", self.rng.within(0..12)).into()
+    }
+
     /// A value that carries the number of its call, so that it is unlike every other.
     fn value(&mut self, number: usize) -> Bytes {
         let padding = match self.rng.below(40) {
@@ -84,6 +102,7 @@ impl Client {
         };
         match self.rng.below(10) {
             0 | 1 => (request.key, request.range_end) = ("key".into(), "kez".into()),
+            3 => (request.key, request.range_end) = ("tmp".into(), "tmq".into()),
             2 => request.revision = (self.revision - self.rng.within(0..60) as i64).max(1),
             _ => {}
         }
@@ -152,36 +171,99 @@ impl Client {
         })
     }
 
-    fn next_action(&mut self, keys: u64, number: usize) -> Action {
-        let prev_kv = self.rng.coin();
+    /// What it does next about leases, at a node that may propose forms of this feature level: it grants itself one, attaches keys,
+    /// renews, and lets it expire more often than it revokes it.
+    fn lease(&mut self, level: u32, max_ttl: u64, number: usize) -> Action {
+        let Some(lease) = self.lease else {
+            // The same id anew is a matter of named grants.
+            if self.leases == 0 || level < NAMED_GRANTS || self.rng.coin() {
+                self.leases += 1;
+            }
+            let id = (self.number as i64 + 1) * 10_000 + self.leases;
+            let ttl = self.rng.within(1..max_ttl + 1) as i64;
+            return Action::Write(Command::grant(level, id, ttl));
+        };
+        let key = self.leased_key();
+        let put = |lease, value| PutRequest {
+            key: key.clone(),
+            value,
+            lease,
+            ..PutRequest::default()
+        };
+        Action::Write(match self.rng.below(20) {
+            0..8 => return Action::Renew { lease },
+            8..15 => Command::Put(put(lease, self.value(number))),
+            15 => Command::Put(put(0, self.value(number))),
+            16 => Command::Txn(TxnRequest {
+                success: vec![
+                    RequestOp::Put(put(lease, self.value(number))),
+                    RequestOp::Put(PutRequest {
+                        key: self.key(1),
+                        value: format!("{number}+").into(),
+                        ..PutRequest::default()
+                    }),
+                ],
+                ..TxnRequest::default()
+            }),
+            17 => Command::DeleteRange(DeleteRangeRequest {
+                key,
+                ..DeleteRangeRequest::default()
+            }),
+            18 => Command::LeaseRevoke {
+                id: lease,
+                expiry: None,
+            },
+            _ => {
+                // It dies, as far as the cluster can see, and comes again without knowing of its lease.
+                self.lease = None;
+                return self.read(1);
+            }
+        })
+    }
+
+    fn next_action(&mut self, params: &Params, level: u32, number: usize) -> Action {
+        let (keys, prev_kv) = (params.keys, self.rng.coin());
         Action::Write(match self.rng.below(100) {
-            0..40 => Command::Put(PutRequest {
+            0..36 => Command::Put(PutRequest {
                 key: self.key(keys),
                 value: self.value(number),
                 prev_kv,
                 ..PutRequest::default()
             }),
-            40..50 => Command::DeleteRange(DeleteRangeRequest {
+            36..45 => Command::DeleteRange(DeleteRangeRequest {
                 key: self.key(keys),
                 prev_kv,
                 ..DeleteRangeRequest::default()
             }),
-            50..65 => self.swap(keys, number),
-            65..70 => self.pair(keys, number),
-            70 => {
+            45..57 => self.swap(keys, number),
+            57..62 => self.pair(keys, number),
+            62 => {
                 let revision = (self.revision - self.rng.within(0..50) as i64).max(1);
                 Command::Compact {
                     revision,
                     physical: self.rng.coin(),
                 }
             }
+            63..68 => return Action::Session(self.session.next(&mut self.rng, number)),
+            68..80 => return self.lease(level, params.max_ttl, number),
             _ => return self.read(keys),
         })
     }
 
     fn learn(&mut self, outcome: &Outcome) {
         match outcome {
-            Outcome::Written(Ok(applied)) => self.revision = self.revision.max(applied.revision),
+            Outcome::Written(Ok(applied)) => {
+                self.revision = self.revision.max(applied.revision);
+                match applied.response {
+                    Response::LeaseGrant { id, .. } => self.lease = Some(id),
+                    Response::LeaseRevoke { .. } => self.lease = None,
+                    _ => {}
+                }
+            }
+            Outcome::Session(answer) => self.session.learn(answer),
+            Outcome::Written(Err(Error::LeaseNotFound)) | Outcome::Renewed { ttl: None, .. } => {
+                self.lease = None
+            }
             Outcome::Read(Ok(response)) => {
                 self.revision = self.revision.max(response.revision);
                 self.seen = response.kvs.first().map(|kv| (kv.key.clone(), kv.value.clone()));
@@ -202,10 +284,10 @@ impl World {
             self.client_pause(number);
             return;
         }
-        let (keys, call) = (self.params.keys, self.calls.len());
-        let client = &mut self.clients[number];
-        let id = client.rng.pick(&running);
-        let action = client.next_action(keys, call);
+        let call = self.calls.len();
+        let id = self.clients[number].rng.pick(&running);
+        let level = self.process(id).map_or(0, |process| process.tenure.level);
+        let action = self.clients[number].next_action(&self.params, level, call);
         self.ask(number, id, action);
     }
 
@@ -229,10 +311,10 @@ impl World {
         let token = call as Token;
         let patience = self.clients[number].patience();
         let (run, deadline) = (self.hosts[&id].run, self.hosts[&id].local(self.now) + patience);
-        let local = matches!(
+        let local = !matches!(
             action,
             Action::Read {
-                serializable: true,
+                serializable: false,
                 ..
             }
         );
@@ -254,6 +336,11 @@ impl World {
                 command: command.encode(),
                 deadline,
             },
+            Action::Session(command) => Event::Propose {
+                token,
+                command: command.encode(),
+                deadline,
+            },
             Action::Read {
                 serializable: false, ..
             } => Event::Read {
@@ -265,6 +352,21 @@ impl World {
                 serializable: true, ..
             } => {
                 self.after(0, Happening::LocalRead { id, run, token });
+                return;
+            }
+            Action::Renew { lease } => {
+                let origin = (id, run, token);
+                self.after(
+                    0,
+                    Happening::Renewal {
+                        id,
+                        run,
+                        origin,
+                        lease,
+                    },
+                );
+                let outcome = Outcome::Unknown;
+                self.after(patience, Happening::Renewed { origin, outcome });
                 return;
             }
         };
@@ -289,7 +391,10 @@ impl World {
         let answer = catch(|| process.kv.range(&request));
         self.ghost.check_read(id, pending.floor, applied)?;
         match answer {
-            Ok(answer) => self.answer(id, token, Outcome::Read(answer)),
+            Ok(answer) => {
+                self.ghost.machines.check_answer(id, applied, &request, &answer)?;
+                self.answer(id, token, Outcome::Read(answer));
+            }
             Err(why) => return Err(Failure::Crash(format!("n{id} reading: {why}"))),
         }
         Ok(())
@@ -311,13 +416,18 @@ impl World {
 
     /// A request got its answer.
     pub(crate) fn answer(&mut self, id: NodeId, token: Token, outcome: Outcome) {
+        if token >= leases::FIRST_TOKEN {
+            return self.expiry_ended(id, token, &outcome);
+        }
         let run = self.hosts[&id].run;
         let Some(pending) = self.pending.remove(&(id, run, token)) else {
             panic!("n{id} answers the request {token} twice, or one that nobody asked: {outcome:?}");
         };
         let returned = self.moment();
-        if outcome == Outcome::Unknown {
-            self.coverage.hit(Kind::UnknownOutcome);
+        match outcome {
+            Outcome::Unknown => self.coverage.hit(Kind::UnknownOutcome),
+            Outcome::Renewed { ttl: Some(_), .. } => self.coverage.hit(Kind::LeaseRenewed),
+            _ => {}
         }
         let told = match &outcome {
             Outcome::Written(Ok(applied)) => format!("done, revision {}", applied.revision),
@@ -354,6 +464,8 @@ fn short(action: &Action) -> String {
         Action::Write(Command::Txn(txn)) => format!("swap {}", text(&txn.compare[0].key)),
         Action::Write(Command::Compact { revision, .. }) => format!("compact {revision}"),
         Action::Write(other) => format!("{other:?}"),
+        Action::Renew { lease } => format!("renew {lease}"),
+        Action::Session(command) => format!("{command:?}"),
         Action::Read {
             request,
             serializable,

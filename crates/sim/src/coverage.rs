@@ -125,13 +125,39 @@ pub enum Kind {
     LevelRaised,
     /// In the end a majority had to go on while the others were still cut off.
     MajorityOnly,
+    /// A watcher went on after what it had seen.
+    WatchResumed,
+    /// What a watcher wanted was compacted.
+    WatchCompacted,
+    /// A watcher was ended by its client.
+    WatchCancelled,
+    /// Watchers read history.
+    WatchBehind,
+    /// Events came in fragments.
+    WatchFragment,
+    /// A watcher was told how far it is.
+    WatchProgress,
+    /// A lease expired.
+    LeaseExpired,
+    /// A lease was revoked by its client.
+    LeaseRevoked,
+    /// The end of a lease was void: proposed in an earlier term, or for an earlier grant.
+    ExpiryVoid,
+    /// A client was told that its lease lives on.
+    LeaseRenewed,
+    /// Leaders of several terms have renewed a lease.
+    LeaseRenewedAcrossLeaders,
+    /// A command of a session was in the log a second time, and was answered as the first time.
+    SessionRetry,
+    /// A session was evicted, and its client learned of it.
+    SessionExpired,
     /// A request ended without anybody knowing how.
     UnknownOutcome,
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 60] = [
+    pub const ALL: [Kind; 73] = [
         Kind::Drop,
         Kind::Delay,
         Kind::Reorder,
@@ -191,6 +217,19 @@ impl Kind {
         Kind::LeaseRead,
         Kind::LevelRaised,
         Kind::MajorityOnly,
+        Kind::WatchResumed,
+        Kind::WatchCompacted,
+        Kind::WatchCancelled,
+        Kind::WatchBehind,
+        Kind::WatchFragment,
+        Kind::WatchProgress,
+        Kind::LeaseExpired,
+        Kind::LeaseRevoked,
+        Kind::ExpiryVoid,
+        Kind::LeaseRenewed,
+        Kind::LeaseRenewedAcrossLeaders,
+        Kind::SessionRetry,
+        Kind::SessionExpired,
         Kind::UnknownOutcome,
     ];
 }

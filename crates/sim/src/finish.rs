@@ -39,6 +39,10 @@ pub struct Report {
     pub elections: usize,
     /// Why nothing was demanded of the nodes that were healed first, proven.
     pub excused: Option<Excuse>,
+    /// Watchers that were created, again after each change of node.
+    pub watch_requests: u64,
+    /// What they were told: events, progress, ends.
+    pub watch_responses: u64,
 }
 
 /// How a run ended: with a report, or with a failure and the hash of the trace up to it.
@@ -94,9 +98,11 @@ impl World {
         self.await_replacements()?;
         self.await_leader()?;
         self.await_answers()?;
+        self.await_expiry()?;
         let members = self.members();
         self.last_requests(&members)?;
         self.await_convergence(&members)?;
+        self.await_watchers()?;
         self.judge()
     }
 
@@ -111,6 +117,8 @@ impl World {
             coverage: std::mem::take(&mut self.coverage),
             calls: std::mem::take(&mut self.calls),
             params: self.params.clone(),
+            watch_requests: self.watch_requests,
+            watch_responses: self.watch_responses,
         }
     }
 

@@ -8,7 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
+use quorate_base::Term;
 use quorate_kv::{Applied, Command, Error, RangeRequest, RangeResponse, RequestOp, Response};
+use quorate_node::session::{Answer, SessionCommand};
 use thiserror::Error;
 
 use crate::model::{Change, Model};
@@ -28,6 +30,13 @@ pub enum Action {
         /// Whether the node's own state is good enough.
         serializable: bool,
     },
+    /// A command of a client session. What must hold of it is checked while it happens, see [`ghost::sessions`](crate::ghost::sessions).
+    Session(SessionCommand),
+    /// A renewal of a lease. What must hold of it is checked while it happens, see [`ghost::leases`](crate::ghost::leases).
+    Renew {
+        /// Which.
+        lease: i64,
+    },
 }
 
 /// What became of it.
@@ -37,7 +46,16 @@ pub enum Outcome {
     Written(Result<Applied, Error>),
     /// A read was answered. With the answer goes the revision of the state that it was read from.
     Read(Result<RangeResponse, Error>),
-    /// It certainly had and will have no effect.
+    /// A renewal was answered by the leader of a term, with the TTL in seconds, or that there is no such lease.
+    Renewed {
+        /// The TTL.
+        ttl: Option<i64>,
+        /// The term.
+        term: Term,
+    },
+    /// A command of a session was answered.
+    Session(Answer),
+    /// It certainly had and will have no effect. (A renewal was refused: what became of it nobody is told.)
     NotDone,
     /// Nobody knows.
     Unknown,
@@ -165,7 +183,9 @@ fn check_effects(calls: &[Call], model: &Model) -> Result<(), Violation> {
             Outcome::Written(Err(_)) if values.iter().any(|value| written.contains_key(value)) => {
                 return broken(call, "answered with an error, and was done");
             }
-            Outcome::Read(_) => return broken(call, "a write was answered like a read"),
+            Outcome::Read(_) | Outcome::Renewed { .. } | Outcome::Session(_) => {
+                return broken(call, "a write was answered like something else");
+            }
             _ => {}
         }
     }
@@ -193,7 +213,9 @@ fn check_reads(calls: &[Call], model: &Model) -> Result<(), Violation> {
             Outcome::Read(Err(Error::Compacted)) if request.revision < model.compacted() => {}
             Outcome::Read(Err(Error::FutureRevision)) if request.revision > 0 => {}
             Outcome::Read(Err(_)) => return broken(call, "an answer without reason"),
-            Outcome::Written(_) => return broken(call, "a read was answered like a write"),
+            Outcome::Written(_) | Outcome::Renewed { .. } | Outcome::Session(_) => {
+                return broken(call, "a read was answered like something else");
+            }
             Outcome::NotDone | Outcome::Unknown => {}
         }
     }

@@ -12,16 +12,20 @@ use quorate_kv::Kv;
 use quorate_node::event::{Event, LogOp, MachineOp, StageOp, StreamId, Token};
 use quorate_node::handshake::FEATURE_LEVEL;
 use quorate_node::roster::Roster;
+use quorate_node::session::SessionTable;
 use quorate_node::staging::{self, StagingReader};
 use quorate_node::{Boot, Failure as Refusal, Node, NodeConfig, Staging};
 use quorate_raft::{Config, Limits, Priority, WriteId};
 use quorate_wal::{OpenError, Options, Record, Wal};
 
 use crate::disk::SimDisk;
+use crate::fanout::Fanout;
 use crate::ghost::log::Recovered;
 use crate::identity::Identity;
+use crate::leases::Tenure;
 use crate::params::{MS, Params};
 use crate::rng::mix;
+use crate::sessions;
 use crate::trace::Nanos;
 
 /// The cluster that all members belong to.
@@ -129,6 +133,12 @@ pub struct Process {
     pub job: Option<Job>,
     /// Outgoing snapshots.
     pub views: BTreeMap<StreamId, Box<dyn SnapshotReader>>,
+    /// Who watches, and what they are told.
+    pub fanout: Fanout,
+    /// What the node does about leases when it leads.
+    pub tenure: Tenure,
+    /// Who has executed what for a client session: as the store has it.
+    pub sessions: SessionTable,
     /// When the node will next be woken.
     pub wake_at: Option<Nanos>,
     /// The durable index that the node was told of.
@@ -222,6 +232,8 @@ impl Host {
         identity.start = (node.raft().term(), node.raft().last().index);
         let contacts = node.raft().config().members();
         let told_durable = kv.durable().0;
+        let sessions = sessions::load(&kv).map_err(|error| self.disk_or_refused(error))?;
+        let fanout = Fanout::new(&kv, params.hub.clone());
         let process = Process {
             undrained: false,
             identity,
@@ -241,6 +253,9 @@ impl Host {
             machine_due: false,
             job: None,
             views: BTreeMap::new(),
+            fanout,
+            tenure: Tenure::default(),
+            sessions,
             wake_at: None,
             told_durable,
             staging: Staging::new(disk.clone()),

@@ -70,6 +70,23 @@ impl World {
         })
     }
 
+    /// Leases that nobody renews come to an end.
+    pub(crate) fn await_expiry(&mut self) -> Result<(), Failure> {
+        let longest = 2 * self.params.max_ttl * SEC;
+        self.until(longest + 10 * SEC, "end of all leases", |world| {
+            world.ghost.machines.model().leases().is_empty()
+        })
+    }
+
+    /// Every watcher is told of everything that happened.
+    pub(crate) fn await_watchers(&mut self) -> Result<(), Failure> {
+        self.until(
+            30 * SEC,
+            "watchers that know everything",
+            World::watchers_know_all,
+        )
+    }
+
     /// All nodes have one state, which is the model's, and the history is one that clients may see.
     pub(crate) fn judge(&mut self) -> Result<(), Failure> {
         self.check_never()?;

@@ -10,7 +10,9 @@
 //! | disks that forget, networks that lose | [`disk`], [`net`] |
 //! | faults, the shapes of broken networks, and the proof that they struck | `nemesis`, `cuts`, [`coverage`] |
 //! | identities that come back with less, disks that rot | `impostors` |
-//! | requests; membership changes | `clients`, `operator` |
+//! | requests; watchers; membership changes | `clients`, `watches`, `operator` |
+//! | what the server does around a node: watch fan-out, leases | `fanout`, `leases` |
+//! | client sessions, as an embedder would have them | `sessions` |
 //! | what must hold after every step; full scans | [`ghost`], `scanning` |
 //! | what clients may see | [`history`], against [`model`] |
 //! | a run from beginning to end | `finish` ([`run`], [`Report`]) |
@@ -40,21 +42,25 @@ pub mod trace;
 
 mod clients;
 mod cuts;
+mod fanout;
 mod finish;
 mod healing;
 mod host;
 mod identity;
 mod impostors;
 mod judge;
+mod leases;
 mod links;
 mod machines;
 mod nemesis;
 mod observe;
 mod operator;
 mod scanning;
+mod sessions;
 mod state;
 mod survivors;
 mod turn;
+mod watches;
 mod world;
 
 pub use finish::{Report, Verdict, run, watch};

@@ -1,6 +1,7 @@
 //! What a seed stands for: the size of the cluster, its timing, how bad network and disks are, and the plan of faults
 //! (see [`plan`](crate::plan)). All drawn once, before anything runs, so that a run can be read from its parameters.
 
+use quorate_kv::watch::HubOptions;
 use quorate_node::handshake::FEATURE_LEVEL;
 use quorate_raft::Priority;
 
@@ -88,6 +89,12 @@ pub struct Params {
     pub features: u32,
     /// The faults.
     pub plan: Vec<(Nanos, Fault)>,
+    /// Number of watch clients, each with a few watchers.
+    pub watch_clients: u64,
+    /// The bounds of the watch hubs.
+    pub hub: HubOptions,
+    /// The longest time to live of a lease, in seconds.
+    pub max_ttl: u64,
     /// Let all disks lie about syncs: the run must fail. Only for the simulator's own tests.
     pub lying_disks: bool,
 }
@@ -132,6 +139,13 @@ impl Params {
             priorities: rng.chance(300_000),
             features,
             plan: draw_plan(&mut rng, nodes, features, duration),
+            watch_clients: rng.within(1..4),
+            hub: HubOptions {
+                queue_bytes: rng.pick(&[400, 4 << 10, 1 << 20]),
+                fragment_bytes: rng.pick(&[200, 1 << 10, 1 << 20]),
+                history_bytes: rng.pick(&[300, 4 << 10, 1 << 20]),
+            },
+            max_ttl: rng.pick(&[2, 4, 10]),
             lying_disks: false,
         }
     }

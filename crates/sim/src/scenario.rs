@@ -44,6 +44,7 @@ impl Scenario {
             min_disk: MS / 2,
             max_disk: 2 * MS,
             clients: 1,
+            watch_clients: 0,
             churn: None,
             leases: false,
             priorities: false,

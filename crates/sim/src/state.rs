@@ -5,14 +5,18 @@ use std::mem;
 
 use quorate_base::{NodeId, StateMachine};
 use quorate_node::event::{Event, MachineOp, SnapshotOp, ToApply};
+use quorate_node::session::Answer;
 use quorate_raft::SnapMeta;
 
 use crate::coverage::Kind;
 use crate::failure::{Failure, catch};
+use crate::ghost::applying::Output;
 use crate::history::Outcome;
 use crate::host::MachineWork;
+use crate::leases;
 use crate::params::{MS, US};
 use crate::picture::Topic;
+use crate::sessions::{Logged, take_in};
 use crate::world::{Happening, World};
 
 /// How often state hashes are compared: at every index that is a multiple of this.
@@ -48,10 +52,14 @@ impl World {
                     let founder = self.hosts[&id].founder;
                     let process = self.process(id).expect("its machine is at work");
                     process.kv.level(level);
+                    process.tenure.level = level;
                     let applied = process.kv.applied().index;
                     self.ghost.check_level(id, applied, level, founder)?;
                 }
                 MachineWork::Op(MachineOp::Restore(meta)) => self.restore_snapshot(id, meta)?,
+                MachineWork::Read(token, result) if token >= leases::FIRST_TOKEN => {
+                    self.lease_read(id, token, result)?;
+                }
                 MachineWork::Read(token, Ok(())) => self.serve_read(id, token)?,
                 MachineWork::Read(token, Err(failure)) => self.answer(id, token, Outcome::from(failure)),
             }
@@ -67,10 +75,23 @@ impl World {
         for entry in &entries {
             self.ghost.check_apply(id, entry)?;
             let process = self.process(id).expect("its machine is at work");
-            let result = catch(|| match &entry.command {
+            let logged = catch(|| {
+                let bytes = entry.command.as_ref();
+                bytes.map(|bytes| take_in(&mut process.sessions, entry.at.index, bytes))
+            });
+            let logged = logged.map_err(|why| Failure::Crash(format!("n{id} applying: {why}")))?;
+            let (command, told) = match logged {
+                None => (None, None),
+                Some(Logged::Store(bytes)) => (Some(bytes), None),
+                Some(Logged::Session(bytes, answer)) => (Some(bytes), Some(answer)),
+            };
+            let result = catch(|| match &command {
                 Some(command) => Ok(Some(process.kv.apply(entry.at, command))),
                 None => {
-                    entry.level.into_iter().for_each(|level| process.kv.level(level));
+                    if let Some(level) = entry.level {
+                        process.kv.level(level);
+                        process.tenure.level = level;
+                    }
                     process.kv.skip(entry.at);
                     Ok(None)
                 }
@@ -78,20 +99,50 @@ impl World {
             let Some(output) = self.settle(id, result)? else {
                 return Ok(());
             };
-            self.ghost.applied(id, entry, output.as_ref())?;
+            self.note_applied(id, entry, output.as_ref(), told.as_ref())?;
             if entry.at.index.0.is_multiple_of(HASH_EVERY) && !self.check_hash(id)? {
                 return Ok(());
             }
             if let (Some(token), Some(output)) = (entry.token, output) {
-                self.answer(id, token, Outcome::Written(output));
+                match told {
+                    Some(told) => {
+                        self.note_session(id, entry.at.index, token, &told)?;
+                        self.answer(id, token, Outcome::Session(told));
+                    }
+                    None => {
+                        if let Ok(applied) = &output {
+                            self.note_grant(id, token, applied)?;
+                        }
+                        self.answer(id, token, Outcome::Written(output));
+                    }
+                }
             }
         }
         self.trace
             .mark(Topic::Disk, self.now, Some(id), format_args!("applied {last}"));
         let process = self.process(id).expect("settled");
         process.kv.batch_applied();
-        process.kv.take_events();
+        self.publish(id)?;
         self.step_node(id, Event::Applied(last))
+    }
+
+    /// The state machine has applied `entry` and answered `output`, and `told` to a session.
+    fn note_applied(
+        &mut self,
+        id: NodeId,
+        entry: &ToApply,
+        output: Option<&Output>,
+        told: Option<&Answer>,
+    ) -> Result<(), Failure> {
+        let met = self.ghost.applied(self.now, id, entry, output)?;
+        met.into_iter().for_each(|kind| self.coverage.hit(kind));
+        if let Some(told) = told {
+            self.ghost.machines.check_session(id, entry.at.index, told)?;
+        }
+        if let (Some(command), Some(Ok(applied))) = (&entry.command, output) {
+            self.tell_office(id, command, applied);
+        }
+        Ok(())
     }
 
     /// Compares the state with that of other nodes at the same index. Returns whether the process goes on.
@@ -133,6 +184,11 @@ impl World {
         if !self.check_hash(id)? {
             return Ok(());
         }
+        self.load_sessions(id)?;
+        if self.process(id).is_none() {
+            return Ok(());
+        }
+        self.publish(id)?;
         self.step_node(id, Event::Restored(meta.last))?;
         self.tell_durable(id)
     }

@@ -81,6 +81,7 @@ impl World {
         self.carry_out(id, effects)?;
         if self.process(id).is_some() {
             self.set_wake(id);
+            self.watch_leadership(id);
         }
         Ok(())
     }

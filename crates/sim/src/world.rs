@@ -15,9 +15,10 @@ use crate::clients::Client;
 use crate::coverage::Coverage;
 use crate::failure::Failure;
 use crate::ghost::Ghost;
-use crate::history::Call;
+use crate::history::{Call, Outcome};
 use crate::host::Host;
 use crate::impostors::Masquerade;
+use crate::leases::Origin;
 use crate::machines::new_host;
 use crate::nemesis::Restore;
 use crate::net::{Network, Pair};
@@ -26,6 +27,7 @@ use crate::params::{MS, Params, SEC};
 use crate::rng::Rng;
 use crate::survivors::{Excuse, FOREVER};
 use crate::trace::{Nanos, Number, Trace, View};
+use crate::watches::WatchClient;
 
 /// Something that will happen. Those with a run are void once that process has ended.
 pub(crate) enum Happening {
@@ -56,8 +58,25 @@ pub(crate) enum Happening {
     Completion { id: NodeId, run: u64, event: Event },
     /// A read of a node's own state reaches it.
     LocalRead { id: NodeId, run: u64, token: Token },
+    /// The watch hub takes in what there is.
+    HubTurn { id: NodeId, run: u64 },
+    /// History is read for the watch hub.
+    HistoryTurn { id: NodeId, run: u64 },
+    /// The office over leases looks at what is the case; void if another turn was set since.
+    LeaseTurn { id: NodeId, run: u64, turn: u64 },
+    /// A client's renewal of a lease arrives.
+    Renewal {
+        id: NodeId,
+        run: u64,
+        origin: Origin,
+        lease: i64,
+    },
+    /// The answer to a renewal arrives, or its client gives up.
+    Renewed { origin: Origin, outcome: Outcome },
     /// A client asks.
     Client(usize),
+    /// A watch client takes what it is told.
+    Watch(usize),
     /// A write of a stalled disk has been out for long.
     StallCheck { id: NodeId, run: u64, write: WriteId },
     /// The roster is written to disk.
@@ -95,6 +114,10 @@ impl Happening {
             | Happening::LocalRead { id, run, .. }
             | Happening::StallCheck { id, run, .. }
             | Happening::RosterSave { id, run }
+            | Happening::HubTurn { id, run }
+            | Happening::HistoryTurn { id, run }
+            | Happening::LeaseTurn { id, run, .. }
+            | Happening::Renewal { id, run, .. }
             | Happening::Completion { id, run, .. } => Some((*id, *run)),
             _ => None,
         }
@@ -131,6 +154,11 @@ pub struct World {
     pub(crate) net: Network,
     pub(crate) hosts: BTreeMap<NodeId, Host>,
     pub(crate) clients: Vec<Client>,
+    /// Absent while it has its turn.
+    pub(crate) watch_clients: Vec<Option<WatchClient>>,
+    /// How many watchers were asked for, and how much they were told.
+    pub(crate) watch_requests: u64,
+    pub(crate) watch_responses: u64,
     pub(crate) calls: Vec<Call>,
     pub(crate) pending: BTreeMap<(NodeId, u64, Token), Pending>,
     pub(crate) last_leader: Option<NodeId>,
@@ -172,7 +200,12 @@ impl World {
             .collect();
         let net = Network::new(&ids, params.net.clone(), rng.fork());
         let operator = Operator::new(rng.fork(), params.nodes);
-        let clients = (0..params.clients).map(|_| Client::new(rng.fork())).collect();
+        let clients = (0..params.clients)
+            .map(|number| Client::new(number, rng.fork()))
+            .collect();
+        let watch_clients = (0..params.watch_clients)
+            .map(|_| Some(WatchClient::new(rng.fork())))
+            .collect();
         let mut world = World {
             ghost: Ghost::new(founding.clone()),
             trace: Trace::new(view),
@@ -201,6 +234,9 @@ impl World {
             net,
             hosts,
             clients,
+            watch_clients,
+            watch_requests: 0,
+            watch_responses: 0,
             params,
         };
         world.trace.event(0, None, format_args!("{:?}", world.params));
@@ -211,6 +247,10 @@ impl World {
         for client in 0..world.clients.len() {
             let at = world.rng.within(0..SEC);
             world.at(at, Happening::Client(client));
+        }
+        for client in 0..world.watch_clients.len() {
+            let at = world.rng.within(0..SEC);
+            world.at(at, Happening::Watch(client));
         }
         for number in 0..world.params.plan.len() {
             world.at(world.params.plan[number].0, Happening::Fault(number));
@@ -342,10 +382,18 @@ impl World {
             Happening::JobTurn { id, .. } => self.job_turn(id),
             Happening::Completion { id, event, .. } => self.step_node(id, event),
             Happening::LocalRead { id, token, .. } => self.serve_read(id, token),
+            Happening::HubTurn { id, .. } => self.hub_turn(id),
+            Happening::HistoryTurn { id, .. } => self.read_history(id),
+            Happening::LeaseTurn { id, turn, .. } => self.lease_turn(id, turn),
+            Happening::Renewal {
+                id, origin, lease, ..
+            } => self.renewal(id, origin, lease),
+            Happening::Renewed { origin, outcome } => self.renewed(origin, outcome),
             Happening::Client(number) => {
                 self.client_turn(number);
                 Ok(())
             }
+            Happening::Watch(number) => self.watch_turn(number),
             Happening::StallCheck { id, write, .. } => self.check_stall(id, write),
             Happening::Start(id) => self.start(id),
             Happening::Fault(number) => self.strike(number),

@@ -4,12 +4,16 @@
 use std::collections::BTreeMap;
 
 use quorate_base::{Index, LogId, NodeId};
-use quorate_kv::{Applied, Command, Error, Response, ResponseOp};
+use quorate_kv::{Applied, Command, Error, RangeRequest, RangeResponse, Response, ResponseOp};
 use quorate_node::entry::{Content, Entry};
 use quorate_node::event::ToApply;
+use quorate_node::session::{Answer, SessionTable};
 
 use super::{Ghost, Violation};
+use crate::coverage::Kind;
 use crate::model::Model;
+use crate::sessions::{Logged, take_in};
+use crate::trace::Nanos;
 
 /// What an applied command answers.
 pub type Output = Result<Applied, Error>;
@@ -20,6 +24,12 @@ pub struct Machines {
     model: Model,
     /// What the model answers at each index; `None` where there is no command.
     expected: Vec<Option<Output>>,
+    /// The model's revision and compacted revision after each index.
+    revisions: Vec<(i64, i64)>,
+    /// Who has executed what for a session, after everything that any node has applied.
+    sessions: SessionTable,
+    /// What was answered to the session at each index that holds a command of one.
+    answers: Vec<Option<Answer>>,
     /// State hashes, where they were taken.
     hashes: BTreeMap<Index, u32>,
 }
@@ -28,6 +38,48 @@ impl Machines {
     /// The model after everything that any node has applied.
     pub fn model(&self) -> &Model {
         &self.model
+    }
+
+    /// A node that has applied up to `applied` answers a read. What it may be follows from that index alone, so compacted and future
+    /// revisions are refused by all nodes alike (S15), and the header's revision is that of the state (S13).
+    pub fn check_answer(
+        &self,
+        id: NodeId,
+        applied: Index,
+        request: &RangeRequest,
+        answer: &Result<RangeResponse, Error>,
+    ) -> Result<(), Violation> {
+        let (revision, compacted) = match applied {
+            Index::ZERO => (1, 0),
+            Index(index) => self.revisions[index as usize - 1],
+        };
+        let expected = match request.revision {
+            asked if asked > revision => Err(&Error::FutureRevision),
+            asked if asked > 0 && asked < compacted => Err(&Error::Compacted),
+            _ => Ok(revision),
+        };
+        if answer.as_ref().map(|answer| answer.revision) == expected {
+            return Ok(());
+        }
+        let asked = request.revision;
+        Violation::because(
+            "S15",
+            format!(
+                "{id} at {applied} answers a read of revision {asked} by {answer:?}, right is {expected:?}"
+            ),
+        )
+    }
+
+    /// A node answers a command of a session so: as all others do (S18).
+    pub fn check_session(&self, id: NodeId, at: Index, answer: &Answer) -> Result<(), Violation> {
+        let expected = self.answers.get(at.0 as usize - 1).and_then(Option::as_ref);
+        if expected == Some(answer) {
+            return Ok(());
+        }
+        Violation::because(
+            "S18",
+            format!("{id} answers {answer:?} at {at}, right is {expected:?}"),
+        )
     }
 
     /// A node has this hash after applying `index`.
@@ -114,8 +166,15 @@ impl Ghost {
         )
     }
 
-    /// A node applied `entry` and answered `output`; `None` for an entry without a command.
-    pub fn applied(&mut self, id: NodeId, entry: &ToApply, output: Option<&Output>) -> Result<(), Violation> {
+    /// A node applied `entry` and answered `output`; `None` for an entry without a command. Answers what that means for the lives of
+    /// leases, if nobody had applied it before.
+    pub fn applied(
+        &mut self,
+        now: Nanos,
+        id: NodeId,
+        entry: &ToApply,
+        output: Option<&Output>,
+    ) -> Result<Option<Kind>, Violation> {
         let slot = entry.at.index.0 as usize - 1;
         let machines = &mut self.machines;
         if slot > machines.expected.len() {
@@ -125,17 +184,40 @@ impl Ghost {
                 format!("{id} applies {}, and nobody has applied {next}", entry.at),
             );
         }
-        if slot == machines.expected.len() {
-            let answer = match &entry.command {
-                None => None,
-                Some(bytes) => match Command::decode(bytes) {
-                    Ok(command) => Some(machines.model.apply(&command)),
-                    Err(error) => return Violation::because("S14", format!("entry {}: {error}", entry.at)),
-                },
-            };
-            machines.expected.push(answer);
+        if slot < machines.expected.len() {
+            return compare(id, entry.at, machines.expected[slot].as_ref(), output).map(|()| None);
         }
-        compare(id, entry.at, machines.expected[slot].as_ref(), output)
+        let mut asked = entry.command.as_ref();
+        let taken = asked.map(|bytes| take_in(&mut machines.sessions, entry.at.index, bytes));
+        let (bytes, told) = match taken {
+            None => (None, None),
+            Some(Logged::Store(bytes)) => {
+                asked = None;
+                (Some(bytes), None)
+            }
+            Some(Logged::Session(bytes, answer)) => (Some(bytes), Some(answer)),
+        };
+        machines.answers.push(told);
+        let command = match bytes.as_ref().map(Command::decode) {
+            None => None,
+            Some(Ok(command)) => Some(command),
+            Some(Err(error)) => return Violation::because("S14", format!("entry {}: {error}", entry.at)),
+        };
+        let answer = command
+            .as_ref()
+            .map(|command| machines.model.apply(entry.at, command));
+        let model = &machines.model;
+        machines.revisions.push((model.revision(), model.compacted()));
+        compare(id, entry.at, answer.as_ref(), output)?;
+        let met = match (&command, &answer) {
+            (Some(command), Some(Ok(applied))) => self.lease_applied(now, entry.at.term, command, applied)?,
+            _ => None,
+        };
+        if let (Some(asked), Some(command)) = (asked, &command) {
+            self.sessions.applied(entry.at.index, asked, command)?;
+        }
+        self.machines.expected.push(answer);
+        Ok(met)
     }
 }
 
@@ -172,4 +254,58 @@ fn plain(applied: &Applied) -> Applied {
         }
     }
     applied
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_read_may_say_follows_from_the_index_it_is_served_at() {
+        // Two writes, and then a compaction of the first.
+        let machines = Machines {
+            revisions: vec![(2, 0), (3, 0), (3, 3)],
+            ..Machines::default()
+        };
+        let check = |applied, revision, answer: Result<i64, Error>| {
+            let request = RangeRequest {
+                revision,
+                ..RangeRequest::default()
+            };
+            let answer = answer.map(|revision| RangeResponse {
+                revision,
+                ..RangeResponse::default()
+            });
+            let checked = machines.check_answer(NodeId(1), Index(applied), &request, &answer);
+            checked.map_err(|violation| violation.rule)
+        };
+        for (applied, revision, right, wrong) in [
+            (0, 0, Ok(1), Ok(2)),
+            (2, 0, Ok(3), Ok(2)),
+            (2, 2, Ok(3), Err(Error::Compacted)),
+            (2, 4, Err(Error::FutureRevision), Ok(3)),
+            (3, 2, Err(Error::Compacted), Ok(3)),
+            (3, 3, Ok(3), Err(Error::Compacted)),
+        ] {
+            assert_eq!(check(applied, revision, right), Ok(()), "{revision} at {applied}");
+            assert_eq!(
+                check(applied, revision, wrong),
+                Err("S15"),
+                "{revision} at {applied}"
+            );
+        }
+    }
+
+    #[test]
+    fn sessions_are_answered_alike_by_all() {
+        let machines = Machines {
+            answers: vec![None, Some(Answer::Closed)],
+            ..Machines::default()
+        };
+        let check = |at, answer| machines.check_session(NodeId(1), Index(at), &answer);
+        assert_eq!(check(2, Answer::Closed), Ok(()));
+        for (at, answer) in [(1, Answer::Closed), (2, Answer::Expired), (3, Answer::Closed)] {
+            assert_eq!(check(at, answer).expect_err("another").rule, "S18");
+        }
+    }
 }

@@ -10,23 +10,25 @@
 //! | S6 nothing leaves before it is durable; S8 votes and terms | [`Ghost::sent`] in `sending` |
 //! | S7 match index | [`Ghost::stepped`] |
 //! | S12 snapshots and compaction; S14 state hashes; S15 revisions | `applying` |
-//! | S13 reads | [`Ghost::check_read`] |
+//! | S13 reads | [`Ghost::check_read`], and what the reader's state must say in `applying` |
+//! | S16 watches | `watches`, against the model |
+//! | S17 leases; S18 client sessions | `leases`, `sessions` |
 //! | everything, computed anew from bytes | [`Ghost::scan`] in `scan` |
 //! | S20 recovery | [`Ghost::recovered`], [`Ghost::check_image`] |
 //!
-//! Not here: S16 (watch), S17 (leases) and S18 (client sessions) are properties of parts above the node that this simulator does not
-//! run; their crates test them against models.
 //! Nothing here is switched off for a fault, but for one thing: S5 no longer counts on a disk that was found damaged, see
 //! [`Ghost::lost`]. All other faults are inside the model that the invariants are stated for; identities that come back with less than they
 //! had are let loose only where the promise holds that nobody lets them in.
 
 pub mod applying;
 pub mod commits;
+pub mod leases;
 pub mod log;
 mod membership;
 pub mod quorum;
 pub mod scan;
 mod sending;
+pub mod sessions;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -38,7 +40,9 @@ use thiserror::Error;
 
 use applying::Machines;
 use commits::Commits;
+use leases::Leases;
 use log::{GhostLog, Recovered, config_in};
+use sessions::Sessions;
 
 /// A broken invariant.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -97,6 +101,10 @@ pub struct Ghost {
     lost: BTreeSet<NodeId>,
     /// What the state machines did.
     pub machines: Machines,
+    /// What was promised of leases, and proposed.
+    pub leases: Leases,
+    /// What was executed for client sessions.
+    pub sessions: Sessions,
 }
 
 impl Ghost {
@@ -109,6 +117,8 @@ impl Ghost {
             durable_votes: BTreeMap::new(),
             members: BTreeMap::new(),
             machines: Machines::default(),
+            leases: Leases::default(),
+            sessions: Sessions::default(),
             lost: BTreeSet::new(),
             aliases: BTreeMap::new(),
         };

@@ -281,7 +281,7 @@ fn applying_what_is_not_committed_or_not_durable_is_rejected() {
     other.command = Some(Bytes::from_static(b"something"));
     assert_eq!(rule(ghost.check_apply(NodeId(1), &other)), "S2");
     assert_eq!(
-        rule(ghost.applied(NodeId(1), &apply(2), None)),
+        rule(ghost.applied(0, NodeId(1), &apply(2), None).map(drop)),
         "S9",
         "one was left out"
     );

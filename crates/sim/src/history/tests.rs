@@ -1,8 +1,12 @@
 //! Every rule of the checker rejects a history forged to break it, and accepts the honest one beside it.
 
+use quorate_base::LogId;
 use quorate_kv::{DeleteRangeRequest, PutRequest};
 
 use super::*;
+
+/// Which entry a write is matters to leases only.
+const AT: LogId = LogId::ZERO;
 
 struct Forge {
     model: Model,
@@ -33,7 +37,7 @@ impl Forge {
     }
 
     fn write(&mut self, command: Command) -> &mut Call {
-        let outcome = Outcome::Written(self.model.apply(&command));
+        let outcome = Outcome::Written(self.model.apply(AT, &command));
         self.call(Action::Write(command), outcome)
     }
 
@@ -104,7 +108,7 @@ fn an_honest_history_is_accepted() {
 #[test]
 fn a_lost_write_is_rejected() {
     let mut forge = Forge::new();
-    let outcome = Outcome::Written(Model::default().apply(&put("a", "1")));
+    let outcome = Outcome::Written(Model::default().apply(AT, &put("a", "1")));
     forge.call(Action::Write(put("a", "1")), outcome);
     assert_eq!(forge.verdict(), "its revision holds something else");
 }
@@ -113,7 +117,7 @@ fn a_lost_write_is_rejected() {
 fn a_write_done_twice_is_rejected() {
     let mut forge = Forge::new();
     forge.write(put("a", "1"));
-    forge.model.apply(&put("a", "1")).unwrap();
+    forge.model.apply(AT, &put("a", "1")).unwrap();
     assert_eq!(forge.verdict(), "was carried out twice");
 }
 

@@ -1,0 +1,248 @@
+//! Checks of the lives of leases (S17), in true time, which no node knows: an expiry takes effect only if it was proposed by the leader of
+//! the term it is committed in, and not before the TTL has passed since the last renewal that a client was told of, on that leader's
+//! clock. That all keys of a lease go in one revision is the model's affair, see [`applying`](super::applying).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use quorate_base::{Index, NodeId, Term};
+use quorate_kv::{Applied, Command, Expiry, Response};
+
+use super::{Ghost, Violation};
+use crate::coverage::Kind;
+use crate::params::SEC;
+use crate::trace::Nanos;
+
+/// What clients were promised, and what leaders proposed.
+#[derive(Clone, Debug, Default)]
+pub struct Leases {
+    lives: BTreeMap<i64, Life>,
+    /// When each expiry was proposed, by whom, and how fast that one's clock runs: by lease, term and name of the grant.
+    proposed: BTreeMap<(i64, Term, Option<Index>), Proposal>,
+}
+
+/// A lease, from its grant on, until its id is granted anew.
+#[derive(Clone, Debug, Default)]
+struct Life {
+    /// The latest promise: the client asked at this moment for so many seconds, and was told that it has them.
+    promised: Option<(Nanos, i64)>,
+    /// The terms whose leaders have renewed it.
+    terms: BTreeSet<Term>,
+    /// It has expired: this proposal took effect.
+    expired: Option<Proposal>,
+    /// When its grant was applied first.
+    granted: Nanos,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Proposal {
+    by: NodeId,
+    at: Nanos,
+    /// The error of the proposer's clock in millionths.
+    drift: i64,
+}
+
+impl Leases {
+    /// A leader has seen a lease expire and proposes to revoke it.
+    pub fn proposed(&mut self, command: &Command, (by, drift): (NodeId, i64), at: Nanos) {
+        if let Command::LeaseRevoke {
+            id,
+            expiry: Some(Expiry { term, grant }),
+        } = command
+        {
+            // The first proposal is the earliest; one that is repeated is later.
+            let proposal = Proposal { by, at, drift };
+            self.proposed.entry((*id, *term, *grant)).or_insert(proposal);
+        }
+    }
+
+    /// A client that had asked at `asked` was told that its lease lives for `ttl` seconds: by its grant, or by the leader of `term`. Returns
+    /// whether leaders of several terms have renewed this lease.
+    pub fn promised(
+        &mut self,
+        id: i64,
+        asked: Nanos,
+        ttl: i64,
+        term: Option<Term>,
+    ) -> Result<bool, Violation> {
+        let life = self.lives.entry(id).or_default();
+        if asked < life.granted && term.is_some() {
+            // About the lease that had this id before.
+            return Ok(false);
+        }
+        if life.promised.is_none_or(|(before, _)| before < asked) {
+            life.promised = Some((asked, ttl));
+        }
+        life.terms.extend(term);
+        match life.expired {
+            Some(proposal) => check(id, proposal, (asked, ttl)).map(|()| false),
+            None => Ok(term.is_some() && life.terms.len() > 1),
+        }
+    }
+}
+
+/// The lease was seen to expire when its TTL had passed since the promise, on the clock of the leader that saw it.
+fn check(id: i64, proposal: Proposal, (asked, ttl): (Nanos, i64)) -> Result<(), Violation> {
+    let Proposal { by, at, drift } = proposal;
+    let least = (ttl as i128 * SEC as i128 * 1_000_000 / (1_000_000 + drift as i128)) as Nanos;
+    // A clock that shows whole nanoseconds may round up.
+    if at + 2 >= asked + least {
+        return Ok(());
+    }
+    let after = at as i128 - asked as i128;
+    Violation::because(
+        "S17",
+        format!("{by} lets lease {id} expire {after} ns after it was promised for {ttl} s"),
+    )
+}
+
+impl Ghost {
+    /// A command was applied for the first time anywhere, and answered so. Answers what that means for the life of a lease.
+    pub(super) fn lease_applied(
+        &mut self,
+        now: Nanos,
+        term: Term,
+        command: &Command,
+        applied: &Applied,
+    ) -> Result<Option<Kind>, Violation> {
+        match (command, &applied.response) {
+            (Command::LeaseGrant { id, .. }, Response::LeaseGrant { .. }) => {
+                let life = Life {
+                    granted: now,
+                    ..Life::default()
+                };
+                self.leases.lives.insert(*id, life);
+                Ok(None)
+            }
+            (
+                Command::LeaseRevoke {
+                    id,
+                    expiry: Some(expiry),
+                },
+                Response::LeaseRevoke { void: false },
+            ) => {
+                self.check_expiry(*id, term, *expiry)?;
+                Ok(Some(Kind::LeaseExpired))
+            }
+            (Command::LeaseRevoke { .. }, Response::LeaseRevoke { void: true }) => Ok(Some(Kind::ExpiryVoid)),
+            (Command::LeaseRevoke { .. }, _) => Ok(Some(Kind::LeaseRevoked)),
+            _ => Ok(None),
+        }
+    }
+
+    fn check_expiry(&mut self, id: i64, term: Term, expiry: Expiry) -> Result<(), Violation> {
+        let proposal = self.leases.proposed.get(&(id, term, expiry.grant)).copied();
+        let Some(proposal) = proposal.filter(|_| expiry.term == term) else {
+            return Violation::because(
+                "S17",
+                format!("lease {id} expires in term {term}, whose leader has not seen that"),
+            );
+        };
+        if self.leaders.get(&term) != Some(&proposal.by) {
+            return Violation::because(
+                "S17",
+                format!(
+                    "{} lets lease {id} expire in term {term}, which it does not lead",
+                    proposal.by
+                ),
+            );
+        }
+        let life = self.leases.lives.entry(id).or_default();
+        life.expired = Some(proposal);
+        life.promised
+            .map_or(Ok(()), |promise| check(id, proposal, promise))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use quorate_raft::Config;
+
+    const LEADER: NodeId = NodeId(1);
+
+    fn ghost() -> Ghost {
+        let mut ghost = Ghost::new(Config::of([LEADER, NodeId(2)]));
+        ghost.leaders = [(Term(3), LEADER), (Term(4), NodeId(2))].into();
+        let grant = Command::grant(2, 7, 5);
+        let granted = Applied {
+            revision: 1,
+            response: Response::LeaseGrant { id: 7, ttl: 5 },
+        };
+        ghost.lease_applied(SEC, Term(3), &grant, &granted).unwrap();
+        ghost
+    }
+
+    fn expiry(term: u64) -> Command {
+        let expiry = Some(Expiry {
+            term: Term(term),
+            grant: None,
+        });
+        Command::LeaseRevoke { id: 7, expiry }
+    }
+
+    fn expire(ghost: &mut Ghost, seen: u64, term: u64) -> Result<Option<Kind>, Violation> {
+        let applied = Applied {
+            revision: 1,
+            response: Response::LeaseRevoke { void: false },
+        };
+        ghost.lease_applied(60 * SEC, Term(term), &expiry(seen), &applied)
+    }
+
+    fn rule<T: std::fmt::Debug>(result: Result<T, Violation>) -> &'static str {
+        result.expect_err("a broken rule").rule
+    }
+
+    #[test]
+    fn a_lease_may_expire_when_its_time_is_over_on_the_leaders_clock() {
+        let proposed_at = |at: Nanos, drift: i64| {
+            let mut ghost = ghost();
+            ghost.leases.promised(7, 2 * SEC, 5, Some(Term(3))).unwrap();
+            ghost.leases.proposed(&expiry(3), (LEADER, drift), at);
+            expire(&mut ghost, 3, 3)
+        };
+        assert_eq!(proposed_at(7 * SEC, 0), Ok(Some(Kind::LeaseExpired)));
+        assert_eq!(rule(proposed_at(7 * SEC - 3, 0)), "S17", "too early");
+        assert_eq!(rule(proposed_at(6_950_000_000, 0)), "S17", "too early");
+        assert!(
+            proposed_at(6_950_000_000, 20_000).is_ok(),
+            "by a clock that is fast"
+        );
+    }
+
+    #[test]
+    fn only_the_leader_of_the_term_may_let_a_lease_expire() {
+        let mut nobody = ghost();
+        assert_eq!(rule(expire(&mut nobody, 3, 3)), "S17", "proposed by nobody");
+        let mut follower = ghost();
+        follower.leases.proposed(&expiry(3), (NodeId(2), 0), 50 * SEC);
+        assert_eq!(rule(expire(&mut follower, 3, 3)), "S17", "not its term");
+        let mut late = ghost();
+        late.leases.proposed(&expiry(3), (LEADER, 0), 50 * SEC);
+        assert_eq!(rule(expire(&mut late, 3, 4)), "S17", "void in another term");
+    }
+
+    #[test]
+    fn a_promise_that_is_told_after_the_end_counts_too() {
+        let mut ghost = ghost();
+        ghost.leases.proposed(&expiry(3), (LEADER, 0), 10 * SEC);
+        assert!(expire(&mut ghost, 3, 3).is_ok());
+        assert_eq!(ghost.leases.promised(7, 5 * SEC, 5, Some(Term(3))), Ok(false));
+        assert_eq!(rule(ghost.leases.promised(7, 9 * SEC, 5, Some(Term(3)))), "S17");
+        ghost
+            .lease_applied(
+                70 * SEC,
+                Term(3),
+                &Command::grant(2, 7, 5),
+                &Applied {
+                    revision: 1,
+                    response: Response::LeaseGrant { id: 7, ttl: 5 },
+                },
+            )
+            .unwrap();
+        assert_eq!(
+            ghost.leases.promised(7, 9 * SEC, 5, Some(Term(3))),
+            Ok(false),
+            "an earlier lease"
+        );
+    }
+}
