@@ -66,7 +66,8 @@ impl fmt::Display for Sum {
 
 /// The way to a broken invariant, from empty logs on: a script for `replay`.
 pub fn path(played: &Played, violation: &Violation) -> String {
-    let mut text = format!("# {}\n{}\n", violation.invariant, played.header);
+    let why = violation.invariant.replace('\n', "\n# ");
+    let mut text = format!("# {why}\n{}\n", played.header);
     let prefix = played.actions.iter();
     for action in prefix
         .chain(["# here the search began".to_owned()].iter())

@@ -7,8 +7,8 @@ use std::time::Duration;
 use quorate_model::cluster::Cluster;
 use quorate_model::kind::Kind;
 use quorate_model::report;
-use quorate_model::script::corpus;
-use quorate_model::search::{End, Limits, Report, search};
+use quorate_model::script::{Played, Script, corpus, status};
+use quorate_model::search::{End, Limits, Report, Violation, search};
 use quorate_model::state::Bounds;
 use quorate_raft::Config;
 use stateright::Model;
@@ -126,6 +126,33 @@ fn a_disk_that_forgets_its_vote_is_found_and_the_path_can_be_followed() {
         state = cluster.next_state(&state, action).expect("it makes a difference");
     }
     assert_eq!(state.violation, Some(violation.invariant));
+}
+
+/// What `check` prints is one action a line; `replay` must take it all back.
+#[test]
+fn a_printed_path_leads_where_it_came_from() {
+    let show = |played: &Played| {
+        let network = played.cluster.network(&played.state);
+        let mut lines: Vec<String> = network.iter().map(|(_, parcel)| parcel.to_string()).collect();
+        let node = |id| played.cluster.node(&played.state, quorate_base::NodeId(id));
+        lines.extend((1..).map_while(node).map(|node| status(&node)));
+        lines.sort();
+        lines
+    };
+    for script in corpus().expect("a readable corpus") {
+        let played = script.play().expect("it can be played");
+        let violation = Violation {
+            invariant: "two\nlines".into(),
+            path: Vec::new(),
+        };
+        let name = script.name;
+        let text = report::path(&played, &violation);
+        let again = Script { name, text };
+        let again = again
+            .play()
+            .unwrap_or_else(|error| panic!("{}: {error}", again.name));
+        assert_eq!(show(&played), show(&again));
+    }
 }
 
 #[test]
