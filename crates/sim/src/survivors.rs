@@ -265,7 +265,8 @@ impl World {
 
     /// What the core must come to while it is alone.
     fn demand_of_survivors(&mut self) -> Result<(), Failure> {
-        self.until(10 * SEC, "start of the core", |world| {
+        // One that has never run asks around at random for somebody who knows it.
+        self.until(30 * SEC, "start of the core", |world| {
             let mut members = world.core_members().into_iter();
             members.all(|id| world.hosts[&id].process.is_some())
         })?;
