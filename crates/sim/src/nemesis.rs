@@ -213,6 +213,11 @@ impl World {
     /// A write of a stalled disk has been out for two election timeouts: a leader must have given up by now.
     pub(crate) fn check_stall(&mut self, id: NodeId, write: WriteId) -> Result<(), Failure> {
         let host = &self.hosts[&id];
+        // A process that stood still has had no time yet to find anything out; and the disk may have returned meanwhile.
+        if host.stalled_until <= self.now || host.paused_until + 2 * self.params.election > self.now {
+            self.watch_stall(id);
+            return Ok(());
+        }
         let process = host.process.as_ref().expect("a void check is dropped");
         let out = process.outstanding.front().copied();
         match out {
