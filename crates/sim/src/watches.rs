@@ -282,6 +282,14 @@ impl World {
                 client.stream = None;
             }
         }
+        // In the end only members come to know everything.
+        if let Some((id, _, stream)) = client.stream
+            && self.healing
+            && !self.ghost.commits().config().is_member(id)
+        {
+            self.process(id).expect("just seen").fanout.hub.close(stream);
+            client.stream = None;
+        }
         let Some((id, _, stream)) = client.stream else {
             return self.open_stream(number, client);
         };

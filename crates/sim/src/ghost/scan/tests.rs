@@ -19,6 +19,13 @@ fn cluster() -> (World, NodeId) {
     for _ in 0..150 {
         scenario.must_write(leader, 5 * SEC).unwrap();
     }
+    let short = |node: &Scanned<'_>| {
+        let mark = node.found.mark.as_ref();
+        mark.is_none_or(|mark| mark.last.index <= Index(50))
+    };
+    while scenario.world.scanned().unwrap().values().any(short) {
+        scenario.must_write(leader, 5 * SEC).unwrap();
+    }
     scenario.run(2 * SEC).unwrap();
     (scenario.world, leader)
 }
