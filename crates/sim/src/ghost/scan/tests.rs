@@ -19,14 +19,15 @@ fn cluster() -> (World, NodeId) {
     for _ in 0..150 {
         scenario.must_write(leader, 5 * SEC).unwrap();
     }
-    let short = |node: &Scanned<'_>| {
-        let mark = node.found.mark.as_ref();
-        mark.is_none_or(|mark| mark.last.index <= Index(50))
-    };
-    while scenario.world.scanned().unwrap().values().any(short) {
-        scenario.must_write(leader, 5 * SEC).unwrap();
-    }
     scenario.run(2 * SEC).unwrap();
+    // A scan passes over cores whose effects are still to be taken.
+    let drained = |scenario: &Scenario| {
+        let mut processes = scenario.world.hosts.values().map(|host| host.process.as_ref());
+        processes.all(|process| process.is_some_and(|process| !process.undrained))
+    };
+    scenario
+        .until(SEC, "moment without open effects", drained)
+        .unwrap();
     (scenario.world, leader)
 }
 
