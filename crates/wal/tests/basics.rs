@@ -279,7 +279,11 @@ fn opening_reads_many_entries_at_once() {
     disk.take_reads();
     open(&disk, 1 << 20).unwrap();
     let reads = disk.take_reads();
-    assert_eq!(reads.len(), 4, "the header, all, the last frame, the entries: {reads:?}");
+    assert_eq!(
+        reads.len(),
+        4,
+        "the header, all, the last frame, the entries: {reads:?}"
+    );
 }
 
 /// Small bodies travel with the headers around them in one piece, large ones are not copied.
