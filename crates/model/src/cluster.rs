@@ -7,7 +7,7 @@
 //!   next sign of life sets the timer anew.
 //! - What changes nothing is no action, be it alone or together with the next input. A state that differs from where it came from only in what may still happen is dropped: all
 //!   it could do can be done from there.
-//! - Answers to leaders and candidates of terms before their receiver's durable one leave the network ([`Parcel::is_dead`]).
+//! - Answers to leaders and candidates of terms before their receiver's durable one leave the network (`Parcel::is_dead`).
 //! - Write numbers, log epochs and byte totals are counted from now on ([`quorate_raft::Raft::renumber`]).
 //!
 //! Not used: symmetry among nodes. The core breaks ties by node id (who asks first in a haste, who gives way), so exchanging two ids
