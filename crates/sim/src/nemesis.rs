@@ -227,13 +227,6 @@ impl World {
                 let committed = self.ghost.commits().config();
                 let only = |config: &Config| electors(config).iter().all(|other| *other == id);
                 let alone = only(raft.config()) || only(committed);
-                // A process that stood still meanwhile has its time from then on.
-                let awake = host.paused_until.saturating_add(2 * self.params.election);
-                if raft.role() == RoleKind::Leader && host.paused_until > since && self.now <= awake {
-                    let run = host.run;
-                    self.at(awake + 1, Happening::StallCheck { id, run, write });
-                    return Ok(());
-                }
                 if raft.role() == RoleKind::Leader && !alone {
                     return Err(Failure::Liveness(format!(
                         "n{id} leads, and its disk has not returned write {write} since {since}"
