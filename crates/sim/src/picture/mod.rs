@@ -1,6 +1,6 @@
 //! What a space-time picture of a run is made of: the last so many events, kept while the run goes on. A message is one event with
 //! its end; the states of nodes and the links that are cut are kept as changes, with what they were before the oldest event. How
-//! that becomes a page is in [`page`].
+//! that becomes a page is in `page`.
 
 mod page;
 
