@@ -163,7 +163,7 @@ pub struct Effects {
     pub membership: Option<Config>,
     /// A committed configuration says that this node was removed. The driver ends it.
     pub removed: bool,
-    /// The node cannot go on, for this reason: a committed entry cannot be had from its own log. The driver must end it.
+    /// The node cannot go on, for this reason: an entry cannot be had from its own log. The driver must end it.
     pub fatal: Option<String>,
 }
 

@@ -145,6 +145,7 @@ impl Appends {
         queue.reading = None;
         let job = queue.jobs.front_mut().expect("a read is for the first job");
         let held = raft.role() == RoleKind::Leader && raft.term() == job.term && raft.log().holds(&job.range);
+        let failed = bodies.as_ref().err().map(String::as_str);
         let bodies = match bodies {
             Ok(bodies) if held => still_right(
                 raft.log(),
@@ -158,6 +159,11 @@ impl Appends {
         reached!("node.fill.read_of_obsolete", job.obsolete);
         if bodies.is_empty() && !job.obsolete {
             reached!("node.fill.read_failed", held);
+            if held {
+                // It will not be better next time. To go on would leave the follower without a word, for ever.
+                let (index, why) = (job.range.first(), failed.unwrap_or("the log gave another entry"));
+                out.effects.fatal = Some(format!("the entry {index} cannot be read from the log: {why}"));
+            }
             self.give_up(to, out);
             return true;
         }

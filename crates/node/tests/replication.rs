@@ -39,6 +39,22 @@ fn a_slow_follower_gets_cold_entries_from_the_log() {
     assert_eq!(cluster.leader(), Some(leader));
 }
 
+/// A leader whose log is damaged where a follower has to go on ends. If it went on asking the log in vain, the follower would get nothing for
+/// ever, and nobody would know why.
+#[test]
+fn a_leader_that_cannot_read_what_a_follower_needs_ends() {
+    let (mut cluster, slow, leader) = behind(small_cache);
+    cluster.host(leader).damaged = true;
+    cluster.heal();
+    cluster.pass(2_000_000_000);
+    let why = cluster.host(leader).ended.clone();
+    assert!(why.is_some_and(|why| why.contains("cannot be read from the log: damaged")));
+    cluster.elect();
+    cluster.run_until("the follower to get on", |cluster| {
+        cluster.node(slow).raft().commit() >= Index(50)
+    });
+}
+
 #[test]
 fn entries_that_take_long_to_read_are_not_asked_for_again_at_every_heartbeat() {
     let catch_up = |stalled_for| {

@@ -90,6 +90,10 @@ pub struct Host {
     waiting_open: Vec<StreamId>,
     boots: u64,
     pub cold_reads: usize,
+    /// Its log cannot be read.
+    pub damaged: bool,
+    /// It has said that it cannot go on, for this reason.
+    pub ended: Option<String>,
     pub restores: usize,
     /// Starts without knowing any configuration.
     pub joins: bool,
@@ -480,6 +484,11 @@ impl Cluster {
             return false;
         };
         let effects = node.take_effects();
+        if self.host(id).damaged && effects.fatal.is_some() {
+            self.host(id).ended = effects.fatal;
+            self.host(id).node = None;
+            return true;
+        }
         assert_eq!(effects.fatal, None, "nothing is wrong with the log");
         let Effects {
             log,
@@ -575,7 +584,10 @@ impl Cluster {
                     max_bytes,
                 } => {
                     host.cold_reads += 1;
-                    let bodies = host.log.read(first, last, max_bytes);
+                    let bodies = match host.damaged {
+                        true => Err("damaged".to_owned()),
+                        false => host.log.read(first, last, max_bytes),
+                    };
                     self.step(id, Event::LogRead { id: read, bodies });
                 }
             }
@@ -799,6 +811,8 @@ impl Host {
             waiting_open: Vec::new(),
             boots: 0,
             cold_reads: 0,
+            damaged: false,
+            ended: None,
             restores: 0,
             joins: false,
             level: None,
