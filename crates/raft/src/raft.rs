@@ -623,6 +623,11 @@ impl Raft {
         }
     }
 
+    /// Whether this is a leader that is handing over to another member (§3.10), and so takes no proposals.
+    pub fn is_handing_over(&self) -> bool {
+        matches!(&self.role, Role::Leader(leader) if leader.is_handing_over())
+    }
+
     /// The last entry.
     pub fn last(&self) -> LogId {
         self.core.log.last()

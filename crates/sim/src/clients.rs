@@ -388,15 +388,19 @@ impl World {
         };
         let process = self.process(id).expect("it is serving");
         let applied = process.kv.applied().index;
-        let answer = catch(|| process.kv.range(&request));
+        let answer = catch(|| Ok(process.kv.range(&request)));
         self.ghost.check_read(id, pending.floor, applied)?;
-        match answer {
-            Ok(answer) => {
-                self.ghost.machines.check_answer(id, applied, &request, &answer)?;
-                self.answer(id, token, Outcome::Read(answer));
-            }
-            Err(why) => return Err(Failure::Crash(format!("n{id} reading: {why}"))),
+        let Some(answer) = self.settle(id, answer)? else {
+            return Ok(());
+        };
+        let failed =
+            matches!(answer, Err(quorate_kv::Error::Storage(_))) && self.hosts[&id].disk.failed().is_some();
+        if failed {
+            self.answer(id, token, Outcome::NotDone);
+            return Ok(());
         }
+        self.ghost.machines.check_answer(id, applied, &request, &answer)?;
+        self.answer(id, token, Outcome::Read(answer));
         Ok(())
     }
 

@@ -4,6 +4,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use crate::cells::{Matrix, States};
+
 /// A kind of event that runs are there to meet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -15,6 +17,8 @@ pub enum Kind {
     Reorder,
     /// A message arrived twice.
     Duplicate,
+    /// A frame arrived with other bytes than were sent, and its connection was ended.
+    Garbled,
     /// The cluster was cut in two.
     Partition,
     /// Messages passed in one direction only.
@@ -29,6 +33,8 @@ pub enum Kind {
     Hub,
     /// All nodes reached their neighbours only.
     Chain,
+    /// A link, or all links of a node, came and went again and again.
+    Flap,
     /// A link broke and came back.
     Reset,
     /// A machine lost power.
@@ -43,6 +49,12 @@ pub enum Kind {
     TornWrite,
     /// A sync failed.
     SyncError,
+    /// A write failed, and nothing was written.
+    WriteError,
+    /// A write failed, and a part was written.
+    ShortWrite,
+    /// A read failed.
+    ReadError,
     /// A node started again.
     Restart,
     /// All nodes were down at once.
@@ -57,6 +69,10 @@ pub enum Kind {
     Pause,
     /// The leader stood still and was cut off meanwhile.
     Stall,
+    /// A clock leapt ahead.
+    ClockLeap,
+    /// A machine was suspended, and its clock stood still.
+    Suspend,
     /// A disk ran full.
     FullDisk,
     /// A snapshot was installed.
@@ -119,6 +135,20 @@ pub enum Kind {
     OtherCluster,
     /// Bits flipped at rest were found, and the node did not start.
     BitRotFound,
+    /// Bits of a log flipped while the node ran.
+    RotInUse,
+    /// A disk lost a write that it had confirmed.
+    LostWrite,
+    /// A disk put a write in another place, and confirmed it.
+    MisdirectedWrite,
+    /// A node did not start for what such a disk had done to its log.
+    DamageFound,
+    /// A running node read back what was damaged, noticed, and ended.
+    DamageRead,
+    /// A node whose disk had lost the end of its log would have been refused by a peer.
+    ShortLogRefused,
+    /// A node whose disk had lost the end of its log would have been let in by all: no peer had recorded what it had lost.
+    ShortLogUnseen,
     /// A read was answered by the leader's clock.
     LeaseRead,
     /// The feature level was raised.
@@ -157,11 +187,12 @@ pub enum Kind {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Kind; 73] = [
+    pub const ALL: [Kind; 87] = [
         Kind::Drop,
         Kind::Delay,
         Kind::Reorder,
         Kind::Duplicate,
+        Kind::Garbled,
         Kind::Partition,
         Kind::OneWay,
         Kind::IsolateLeader,
@@ -169,6 +200,7 @@ impl Kind {
         Kind::OneLink,
         Kind::Hub,
         Kind::Chain,
+        Kind::Flap,
         Kind::Reset,
         Kind::PowerLoss,
         Kind::Kill,
@@ -176,6 +208,9 @@ impl Kind {
         Kind::CrashInRecovery,
         Kind::TornWrite,
         Kind::SyncError,
+        Kind::WriteError,
+        Kind::ShortWrite,
+        Kind::ReadError,
         Kind::Restart,
         Kind::AllDown,
         Kind::SlowDisk,
@@ -183,6 +218,8 @@ impl Kind {
         Kind::StalledLeaderLeft,
         Kind::Pause,
         Kind::Stall,
+        Kind::ClockLeap,
+        Kind::Suspend,
         Kind::FullDisk,
         Kind::SnapshotInstall,
         Kind::SnapshotResumed,
@@ -214,6 +251,13 @@ impl Kind {
         Kind::DuplicateRefused,
         Kind::OtherCluster,
         Kind::BitRotFound,
+        Kind::RotInUse,
+        Kind::LostWrite,
+        Kind::MisdirectedWrite,
+        Kind::DamageFound,
+        Kind::DamageRead,
+        Kind::ShortLogRefused,
+        Kind::ShortLogUnseen,
         Kind::LeaseRead,
         Kind::LevelRaised,
         Kind::MajorityOnly,
@@ -232,18 +276,70 @@ impl Kind {
         Kind::SessionExpired,
         Kind::UnknownOutcome,
     ];
+
+    /// Those that are faults, in which states they struck is counted.
+    pub const FAULTS: [Kind; 40] = [
+        Kind::Drop,
+        Kind::Delay,
+        Kind::Reorder,
+        Kind::Duplicate,
+        Kind::Garbled,
+        Kind::Partition,
+        Kind::OneWay,
+        Kind::IsolateLeader,
+        Kind::CutFollower,
+        Kind::OneLink,
+        Kind::Hub,
+        Kind::Chain,
+        Kind::Flap,
+        Kind::Reset,
+        Kind::PowerLoss,
+        Kind::Kill,
+        Kind::CrashInDisk,
+        Kind::CrashInRecovery,
+        Kind::SyncError,
+        Kind::WriteError,
+        Kind::ShortWrite,
+        Kind::ReadError,
+        Kind::AllDown,
+        Kind::SlowDisk,
+        Kind::StallDisk,
+        Kind::Pause,
+        Kind::Stall,
+        Kind::ClockLeap,
+        Kind::Suspend,
+        Kind::FullDisk,
+        Kind::Transfer,
+        Kind::FalseHint,
+        Kind::WipedRefused,
+        Kind::BackupRefused,
+        Kind::DuplicateRefused,
+        Kind::OtherCluster,
+        Kind::BitRotFound,
+        Kind::RotInUse,
+        Kind::LostWrite,
+        Kind::MisdirectedWrite,
+    ];
 }
 
 /// How often each kind was met.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
     counts: BTreeMap<Kind, u64>,
+    /// In which states the faults among them struck.
+    pub matrix: Matrix,
 }
 
 impl Coverage {
     /// It happened.
     pub fn hit(&mut self, kind: Kind) {
         *self.counts.entry(kind).or_default() += 1;
+    }
+
+    /// A fault struck somebody in these states.
+    pub fn struck(&mut self, fault: Kind, states: States) {
+        self.hit(fault);
+        self.matrix.hit(fault, states);
     }
 
     /// How often it happened.
@@ -256,6 +352,7 @@ impl Coverage {
         for (kind, count) in &other.counts {
             *self.counts.entry(*kind).or_default() += count;
         }
+        self.matrix.add(&other.matrix);
     }
 
     /// The kinds among `wanted` that never happened.

@@ -9,15 +9,20 @@ use crate::net::Pair;
 use crate::plan::Fault;
 use crate::rng::Rng;
 
-/// The links that `fault` cuts between `nodes` (at least one), one of which may lead.
+/// The links that `fault` cuts between `nodes` (at least one), one of which may lead, and one of which may be `chosen` to be struck.
 pub(crate) fn severed(
     fault: &Fault,
     nodes: &[NodeId],
     leader: Option<NodeId>,
+    chosen: Option<NodeId>,
     rng: &mut Rng,
 ) -> BTreeSet<Pair> {
     let followers: Vec<NodeId> = nodes.iter().copied().filter(|id| Some(*id) != leader).collect();
-    let someone = |rng: &mut Rng| rng.pick(if followers.is_empty() { nodes } else { &followers });
+    let chosen_follower = chosen.filter(|id| followers.contains(id));
+    let someone = |rng: &mut Rng| {
+        let by_chance = rng.pick(if followers.is_empty() { nodes } else { &followers });
+        chosen_follower.unwrap_or(by_chance)
+    };
     match fault {
         Fault::Partition(_) => {
             let side = half(nodes, rng);
@@ -35,8 +40,13 @@ pub(crate) fn severed(
             BTreeSet::from([(leader, follower), (follower, leader)])
         }
         Fault::OneLink(_) => {
-            let (one, other) = (rng.pick(nodes), rng.pick(nodes));
-            BTreeSet::from([(one, other)])
+            let one = chosen.unwrap_or(rng.pick(nodes));
+            let others: Vec<NodeId> = nodes.iter().copied().filter(|id| *id != one).collect();
+            if others.is_empty() {
+                return BTreeSet::new();
+            }
+            let other = rng.pick(&others);
+            BTreeSet::from([if rng.coin() { (one, other) } else { (other, one) }])
         }
         Fault::Hub { without_leader, .. } => {
             let (hub, outside) = (someone(rng), leader.filter(|_| *without_leader));
@@ -121,7 +131,7 @@ mod tests {
         ];
         for fault in faults {
             for seed in 0..50 {
-                let cut = severed(&fault, &nodes, Some(NodeId(3)), &mut Rng::new(seed));
+                let cut = severed(&fault, &nodes, Some(NodeId(3)), None, &mut Rng::new(seed));
                 assert!(!cut.is_empty() && cut.len() < 20, "{fault:?}: {cut:?}");
                 assert!(cut.iter().all(|(from, to)| from != to));
             }

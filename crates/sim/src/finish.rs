@@ -82,7 +82,7 @@ impl World {
                 )));
             }
         }
-        while !self.coverage.missing(&self.params.planned()).is_empty() && self.step(limit)? {}
+        while !self.coverage.missing(&self.wanted).is_empty() && self.step(limit)? {}
         self.conclude()
     }
 
@@ -90,6 +90,7 @@ impl World {
     pub(crate) fn conclude(&mut self) -> Result<(), Failure> {
         self.healing = true;
         self.unmask()?;
+        self.settle_doubts()?;
         if !self.silent {
             // Otherwise whoever directs the run decides who is cut off.
             self.survive()?;

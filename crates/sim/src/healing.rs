@@ -40,6 +40,7 @@ impl World {
         host.slowness = 1;
         host.trap = None;
         host.paused_until = host.paused_until.min(now);
+        host.clock.go_on(now);
         // What waits for a disk that never returned is done by the restart of a process that someone had to kill.
         let stalled = std::mem::take(&mut host.stalled_until) > now;
         if host.process.is_some() && (stalled || anew) {

@@ -18,6 +18,7 @@ use quorate_node::{Boot, Failure as Refusal, Node, NodeConfig, Staging};
 use quorate_raft::{Config, Limits, Priority, WriteId};
 use quorate_wal::{OpenError, Options, Record, Wal};
 
+use crate::clock::Clock;
 use crate::disk::SimDisk;
 use crate::fanout::Fanout;
 use crate::ghost::log::Recovered;
@@ -63,10 +64,14 @@ pub struct Host {
     pub run: u64,
     /// The process, if one runs.
     pub process: Option<Process>,
-    /// The clock's error in millionths.
-    pub drift: i64,
+    /// Its clock.
+    pub clock: Clock,
     /// Disk operations take so many times as long.
     pub slowness: u64,
+    /// Until then, if nothing else slows it down.
+    pub slow_until: Nanos,
+    /// Its disk has no space until then.
+    pub full_until: Nanos,
     /// The process stands still until then.
     pub paused_until: Nanos,
     /// Operations of its disk return not before then.
@@ -131,6 +136,14 @@ pub struct Process {
     pub machine_due: bool,
     /// Handed to the flusher.
     pub job: Option<Job>,
+    /// It has known a leader, itself or another, since it started.
+    pub has_been_led: bool,
+    /// A snapshot is on its way in.
+    pub installing: bool,
+    /// The write that cuts off the end of the log, until it is durable.
+    pub truncating: Option<WriteId>,
+    /// The write that lets the beginning of the log go, until it is durable.
+    pub compacting: Option<WriteId>,
     /// Outgoing snapshots.
     pub views: BTreeMap<StreamId, Box<dyn SnapshotReader>>,
     /// Who watches, and what they are told.
@@ -174,8 +187,10 @@ impl Host {
             disk,
             run: 0,
             process: None,
-            drift: 0,
+            clock: Clock::default(),
             slowness: 1,
+            slow_until: 0,
+            full_until: 0,
             paused_until: 0,
             stalled_until: 0,
             dark: false,
@@ -186,19 +201,12 @@ impl Host {
 
     /// The machine's clock at this moment.
     pub fn local(&self, now: Nanos) -> Nanos {
-        (now as i128 + now as i128 * self.drift as i128 / 1_000_000) as Nanos
+        self.clock.local(now)
     }
 
     /// The first moment at which the machine's clock shows `local`.
     pub fn global(&self, local: Nanos) -> Nanos {
-        let mut guess = (local as i128 * 1_000_000 / (1_000_000 + self.drift as i128)) as Nanos;
-        while guess > 0 && self.local(guess - 1) >= local {
-            guess -= 1;
-        }
-        while self.local(guess) < local {
-            guess += 1;
-        }
-        guess
+        self.clock.global(local)
     }
 
     /// Starts a process on what the disk holds. Returns it, what its log said, and what its state machine has to do first.
@@ -252,6 +260,10 @@ impl Host {
             machine_queue: first.into_iter().map(MachineWork::Op).collect(),
             machine_due: false,
             job: None,
+            has_been_led: false,
+            installing: false,
+            truncating: None,
+            compacting: None,
             views: BTreeMap::new(),
             fanout,
             tenure: Tenure::default(),
@@ -275,12 +287,12 @@ impl Host {
                 max_append_bytes: params.max_append_bytes,
                 max_inflight: params.max_inflight,
                 max_inflight_bytes: params.max_append_bytes * params.max_inflight as u64,
-                max_uncommitted_bytes: 64 << 10,
+                max_uncommitted_bytes: params.max_uncommitted,
             },
             cache_bytes: params.tail_bytes,
             apply_bytes: params.max_append_bytes as usize * 4,
             frame_bytes: params.max_append_bytes as usize,
-            max_held: 20,
+            max_held: params.max_held,
             max_held_bytes: 16 << 10,
             keep_entries: params.keep_entries,
             keep_bytes: params.keep_bytes,

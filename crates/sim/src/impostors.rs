@@ -1,15 +1,16 @@
 //! Identities that come back with less than they had: an empty disk under an old id, an older copy of a disk, a second process from a
-//! copy, a node of another cluster; and disks whose bits flip at rest.
+//! copy, a node of another cluster.
 //!
 //! An impostor is a machine of its own that claims to be a member. It is let loose only when every other machine has durably seen
 //! a later state of that member, for then the promise is that nobody lets it in, and the run's checks stay on without any
 //! exception. What may happen otherwise, before anybody has seen the later state, no protocol can prevent; that is shown in
 //! the tests of scenarios.
 
-use quorate_base::{Index, NodeId};
+use quorate_base::NodeId;
 use quorate_node::handshake::Refusal;
-use quorate_raft::{Change, Config};
+use quorate_raft::Config;
 
+use crate::cells::State;
 use crate::coverage::Kind;
 use crate::disk::SimDisk;
 use crate::failure::Failure;
@@ -19,8 +20,9 @@ use crate::host::{CLUSTER, Host};
 use crate::identity::Identity;
 use crate::params::{MS, SEC};
 use crate::picture::Topic;
-use crate::plan::Pretence;
+use crate::plan::{Fault, Pretence};
 use crate::rng::Rng;
+use crate::steering::Lair;
 use crate::trace::Nanos;
 use crate::world::{Happening, World};
 
@@ -43,6 +45,8 @@ pub(crate) struct Masquerade {
     since: Nanos,
     /// The member was made to start once more.
     again: bool,
+    /// It waits for this state of the victim.
+    when: Option<State>,
     /// It is loose.
     machine: Option<NodeId>,
 }
@@ -54,7 +58,8 @@ impl World {
         let voters: Vec<NodeId> = config.voters.iter().copied().collect();
         let victim = self.rng.pick(&voters);
         let running = self.hosts.get(&victim).filter(|host| host.process.is_some());
-        let busy = self.masquerade.is_some() || !self.operator.is_idle() || config.is_joint();
+        let doubted = self.hosts.values().any(|host| host.rotted_by.is_some());
+        let busy = doubted || self.masquerade.is_some() || !self.operator.is_idle() || config.is_joint();
         let Some(host) = running.filter(|_| !busy && voters.len() > 1) else {
             self.after(200 * MS, Happening::Fault(number));
             return;
@@ -73,6 +78,7 @@ impl World {
             boot,
             since: self.now,
             again: false,
+            when: self.params.plan[number].when.take(),
             machine: None,
         });
         if pretence != Pretence::Wiped {
@@ -95,7 +101,11 @@ impl World {
         if self.everybody_knows_better(plan) {
             let (victim, early) = (plan.victim, plan.pretence == Pretence::Backup && !plan.again);
             if !early {
-                return self.unleash();
+                let plan = self.masquerade.as_mut().expect("just seen");
+                return match plan.when.take() {
+                    Some(state) => self.lurk(Lair::Impostor(victim), state),
+                    None => self.unleash(),
+                };
             }
             // With one start more the copy is older than the start before the last, and no twin of the last.
             let plan = self.masquerade.as_mut().expect("just seen");
@@ -138,6 +148,7 @@ impl World {
             boot: 0,
             since: self.now,
             again: false,
+            when: None,
             machine: None,
         });
         self.unleash();
@@ -146,6 +157,9 @@ impl World {
     fn unleash(&mut self) {
         let number = self.impostors + FIRST;
         self.impostors += 1;
+        let plan = self.masquerade.as_ref().expect("it was planned");
+        let kind = Fault::Impostor(plan.pretence).kind();
+        self.found_in(kind, plan.victim);
         let plan = self.masquerade.as_mut().expect("it was planned");
         let (victim, machine) = (plan.victim, NodeId(number));
         plan.machine = Some(machine);
@@ -156,7 +170,7 @@ impl World {
             impostor: true,
             founder: real.founder,
             told: real.told.clone(),
-            drift: real.drift,
+            clock: real.clock,
             ..Host::new(machine, plan.disk.clone())
         };
         let founding = if host.founder {
@@ -202,9 +216,9 @@ impl World {
     }
 
     /// Somebody of another cluster connects to one of ours.
-    pub(crate) fn greet_from_elsewhere(&mut self, number: usize) -> Result<(), Failure> {
+    pub(crate) fn greet_from_elsewhere(&mut self, number: usize, to: NodeId) -> Result<(), Failure> {
         let running = self.running();
-        let (from, to) = (self.rng.pick(&running), self.rng.pick(&running));
+        let from = self.rng.pick(&running);
         let disk = SimDisk::new(Rng::new(1));
         let identity = Identity::begin(&*disk.mount(), CLUSTER + 1, self.rng.word());
         let identity = identity.map_err(|error| Failure::Crash(error.to_string()))?;
@@ -216,7 +230,7 @@ impl World {
             self.params.lease_timeout(),
         );
         match self.judge_greeting(from, to, hello)? {
-            Some(Err(Refusal::WrongCluster { .. })) => self.coverage.hit(Kind::OtherCluster),
+            Some(Err(Refusal::WrongCluster { .. })) => self.struck(Kind::OtherCluster, &[to]),
             None => self.after(100 * MS, Happening::Fault(number)),
             Some(other) => {
                 let what = format!("identity: n{to} says {other:?} to a node of another cluster");
@@ -224,50 +238,5 @@ impl World {
             }
         }
         Ok(())
-    }
-
-    /// Bits flip at rest on the disk of a node that is down; only if the cluster can do without that disk.
-    pub(crate) fn rot(&mut self, number: usize, victim: NodeId, flips: u64) {
-        let config = self.ghost.commits().config();
-        let voters = config.voters.len();
-        let up = |id: &&NodeId| self.hosts.get(id).is_some_and(|host| host.process.is_some());
-        let spared = config.voters.iter().filter(up).count() == voters
-            && voters > 2
-            && config.voters.contains(&victim)
-            && !config.is_joint()
-            // Nor with a change that is in some log: it would be in force there, and might need that disk.
-            && self.ghost.all_configs().all(|acted_on| acted_on == config)
-            && self.hosts.values().all(|host| !host.rotten)
-            && self.operator.is_idle()
-            && self.masquerade.is_none();
-        if !spared || self.ghost.last(victim).index == Index::ZERO {
-            self.after(300 * MS, Happening::Fault(number));
-            return;
-        }
-        self.end(victim, true, 200 * MS);
-        let host = self.host(victim);
-        host.rotten = true;
-        host.rotted_by = Some(number);
-        for _ in 0..flips {
-            host.disk.rot("wal-");
-        }
-    }
-
-    /// A member whose disk was found damaged.
-    pub(crate) fn broken_member(&self) -> Option<NodeId> {
-        let config = self.ghost.commits().config();
-        let mut broken = self.hosts.values().filter(|host| host.broken);
-        broken.find(|host| config.is_member(host.id)).map(|host| host.id)
-    }
-
-    /// Asks for a damaged member to be replaced by a new one.
-    pub(crate) fn replace_broken(&mut self, broken: NodeId) {
-        let running = self.running();
-        if running.is_empty() || !self.operator.is_idle() {
-            return;
-        }
-        let at = self.leader().unwrap_or(running[0]);
-        let changes = vec![Change::Remove(broken), self.operator.add_by_itself()];
-        self.reconfigure(at, changes, false);
     }
 }

@@ -112,7 +112,7 @@ impl World {
             }
         }
         history::check(&self.calls, self.ghost.machines.model())?;
-        let missing = self.coverage.missing(&self.params.planned());
+        let missing = self.coverage.missing(&self.wanted);
         if !missing.is_empty() {
             return Err(Failure::Liveness(format!(
                 "planned, but never happened: {missing:?}"

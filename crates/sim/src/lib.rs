@@ -6,10 +6,12 @@
 //! | what a seed decides | [`params`], [`plan`], and [`rng`], the only source of chance |
 //! | virtual time and its queue | `world` |
 //! | machines and their lives; who they are; one turn of a node | `host`, `machines`, `identity`, `turn`, `state` |
+//! | machines' clocks | [`clock`] |
 //! | connections and handshakes | `links` |
 //! | disks that forget, networks that lose | [`disk`], [`net`] |
-//! | faults, the shapes of broken networks, and the proof that they struck | `nemesis`, `cuts`, [`coverage`] |
-//! | identities that come back with less, disks that rot | `impostors` |
+//! | faults, the shapes of broken networks | `nemesis`, `cuts` |
+//! | identities that come back with less, disks that rot or lose | `impostors`, `media` |
+//! | when faults strike; the proof that they struck, and in which states | `steering`, `states`, [`cells`], [`coverage`] |
 //! | requests; watchers; membership changes | `clients`, `watches`, `operator` |
 //! | what the server does around a node: watch fan-out, leases | `fanout`, `leases` |
 //! | client sessions, as an embedder would have them | `sessions` |
@@ -25,6 +27,8 @@
 //! driver could produce is one that the simulator may choose. No rule of the algorithm is here.
 
 pub mod campaign;
+pub mod cells;
+pub mod clock;
 pub mod coverage;
 pub mod disk;
 pub mod failure;
@@ -52,12 +56,15 @@ mod judge;
 mod leases;
 mod links;
 mod machines;
+mod media;
 mod nemesis;
 mod observe;
 mod operator;
 mod scanning;
 mod sessions;
 mod state;
+mod states;
+mod steering;
 mod survivors;
 mod turn;
 mod watches;

@@ -3,9 +3,10 @@
 
 use quorate_base::NodeId;
 use quorate_node::event::Event;
-use quorate_node::handshake::{Local, Refusal};
+use quorate_node::handshake::{Local, PROTOCOL, Refusal, protocol_of};
 use quorate_node::message::PeerMessage;
 use quorate_node::roster::{Changed, durable_term};
+use quorate_node::wire;
 
 use crate::coverage::Kind;
 use crate::failure::{Failure, catch};
@@ -25,7 +26,7 @@ impl World {
     ) -> Result<(), Failure> {
         let delivered = self.net.delivers(pair, connection);
         if !delivered {
-            self.coverage.hit(Kind::Drop);
+            self.struck(Kind::Drop, &[pair.1]);
         }
         self.trace.arrived(self.now, pair, number, &message, delivered);
         if !delivered {
@@ -47,6 +48,9 @@ impl World {
             self.after(0, Happening::Completion { id, run, event });
             return;
         }
+        let Some(message) = self.through_bytes(pair, message) else {
+            return;
+        };
         let fate = self.net.send(self.now, pair, &message);
         for (happened, kind) in [
             (fate.dropped, Kind::Drop),
@@ -55,7 +59,7 @@ impl World {
             (fate.arrivals.len() > 1, Kind::Duplicate),
         ] {
             if happened {
-                self.coverage.hit(kind);
+                self.struck(kind, &[pair.1]);
             }
         }
         if fate.dropped {
@@ -74,6 +78,43 @@ impl World {
                 },
             );
         }
+    }
+
+    /// A message as it arrives: on some seeds through the bytes of the wire, where it may be garbled. The transport's checksum sees that, and
+    /// ends the connection; the node's decoder, which is not told, must say something, whatever the bytes.
+    fn through_bytes(&mut self, pair: Pair, message: PeerMessage) -> Option<PeerMessage> {
+        if !self.params.net.bytes {
+            return Some(message);
+        }
+        let features = self.hosts[&pair.0].features.min(self.hosts[&pair.1].features);
+        let protocol = protocol_of(features);
+        let (id, run, to) = (pair.0, self.hosts[&pair.0].run, self.hosts[&pair.1].member);
+        let Some(frame) = wire::encode(&message, protocol) else {
+            let event = Event::Dropped { to, message };
+            self.after(0, Happening::Completion { id, run, event });
+            return None;
+        };
+        let parts = frame.parts.iter().flat_map(|part| part.iter());
+        let mut bytes: Vec<u8> = frame.head.iter().chain(parts).copied().collect();
+        if self.rng.chance(self.params.net.garble) {
+            self.struck(Kind::Garbled, &[pair.1]);
+            let at = self.rng.below(bytes.len());
+            if self.rng.coin() {
+                bytes.truncate(at);
+            } else {
+                bytes[at] ^= 1 << self.rng.below(8);
+            }
+            let _ = wire::decode(bytes.into());
+            self.net.reset(pair);
+            self.after(MS, Happening::LinkNews { pair, run, up: false });
+            return None;
+        }
+        let decoded = wire::decode(bytes.into()).expect("what was encoded can be decoded");
+        assert!(
+            protocol < PROTOCOL || decoded == message,
+            "a message changes on the wire: {message:?} becomes {decoded:?}"
+        );
+        Some(decoded)
     }
 
     /// One attempt to have a connection; goes on as long as both machines exist.

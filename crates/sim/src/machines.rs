@@ -8,16 +8,18 @@ use quorate_node::event::Event;
 use quorate_node::handshake::{FEATURE_LEVEL, Hello, Refusal};
 use quorate_raft::Config;
 
+use crate::clock::Clock;
 use crate::coverage::Kind;
-use crate::disk::SimDisk;
+use crate::disk::{Blow, SimDisk};
 use crate::failure::{Failure, catch};
 use crate::history::Outcome;
 use crate::host::{Host, StartFailure};
 use crate::params::{MS, Params, SEC};
 use crate::picture::Topic;
-use crate::plan::Pretence;
+use crate::plan::{Fault, Pretence};
 use crate::rng::Rng;
 use crate::trace::Nanos;
+use crate::turn::is_told;
 use crate::world::{Happening, World};
 
 impl World {
@@ -102,7 +104,9 @@ impl World {
         let mut booted = match catch(|| host.boot(params, founding)) {
             Ok(Ok(booted)) => booted,
             Ok(Err(StartFailure::Refused(why))) => return self.refused_to_start(id, &why),
-            Err(why) if !host.disk.is_dead() => return Err(Failure::Crash(format!("n{id} starting: {why}"))),
+            Err(why) if !host.disk.is_dead() && !is_told(&why) => {
+                return Err(Failure::Crash(format!("n{id} starting: {why}")));
+            }
             Ok(Err(StartFailure::Disk(why))) | Err(why) => {
                 self.trace.mark(
                     Topic::Life,
@@ -119,7 +123,11 @@ impl World {
         if self.hosts[&id].run > 1 {
             self.coverage.hit(Kind::Restart);
         }
-        self.ghost.recovered(id, &booted.found)?;
+        if self.hosts[&id].rotted_by.is_none() {
+            self.ghost.recovered(id, &booted.found)?;
+        } else if !self.examine(id, &mut booted.process, &booted.found)? {
+            return Ok(());
+        }
         let raft = booted.process.node.raft();
         let (term, commit, last) = (raft.term(), raft.commit(), raft.last());
         let applied = booted.process.told_durable;
@@ -141,11 +149,6 @@ impl World {
                 hard.commit
             );
             return Err(Failure::Correctness(what));
-        }
-        // The bits that flipped were not read, and need not be ever: others are to flip.
-        if let Some(number) = self.host(id).rotted_by.take() {
-            self.host(id).rotten = false;
-            self.after(300 * MS, Happening::Fault(number));
         }
         booted.process.contacts.extend(contacts);
         let started = self.hosts[&id].local(self.now);
@@ -191,11 +194,14 @@ impl World {
             Some(id),
             format_args!("refuses to start: {why}"),
         );
-        self.coverage.hit(Kind::BitRotFound);
-        self.host(id).rotted_by = None;
-        self.host(id).broken = true;
-        self.ghost.lost(id)?;
-        Ok(())
+        let fault = self.hosts[&id]
+            .rotted_by
+            .map(|number| &self.params.plan[number].fault);
+        self.coverage.hit(match fault {
+            Some(Fault::BitRot { .. }) => Kind::BitRotFound,
+            _ => Kind::DamageFound,
+        });
+        self.give_up_disk(id)
     }
 
     /// A peer told this process that it must never come back, and it ends.
@@ -285,9 +291,14 @@ impl World {
 
     /// The process ends now: with the power (`power`), or killed. It starts again after `down`.
     pub(crate) fn end(&mut self, id: NodeId, power: bool, down: Nanos) {
+        // An error must end the process, or it is not counted and found missing.
+        if let Some(kind) = self.hosts[&id].disk.failed().and_then(Blow::told_as) {
+            self.struck(kind, &[id]);
+        }
         let run = self.hosts[&id].run;
         let host = self.hosts.get_mut(&id).expect("a member has a machine");
         host.paused_until = 0;
+        host.clock.go_on(self.now);
         host.dark = power;
         if power {
             host.stalled_until = 0;
@@ -297,10 +308,6 @@ impl World {
             .armed
             .take()
             .filter(|_| host.disk.is_armed() && !host.disk.is_dead());
-        // A failed sync must end the process, or it is not counted and found missing.
-        if host.disk.has_failed_sync() {
-            self.coverage.hit(Kind::SyncError);
-        }
         if power {
             let report = host.disk.crash();
             self.coverage.hit(Kind::PowerLoss);
@@ -334,7 +341,7 @@ impl World {
         }
         self.operator_lost(id);
         if let Some(number) = missed {
-            self.after(100 * MS, Happening::Fault(number));
+            self.fuse_missed(id, number);
         }
         self.after(down, Happening::Start(id));
     }
@@ -344,11 +351,11 @@ impl World {
         let mut power = false;
         if self.hosts[&id].disk.is_dead() {
             power = self.rng.below(3) > 0;
-            self.coverage.hit(if starting {
-                Kind::CrashInRecovery
-            } else {
-                Kind::CrashInDisk
-            });
+            let kind = match starting {
+                true => Kind::CrashInRecovery,
+                false => Kind::CrashInDisk,
+            };
+            self.struck(kind, &[id]);
         }
         let down = least + self.rng.within(MS..3_000 * MS);
         self.end(id, power, down);
@@ -375,10 +382,10 @@ pub(crate) fn new_host(params: &Params, id: NodeId, rng: &mut Rng) -> Host {
     if params.lying_disks {
         disk.lie();
     }
-    let drawn = rng.within(0..40_000) as i64 - 20_000;
+    let drawn = params.draw_drift(rng);
     let drift = params.drift.get(id.0 as usize - 1).copied();
     Host {
-        drift: drift.unwrap_or(drawn),
+        clock: Clock::new(drift.unwrap_or(drawn)),
         priority: params.draw_priority(rng),
         features: params.features,
         ..Host::new(id, disk)

@@ -1,5 +1,7 @@
 //! Faults: what each planned one does when it strikes, and how it ends.
 
+use std::collections::BTreeSet;
+
 use quorate_base::NodeId;
 use quorate_node::event::Event;
 use quorate_raft::{Config, RoleKind, WriteId};
@@ -9,6 +11,7 @@ use crate::cuts;
 use crate::disk::Blow;
 use crate::failure::Failure;
 use crate::ghost::quorum::electors;
+use crate::net::Pair;
 use crate::params::MS;
 use crate::picture::Topic;
 use crate::plan::Fault;
@@ -18,21 +21,35 @@ use crate::world::{Happening, World};
 /// What ends with a fault.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Restore {
-    /// The network is whole again.
-    Network,
+    /// This cut of the network is over.
+    Network(u64),
     /// The disk is as fast as before.
     Speed(NodeId),
     /// The disk has space again.
     Space(NodeId),
+    /// The machine's clock goes on.
+    Clock(NodeId),
+}
+
+/// Links that come and go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Flapping {
+    /// The cut's name.
+    name: u64,
+    pairs: BTreeSet<Pair>,
+    rhythm: Nanos,
+    until: Nanos,
+    /// They are cut.
+    down: bool,
 }
 
 impl World {
-    /// A planned fault strikes, or waits until it has somebody to strike.
-    pub(crate) fn strike(&mut self, number: usize) -> Result<(), Failure> {
+    /// A planned fault strikes `chosen`, or whom chance gives, or waits until it has somebody to strike.
+    pub(crate) fn strike(&mut self, number: usize, chosen: Option<NodeId>) -> Result<(), Failure> {
         if self.healing {
             return Ok(());
         }
-        let fault = self.params.plan[number].1.clone();
+        let fault = self.params.plan[number].fault.clone();
         let running = self.running();
         let leader = self.leader();
         let needs_leader = matches!(
@@ -43,19 +60,17 @@ impl World {
                 | Fault::CutFollower(_)
                 | Fault::Stall(_)
         );
-        if running.is_empty() || (needs_leader && leader.is_none()) {
+        let chosen = chosen.filter(|id| running.contains(id));
+        let any = chosen.or_else(|| (!running.is_empty()).then(|| self.rng.pick(&running)));
+        let busy = any.is_some_and(|any| fault.blow().is_some() && self.hosts[&any].disk.is_armed());
+        let Some(any) = any.filter(|_| !busy && (!needs_leader || leader.is_some())) else {
             self.after(50 * MS, Happening::Fault(number));
             return Ok(());
+        };
+        if !fault.wants_dispensable() {
+            self.trace
+                .mark(Topic::Fault, self.now, None, format_args!("{fault:?}"));
         }
-        let any = self.rng.pick(&running);
-        let needs_fuse = matches!(fault, Fault::CrashInDisk { .. } | Fault::SyncError);
-        if needs_fuse && self.hosts[&any].disk.is_armed() {
-            self.after(50 * MS, Happening::Fault(number));
-            return Ok(());
-        }
-        let victim = |leads: bool| leader.filter(|_| leads).unwrap_or(any);
-        self.trace
-            .mark(Topic::Fault, self.now, None, format_args!("{fault:?}"));
         match fault {
             Fault::Partition(lasts)
             | Fault::OneWay(lasts)
@@ -63,87 +78,131 @@ impl World {
             | Fault::CutFollower(lasts)
             | Fault::OneLink(lasts)
             | Fault::Hub { lasts, .. }
-            | Fault::Chain(lasts) => self.cut(&fault, lasts, leader),
+            | Fault::Chain(lasts) => self.cut(number, &fault, lasts, chosen),
             Fault::Stall(lasts) => {
-                self.cut(&fault, lasts + 300 * MS, leader);
-                let until = self.now + lasts;
-                self.host(leader.expect("waited for")).paused_until = until;
+                self.cut(number, &fault, lasts + 300 * MS, None);
+                self.pause(leader.expect("waited for"), lasts);
             }
+            Fault::Flap { .. } => self.start_flapping(number, &fault, any),
+            Fault::Reset => self.reset_link(any),
+            Fault::Transfer | Fault::FalseHint => self.tell(&fault, leader.expect("waited for"), any),
+            Fault::Impostor(pretence) => self.prepare_impostor(number, pretence),
+            Fault::OtherCluster => return self.greet_from_elsewhere(number, any),
+            Fault::BitRot { flips } => self.rot(number, any, flips),
+            Fault::RotInUse { .. } | Fault::LostWrite { .. } | Fault::MisdirectedWrite { .. } => {
+                self.spoil(number, any);
+            }
+            _ => self.strike_one(number, &fault, any, chosen.or(leader)),
+        }
+        Ok(())
+    }
+
+    /// Faults of one machine (or of each for itself): `any`, or `leader` where the fault wants that one.
+    fn strike_one(&mut self, number: usize, fault: &Fault, any: NodeId, leader: Option<NodeId>) {
+        let victim = |leads: bool| leader.filter(|_| leads).unwrap_or(any);
+        match *fault {
             Fault::StallDisk { leader, lasts } => self.stall_disk(victim(leader), lasts),
-            Fault::Reset => self.reset_link(),
-            Fault::PowerLoss { leader, down } => self.end(victim(leader), true, down),
-            Fault::Kill { leader, down } => self.end(victim(leader), false, down),
-            Fault::CrashInDisk { operations, .. } => self.arm(any, number, operations, Blow::PowerLoss),
-            Fault::SyncError => self.arm(any, number, 0, Blow::SyncError),
+            Fault::PowerLoss { leader, down } => {
+                self.found_in(Kind::PowerLoss, victim(leader));
+                self.end(victim(leader), true, down);
+            }
+            Fault::Kill { leader, down } => {
+                self.found_in(Kind::Kill, victim(leader));
+                self.end(victim(leader), false, down);
+            }
             Fault::CrashInRecovery { .. } => {
                 self.end(any, false, MS);
                 self.host(any).trap = Some(number);
             }
             Fault::AllDown(down) => {
+                let running = self.running();
+                self.struck(Kind::AllDown, &running);
                 for id in running {
                     self.end(id, true, down);
                 }
-                self.coverage.hit(Kind::AllDown);
             }
             Fault::SlowDisk { lasts, factor } => {
-                self.host(any).slowness = factor;
-                self.coverage.hit(Kind::SlowDisk);
-                self.after(lasts, Happening::Restore(Restore::Speed(any)));
-            }
-            Fault::Pause(lasts) => {
-                self.host(any).paused_until = self.now + lasts;
-                self.coverage.hit(Kind::Pause);
+                self.struck(Kind::SlowDisk, &[any]);
+                let until = self.now + lasts;
+                let host = self.host(any);
+                (host.slowness, host.slow_until) = (factor, host.slow_until.max(until));
+                self.at(until, Happening::Restore(Restore::Speed(any)));
             }
             Fault::FullDisk(lasts) => {
-                let disk = &self.hosts[&any].disk;
-                disk.limit(Some(disk.used()));
-                self.coverage.hit(Kind::FullDisk);
-                self.after(lasts, Happening::Restore(Restore::Space(any)));
+                self.struck(Kind::FullDisk, &[any]);
+                let until = self.now + lasts;
+                let host = self.host(any);
+                host.full_until = host.full_until.max(until);
+                host.disk.limit(Some(host.disk.used()));
+                self.at(until, Happening::Restore(Restore::Space(any)));
             }
-            Fault::Impostor(pretence) => self.prepare_impostor(number, pretence),
-            Fault::OtherCluster => return self.greet_from_elsewhere(number),
-            Fault::FalseHint => return self.hint_falsely(leader.expect("waited for")),
-            Fault::BitRot { flips } => self.rot(number, any, flips),
-            Fault::Transfer => {
-                self.coverage.hit(Kind::Transfer);
-                let to = Some(any).filter(|to| Some(*to) != leader);
-                return self.step_node(leader.expect("just seen"), Event::Transfer(to));
+            Fault::Pause(lasts) => {
+                self.struck(Kind::Pause, &[any]);
+                self.pause(any, lasts);
+            }
+            Fault::Suspend(lasts) => {
+                self.struck(Kind::Suspend, &[any]);
+                let now = self.now;
+                self.host(any).clock.stop(now);
+                self.pause(any, lasts);
+                self.after(lasts, Happening::Restore(Restore::Clock(any)));
+            }
+            Fault::ClockLeap(by) => {
+                self.struck(Kind::ClockLeap, &[any]);
+                self.host(any).clock.leap(by);
+                self.set_wake(any);
+            }
+            _ => {
+                let blow = fault.blow().expect("all other faults are of the disk");
+                let host = self.host(any);
+                host.armed = Some(number);
+                host.disk.arm(fault.delay(), blow);
             }
         }
-        Ok(())
     }
 
-    /// Some who run are told that a leader that does well is gone.
-    fn hint_falsely(&mut self, leader: NodeId) -> Result<(), Failure> {
-        self.coverage.hit(Kind::FalseHint);
-        let all = self.rng.coin();
-        for id in self.running() {
-            if id != leader && (all || self.rng.coin()) {
-                self.step_node(id, Event::Gone(leader))?;
-            }
+    /// A machine stands still.
+    fn pause(&mut self, id: NodeId, lasts: Nanos) {
+        let until = self.now + lasts;
+        let host = self.host(id);
+        host.paused_until = host.paused_until.max(until);
+    }
+
+    /// The leader is asked to hand over to `to`, or some who run are told that it is gone, though it does well.
+    fn tell(&mut self, fault: &Fault, leader: NodeId, to: NodeId) {
+        self.struck(fault.kind(), &[leader]);
+        let (all, running) = (self.rng.coin(), self.running());
+        for id in running {
+            let event = match fault {
+                Fault::Transfer if id == leader => Event::Transfer(Some(to).filter(|to| *to != leader)),
+                Fault::FalseHint if id != leader && (all || self.rng.coin()) => Event::Gone(leader),
+                _ => continue,
+            };
+            let run = self.hosts[&id].run;
+            self.after(0, Happening::Completion { id, run, event });
         }
-        Ok(())
     }
 
-    fn reset_link(&mut self) {
+    fn reset_link(&mut self, id: NodeId) {
         let pairs = self.net.pairs();
+        let pairs: Vec<Pair> = pairs
+            .into_iter()
+            .filter(|pair| pair.0 == id || pair.1 == id)
+            .collect();
+        if pairs.is_empty() {
+            return;
+        }
         let pair = self.rng.pick(&pairs);
-        self.coverage.hit(Kind::Reset);
+        self.struck(Kind::Reset, &[pair.0, pair.1]);
         if self.net.reset(pair) {
             let run = self.hosts[&pair.0].run;
             self.after(MS, Happening::LinkNews { pair, run, up: false });
         }
     }
 
-    fn arm(&mut self, id: NodeId, number: usize, operations: u64, blow: Blow) {
-        let host = self.host(id);
-        host.armed = Some(number);
-        host.disk.arm(operations, blow);
-    }
-
     /// A start with a trap: power fails in one of its disk operations.
     pub(crate) fn set_trap(&mut self, id: NodeId, number: usize) {
-        if let Fault::CrashInRecovery { operations } = self.params.plan[number].1 {
+        if let Fault::CrashInRecovery { operations } = self.params.plan[number].fault {
             self.hosts[&id].disk.arm(operations, Blow::PowerLoss);
         }
     }
@@ -151,7 +210,7 @@ impl World {
     /// The start had fewer operations than that: the trap is set again, for an earlier one.
     pub(crate) fn trap_missed(&mut self, id: NodeId, number: usize) {
         self.hosts[&id].disk.disarm();
-        if let Fault::CrashInRecovery { operations } = &mut self.params.plan[number].1
+        if let Fault::CrashInRecovery { operations } = &mut self.params.plan[number].fault
             && *operations > 0
         {
             *operations /= 2;
@@ -159,19 +218,56 @@ impl World {
         }
     }
 
-    fn cut(&mut self, fault: &Fault, lasts: Nanos, leader: Option<NodeId>) {
+    fn cut(&mut self, number: usize, fault: &Fault, lasts: Nanos, chosen: Option<NodeId>) {
         let nodes: Vec<NodeId> = self.hosts.keys().copied().collect();
-        let severed = cuts::severed(fault, &nodes, leader, &mut self.rng);
-        self.net.cut(|pair| severed.contains(&pair));
-        self.coverage.hit(fault.kind());
-        self.after(lasts, Happening::Restore(Restore::Network));
+        let severed = cuts::severed(fault, &nodes, self.leader(), chosen, &mut self.rng);
+        let ends: BTreeSet<NodeId> = severed.iter().flat_map(|pair| [pair.0, pair.1]).collect();
+        self.struck(fault.kind(), &ends.into_iter().collect::<Vec<_>>());
+        let name = number as u64;
+        self.net.sever(name, severed);
+        self.after(lasts, Happening::Restore(Restore::Network(name)));
+    }
+
+    fn start_flapping(&mut self, number: usize, fault: &Fault, id: NodeId) {
+        let Fault::Flap { lasts, rhythm, all } = *fault else {
+            return;
+        };
+        let mut pairs = self.net.pairs();
+        pairs.retain(|pair| pair.0 == id || pair.1 == id);
+        if !all && !pairs.is_empty() {
+            pairs = vec![self.rng.pick(&pairs)];
+        }
+        self.struck(Kind::Flap, &[id]);
+        self.flap(Flapping {
+            name: number as u64,
+            pairs: pairs.into_iter().collect(),
+            rhythm,
+            until: self.now + lasts,
+            down: false,
+        });
+    }
+
+    /// Links that come and go do so once more.
+    pub(crate) fn flap(&mut self, mut flapping: Flapping) {
+        let over = self.healing || flapping.until <= self.now;
+        if flapping.down || over {
+            self.net.mend(flapping.name);
+        } else {
+            self.net.sever(flapping.name, flapping.pairs.clone());
+        }
+        flapping.down = !flapping.down;
+        if !over {
+            let pause = self.rng.log_within(MS..flapping.rhythm + MS + 1);
+            self.after(pause, Happening::Flap(flapping));
+        }
     }
 
     /// Operations of a disk do not return for a while. A leader that finds it out must not go on leading.
     pub(crate) fn stall_disk(&mut self, id: NodeId, lasts: Nanos) {
+        self.struck(Kind::StallDisk, &[id]);
         let until = self.now.saturating_add(lasts);
-        self.host(id).stalled_until = until;
-        self.coverage.hit(Kind::StallDisk);
+        let host = self.host(id);
+        host.stalled_until = host.stalled_until.max(until);
         self.watch_stall(id);
     }
 
@@ -246,16 +342,22 @@ impl World {
     pub(crate) fn restore(&mut self, what: Restore) {
         self.trace
             .mark(Topic::Fault, self.now, None, format_args!("over: {what:?}"));
+        let now = self.now;
         match what {
-            Restore::Network => self.net.cut(|_| false),
+            Restore::Network(name) => self.net.mend(name),
             Restore::Speed(id) => {
-                if let Some(host) = self.hosts.get_mut(&id) {
+                if let Some(host) = self.hosts.get_mut(&id).filter(|host| host.slow_until <= now) {
                     host.slowness = 1;
                 }
             }
             Restore::Space(id) => {
-                if let Some(host) = self.hosts.get(&id) {
+                if let Some(host) = self.hosts.get(&id).filter(|host| host.full_until <= now) {
                     host.disk.limit(None);
+                }
+            }
+            Restore::Clock(id) => {
+                if let Some(host) = self.hosts.get_mut(&id) {
+                    host.clock.go_on(now);
                 }
             }
         }

@@ -50,6 +50,8 @@ pub struct Network {
     params: NetParams,
     nodes: BTreeSet<NodeId>,
     links: BTreeMap<Pair, Link>,
+    /// What is cut, by whom: a link is whole when nobody cuts it.
+    cuts: BTreeMap<u64, BTreeSet<Pair>>,
     rng: Rng,
 }
 
@@ -60,6 +62,7 @@ impl Network {
             params,
             nodes: BTreeSet::new(),
             links: BTreeMap::new(),
+            cuts: BTreeMap::new(),
             rng,
         };
         nodes.iter().for_each(|id| network.add(*id));
@@ -178,8 +181,9 @@ impl Network {
         self.close(pair)
     }
 
-    /// Cuts those links for which `cut` holds, and mends the others.
+    /// Cuts those links for which `cut` holds, and mends the others, whoever had cut them.
     pub fn cut(&mut self, cut: impl Fn(Pair) -> bool) {
+        self.cuts.clear();
         for (pair, link) in &mut self.links {
             link.cut = cut(*pair);
         }
@@ -191,6 +195,31 @@ impl Network {
             .iter()
             .filter(|(_, link)| link.cut)
             .map(|(pair, _)| *pair)
+    }
+
+    /// Cuts these links, besides what else is cut, until [`mend`](Network::mend) is called with the same name.
+    pub fn sever(&mut self, name: u64, pairs: BTreeSet<Pair>) {
+        self.cuts.insert(name, pairs);
+        self.apply_cuts();
+    }
+
+    /// The cut of this name is over. Links that others cut stay cut.
+    pub fn mend(&mut self, name: u64) {
+        if self.cuts.remove(&name).is_some() {
+            self.apply_cuts();
+        }
+    }
+
+    fn apply_cuts(&mut self) {
+        for (pair, link) in &mut self.links {
+            link.cut = self.cuts.values().any(|pairs| pairs.contains(pair));
+        }
+    }
+
+    /// Whether some link of this node is cut.
+    pub fn is_cut_from_some(&self, id: NodeId) -> bool {
+        let mut cut = self.cuts.values().flatten();
+        cut.any(|pair| pair.0 == id || pair.1 == id)
     }
 
     /// From now on nothing is lost, late or doubled.
@@ -218,6 +247,8 @@ mod tests {
             slow: bad,
             drop: bad,
             duplicate: bad,
+            bytes: false,
+            garble: 0,
         };
         let mut network = Network::new(&[NodeId(1), NodeId(2)], params, Rng::new(1));
         assert!(network.connect(0, PAIR));
@@ -272,6 +303,21 @@ mod tests {
             assert_eq!(network.delivers(PAIR, 1), !stream);
             assert_eq!(network.is_broken(PAIR), stream);
         }
+    }
+
+    #[test]
+    fn cuts_that_overlap_end_one_by_one() {
+        let mut network = network(false, 0);
+        network.sever(1, BTreeSet::from([PAIR]));
+        network.sever(2, BTreeSet::from([PAIR]));
+        network.mend(1);
+        assert!(!network.delivers(PAIR, 1) && network.is_cut_from_some(PAIR.0));
+        network.mend(2);
+        assert!(network.delivers(PAIR, 1) && !network.is_cut_from_some(PAIR.0));
+        network.sever(3, BTreeSet::from([PAIR]));
+        network.cut(|_| false);
+        network.mend(3);
+        assert!(network.delivers(PAIR, 1), "everything was mended");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use quorate_node::handshake::FEATURE_LEVEL;
 use quorate_raft::Priority;
 
 use crate::coverage::Kind;
-use crate::plan::{Fault, draw_plan};
+use crate::plan::{Setting, Strike, draw_plan};
 use crate::rng::Rng;
 use crate::trace::Nanos;
 
@@ -32,6 +32,10 @@ pub struct NetParams {
     pub drop: u32,
     /// Messages delivered twice, per million; not on streams.
     pub duplicate: u32,
+    /// Messages travel as the bytes of the wire.
+    pub bytes: bool,
+    /// Frames that arrive garbled, per million; only as bytes.
+    pub garble: u32,
 }
 
 /// Everything a seed decides in advance.
@@ -45,8 +49,10 @@ pub struct Params {
     pub heartbeat: Nanos,
     /// Election timeout T.
     pub election: Nanos,
-    /// Clock error of each node in millionths.
+    /// Clock error of each founder in millionths.
     pub drift: Vec<i64>,
+    /// The largest clock error in millionths.
+    pub clock_error: u64,
     /// The network.
     pub net: NetParams,
     /// Fastest disk operation.
@@ -67,6 +73,10 @@ pub struct Params {
     pub max_inflight: usize,
     /// Bytes of a snapshot's chunk.
     pub chunk_bytes: usize,
+    /// Bytes of proposals that a leader takes before the first of them is committed.
+    pub max_uncommitted: u64,
+    /// Requests that wait for a leader.
+    pub max_held: usize,
     /// Bytes in memory at which the store is flushed.
     pub flush_bytes: usize,
     /// Number of clients.
@@ -88,7 +98,7 @@ pub struct Params {
     /// What the founders understand. Those of level 1 learn more by and by.
     pub features: u32,
     /// The faults.
-    pub plan: Vec<(Nanos, Fault)>,
+    pub plan: Vec<Strike>,
     /// Number of watch clients, each with a few watchers.
     pub watch_clients: u64,
     /// The bounds of the watch hubs.
@@ -103,15 +113,27 @@ impl Params {
     /// The parameters of a seed.
     pub fn draw(seed: u64) -> Params {
         let mut rng = Rng::new(seed);
-        let nodes = rng.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 5]);
-        let heartbeat = rng.within(20..100) * MS;
+        let nodes = rng.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5, 6, 7]);
+        let heartbeat = rng.log_within(20..130) * MS;
         let wide = rng.chance(200_000);
         let duration = rng.within(60..75) * SEC;
-        let fsync = rng.pick(&[100 * US, MS, 5 * MS]);
+        let fsync = rng.log_within(50 * US..6 * MS);
         let features = if rng.chance(200_000) { 1 } else { FEATURE_LEVEL };
-        let drift = (0..nodes)
-            .map(|_| rng.within(0..40_000) as i64 - 20_000)
-            .collect();
+        let churn = rng.chance(500_000).then(|| rng.log_within(SEC..6 * SEC));
+        let leases = features > 1 && rng.chance(300_000);
+        // With leases clocks may differ by an eighth, and without them by much more.
+        let clock_error = match leases {
+            true => rng.pick(&[1_000, 20_000, 58_000]),
+            false => rng.pick(&[1_000, 20_000, 100_000, 400_000]),
+        };
+        let drift = (0..nodes).map(|_| draw_error(&mut rng, clock_error)).collect();
+        let setting = Setting {
+            nodes,
+            features,
+            leases,
+            churn: churn.is_some(),
+            duration,
+        };
         Params {
             seed,
             nodes,
@@ -121,24 +143,27 @@ impl Params {
             net: draw_net(&mut rng, wide),
             min_disk: fsync / 2,
             max_disk: fsync * 3,
-            segment_bytes: rng.pick(&[4096, 16 << 10, 64 << 10]),
-            keep_entries: rng.pick(&[0, 10, 50, 200]),
-            keep_bytes: rng.pick(&[2 << 10, 64 << 10]),
-            tail_bytes: rng.pick(&[1 << 10, 8 << 10, 256 << 10]),
-            max_append_bytes: rng.pick(&[200, 2 << 10, 64 << 10]),
-            max_inflight: rng.pick(&[1, 4, 64]),
-            chunk_bytes: rng.pick(&[256, 1 << 10, 16 << 10]),
-            flush_bytes: rng.pick(&[4 << 10, 16 << 10, 64 << 10]),
+            segment_bytes: rng.log_within(4096..256 << 10) as u32,
+            keep_entries: rng.log_within(1..500) - 1,
+            keep_bytes: rng.log_within(1 << 10..128 << 10),
+            tail_bytes: rng.log_within(512..512 << 10) as usize,
+            max_append_bytes: rng.log_within(100..128 << 10),
+            max_inflight: rng.log_within(1..128) as usize,
+            chunk_bytes: rng.log_within(256..32 << 10) as usize,
+            max_uncommitted: rng.log_within(8 << 10..256 << 10),
+            max_held: rng.log_within(1..64) as usize,
+            flush_bytes: rng.log_within(4 << 10..128 << 10) as usize,
             clients: rng.within(3..9),
-            think: rng.pick(&[100 * MS, 200 * MS, 400 * MS]),
-            keys: rng.pick(&[3, 10, 40]),
+            think: rng.log_within(90 * MS..400 * MS),
+            keys: rng.log_within(2..64),
             duration,
             operations: 1_000,
-            churn: rng.chance(500_000).then(|| rng.pick(&[1, 2, 4]) * SEC),
-            leases: features > 1 && rng.chance(300_000),
+            churn,
+            leases,
+            clock_error,
             priorities: rng.chance(300_000),
             features,
-            plan: draw_plan(&mut rng, nodes, features, duration),
+            plan: draw_plan(&mut rng, &setting),
             watch_clients: rng.within(1..4),
             hub: HubOptions {
                 queue_bytes: rng.pick(&[400, 4 << 10, 1 << 20]),
@@ -155,6 +180,11 @@ impl Params {
         self.leases.then_some((self.election / MS) as u32)
     }
 
+    /// The clock error of one more member.
+    pub fn draw_drift(&self, rng: &mut Rng) -> i64 {
+        draw_error(rng, self.clock_error)
+    }
+
     /// How gladly one more member leads.
     pub fn draw_priority(&self, rng: &mut Rng) -> Priority {
         if self.priorities {
@@ -166,11 +196,12 @@ impl Params {
 
     /// The kinds that must have been met by the end of the run.
     pub fn planned(&self) -> Vec<Kind> {
-        let mut kinds: Vec<Kind> = self.plan.iter().map(|(_, fault)| fault.kind()).collect();
+        let mut kinds: Vec<Kind> = self.plan.iter().map(|strike| strike.fault.kind()).collect();
         if self.nodes > 1 {
             kinds.extend((self.net.drop > 0).then_some(Kind::Drop));
             kinds.extend((self.net.duplicate > 0).then_some(Kind::Duplicate));
             kinds.extend((self.net.slow > 0).then_some(Kind::Delay));
+            kinds.extend((self.net.bytes && self.net.garble > 0).then_some(Kind::Garbled));
         }
         kinds.sort_unstable();
         kinds.dedup();
@@ -178,12 +209,17 @@ impl Params {
     }
 }
 
+fn draw_error(rng: &mut Rng, most: u64) -> i64 {
+    rng.within(0..2 * most + 1) as i64 - most as i64
+}
+
 fn draw_net(rng: &mut Rng, wide: bool) -> NetParams {
     let stream = rng.coin();
     let (min_delay, max_delay) = if wide {
         (10 * MS, 40 * MS)
     } else {
-        (100 * US, rng.pick(&[MS, 5 * MS]))
+        let least = rng.log_within(20 * US..2 * MS);
+        (least, least + rng.log_within(100 * US..6 * MS))
     };
     let often = |rng: &mut Rng, rates: &[u32]| if stream { 0 } else { rng.pick(rates) };
     NetParams {
@@ -193,6 +229,8 @@ fn draw_net(rng: &mut Rng, wide: bool) -> NetParams {
         slow: rng.pick(&[1_000, 10_000, 50_000]),
         drop: often(rng, &[0, 5_000, 50_000, 150_000]),
         duplicate: often(rng, &[0, 5_000, 50_000]),
+        bytes: rng.coin(),
+        garble: rng.pick(&[0, 100, 2_000]),
     }
 }
 
@@ -206,7 +244,7 @@ mod tests {
         let kinds = |seed| Params::draw(seed).planned().into_iter().collect::<BTreeSet<_>>();
         let all: Vec<BTreeSet<Kind>> = (0..200).map(kinds).collect();
         let union: BTreeSet<Kind> = all.iter().flatten().copied().collect();
-        assert!(union.len() >= 18, "{union:?}");
+        assert!(union.len() >= 38, "{union:?}");
         assert!(
             union
                 .iter()
@@ -214,11 +252,58 @@ mod tests {
         );
     }
 
+    /// Every quantity is drawn from its whole range: small and large values come in one hundred seeds, several times.
+    #[test]
+    fn quantities_are_drawn_widely() {
+        let all: Vec<Params> = (0..100).map(Params::draw).collect();
+        let spread = |name: &str, times: u64, of: fn(&Params) -> u64| {
+            let mut values: Vec<u64> = all.iter().map(of).collect();
+            values.sort_unstable();
+            let (low, high) = (values[10].max(1), values[89]);
+            assert!(high >= low * times, "{name}: {low} to {high}");
+        };
+        spread("heartbeat", 3, |p| p.heartbeat);
+        spread("delay", 4, |p| p.net.max_delay);
+        spread("disk", 20, |p| p.max_disk);
+        spread("segment", 16, |p| p.segment_bytes.into());
+        spread("keep_entries", 32, |p| p.keep_entries);
+        spread("keep_bytes", 16, |p| p.keep_bytes);
+        spread("tail", 64, |p| p.tail_bytes as u64);
+        spread("append", 64, |p| p.max_append_bytes);
+        spread("inflight", 16, |p| p.max_inflight as u64);
+        spread("chunk", 16, |p| p.chunk_bytes as u64);
+        spread("uncommitted", 8, |p| p.max_uncommitted);
+        spread("held", 8, |p| p.max_held as u64);
+        spread("flush", 8, |p| p.flush_bytes as u64);
+        spread("clients", 2, |p| p.clients);
+        spread("think", 3, |p| p.think);
+        spread("keys", 8, |p| p.keys);
+        spread("clock error", 100, |p| p.clock_error);
+        let sizes: BTreeSet<u64> = all.iter().map(|params| params.nodes).collect();
+        assert_eq!(sizes, (1..=7).collect());
+        let share = |name: &str, of: fn(&Params) -> bool| {
+            let count = all.iter().filter(|params| of(params)).count();
+            assert!((5..96).contains(&count), "{name}: in {count} of 100 seeds");
+        };
+        share("stream", |p| p.net.stream);
+        share("drop", |p| p.net.drop > 0);
+        share("duplicate", |p| p.net.duplicate > 0);
+        share("bytes", |p| p.net.bytes);
+        share("garble", |p| p.net.bytes && p.net.garble > 0);
+        share("churn", |p| p.churn.is_some());
+        share("leases", |p| p.leases);
+        share("priorities", |p| p.priorities);
+        share("level 1", |p| p.features == 1);
+        share("steered faults", |p| {
+            p.plan.iter().any(|strike| strike.when.is_some())
+        });
+    }
+
     #[test]
     fn faults_stop_before_the_end() {
         for seed in 0..100 {
             let params = Params::draw(seed);
-            assert!(params.plan.iter().all(|(at, _)| *at < params.duration));
+            assert!(params.plan.iter().all(|strike| strike.at < params.duration));
             assert!(params.duration >= 60 * SEC && params.operations >= 1000);
         }
     }

@@ -1,10 +1,22 @@
 //! The faults that a run may plan, what each must be counted as, and how a seed draws its plan. What a fault does when it strikes is
-//! in `nemesis` and `cuts`.
+//! in `nemesis`, `cuts` and `media`; how it waits for its moment, in `steering`.
 
+use crate::cells::{State, impossible};
 use crate::coverage::Kind;
 use crate::params::{MS, SEC};
 use crate::rng::Rng;
 use crate::trace::Nanos;
+
+/// A planned fault and its moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Strike {
+    /// Not before.
+    pub at: Nanos,
+    /// As soon as somebody is in this state, or after some seconds anyway; at once if `None`.
+    pub when: Option<State>,
+    /// What.
+    pub fault: Fault,
+}
 
 /// One planned fault.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +40,15 @@ pub enum Fault {
     },
     /// The nodes stand in a line, and reach their neighbours only.
     Chain(Nanos),
+    /// Links come and go in a random rhythm.
+    Flap {
+        /// How long.
+        lasts: Nanos,
+        /// Longest time in one state.
+        rhythm: Nanos,
+        /// All links of one node, and not only one in one direction.
+        all: bool,
+    },
     /// Break a random link.
     Reset,
     /// Take the power from a node (the leader, if so), and start it again after a while.
@@ -53,6 +74,21 @@ pub enum Fault {
     },
     /// The disk reports an error at a sync.
     SyncError,
+    /// The disk reports an error at a write, of which nothing was done.
+    WriteError {
+        /// Operations from now.
+        operations: u64,
+    },
+    /// The disk reports an error at a write, of which a part was done.
+    ShortWrite {
+        /// Operations from now.
+        operations: u64,
+    },
+    /// The disk reports an error at a read.
+    ReadError {
+        /// Reads from now.
+        reads: u64,
+    },
     /// Kill a node, start it at once and let power fail inside one of its first disk operations.
     CrashInRecovery {
         /// Operations from the start.
@@ -76,6 +112,10 @@ pub enum Fault {
     },
     /// One node stands still.
     Pause(Nanos),
+    /// One node's clock leaps ahead.
+    ClockLeap(Nanos),
+    /// One node is suspended, and its clock with it.
+    Suspend(Nanos),
     /// The leader stands still, and when it goes on it is cut off: it does not know yet that it was replaced.
     Stall(Nanos),
     /// One disk has no free space.
@@ -92,6 +132,25 @@ pub enum Fault {
     BitRot {
         /// How many.
         flips: u64,
+    },
+    /// Bits of a log flip while the node runs.
+    RotInUse {
+        /// How many.
+        flips: u64,
+    },
+    /// The disk says of a write to the log that it is durable, and has lost it.
+    LostWrite {
+        /// Operations from now.
+        operations: u64,
+        /// Reads show it while the machine has power.
+        cached: bool,
+    },
+    /// The disk says of a write to the log that it is durable, and has put it in another place of the log.
+    MisdirectedWrite {
+        /// Operations from now.
+        operations: u64,
+        /// Reads show it in its place while the machine has power.
+        cached: bool,
     },
 }
 
@@ -117,16 +176,22 @@ impl Fault {
             Fault::OneLink(_) => Kind::OneLink,
             Fault::Hub { .. } => Kind::Hub,
             Fault::Chain(_) => Kind::Chain,
+            Fault::Flap { .. } => Kind::Flap,
             Fault::Reset => Kind::Reset,
             Fault::PowerLoss { .. } => Kind::PowerLoss,
             Fault::Kill { .. } => Kind::Kill,
             Fault::CrashInDisk { .. } => Kind::CrashInDisk,
             Fault::SyncError => Kind::SyncError,
+            Fault::WriteError { .. } => Kind::WriteError,
+            Fault::ShortWrite { .. } => Kind::ShortWrite,
+            Fault::ReadError { .. } => Kind::ReadError,
             Fault::CrashInRecovery { .. } => Kind::CrashInRecovery,
             Fault::AllDown(_) => Kind::AllDown,
             Fault::SlowDisk { .. } => Kind::SlowDisk,
             Fault::StallDisk { .. } => Kind::StallDisk,
             Fault::Pause(_) => Kind::Pause,
+            Fault::ClockLeap(_) => Kind::ClockLeap,
+            Fault::Suspend(_) => Kind::Suspend,
             Fault::Stall(_) => Kind::Stall,
             Fault::FullDisk(_) => Kind::FullDisk,
             Fault::Transfer => Kind::Transfer,
@@ -136,82 +201,187 @@ impl Fault {
             Fault::Impostor(Pretence::Duplicate) => Kind::DuplicateRefused,
             Fault::OtherCluster => Kind::OtherCluster,
             Fault::BitRot { .. } => Kind::BitRotFound,
+            Fault::RotInUse { .. } => Kind::RotInUse,
+            Fault::LostWrite { .. } => Kind::LostWrite,
+            Fault::MisdirectedWrite { .. } => Kind::MisdirectedWrite,
         }
     }
 }
 
-pub(crate) fn draw_plan(rng: &mut Rng, nodes: u64, features: u32, duration: Nanos) -> Vec<(Nanos, Fault)> {
+/// What decides which faults a seed may plan.
+pub(crate) struct Setting {
+    pub nodes: u64,
+    /// What the founders understand.
+    pub features: u32,
+    pub leases: bool,
+    /// The membership changes.
+    pub churn: bool,
+    pub duration: Nanos,
+}
+
+/// Faults that are planned; those of single messages are the network's.
+const PLANNED: [Kind; 35] = [
+    Kind::Partition,
+    Kind::OneWay,
+    Kind::IsolateLeader,
+    Kind::CutFollower,
+    Kind::OneLink,
+    Kind::Hub,
+    Kind::Chain,
+    Kind::Flap,
+    Kind::Reset,
+    Kind::PowerLoss,
+    Kind::Kill,
+    Kind::CrashInDisk,
+    Kind::CrashInRecovery,
+    Kind::SyncError,
+    Kind::WriteError,
+    Kind::ShortWrite,
+    Kind::ReadError,
+    Kind::AllDown,
+    Kind::SlowDisk,
+    Kind::StallDisk,
+    Kind::Pause,
+    Kind::Stall,
+    Kind::ClockLeap,
+    Kind::Suspend,
+    Kind::FullDisk,
+    Kind::Transfer,
+    Kind::FalseHint,
+    Kind::WipedRefused,
+    Kind::BackupRefused,
+    Kind::DuplicateRefused,
+    Kind::OtherCluster,
+    Kind::BitRotFound,
+    Kind::RotInUse,
+    Kind::LostWrite,
+    Kind::MisdirectedWrite,
+];
+
+pub(crate) fn draw_plan(rng: &mut Rng, setting: &Setting) -> Vec<Strike> {
     let mut plan = Vec::new();
     // A quiet seed now and then shows that nothing depends on faults.
     let pause = if rng.chance(50_000) {
-        duration
+        setting.duration
     } else {
-        rng.pick(&[1, 2, 4, 8]) * SEC
+        rng.log_within(SEC..10 * SEC)
     };
+    // Each seed has a mixture of its own.
+    let choices: Vec<Kind> = PLANNED.into_iter().filter(|_| rng.chance(600_000)).collect();
+    let (steered, bursts) = (rng.pick(&[0, 500_000, 800_000]), rng.pick(&[0, 100_000, 400_000]));
     let mut at = rng.within(1..4) * SEC;
-    let mut choices: Vec<u64> = (0..26).filter(|_| rng.chance(600_000)).collect();
-    choices.push(3);
-    while at < duration * 9 / 10 {
-        let choice = rng.pick(&choices);
-        plan.push((at, draw_fault(rng, choice, nodes, features)));
-        at += rng.within(pause / 4..pause * 2);
+    while at < setting.duration * 9 / 10 {
+        let kind = rng.pick(&choices);
+        let fault = draw_fault(rng, kind, setting).unwrap_or_else(|| draw_crash(rng));
+        let when = rng.chance(steered).then(|| rng.pick(&State::ALL));
+        let when = when.filter(|state| impossible(fault.kind(), *state).is_none() && setting.knows(*state));
+        plan.push(Strike { at, when, fault });
+        // The next one strikes in the same moment, more or less, or when the last is over or not.
+        at += if rng.chance(bursts) {
+            rng.within(0..500 * MS)
+        } else {
+            rng.within(pause / 4..pause * 2)
+        };
     }
     plan
 }
 
-fn draw_fault(rng: &mut Rng, choice: u64, nodes: u64, features: u32) -> Fault {
-    let lasts = rng.within(50..5_000) * MS;
-    let down = rng.within(1..4_000) * MS;
-    match choice {
-        0 if nodes > 1 => Fault::Partition(lasts),
-        1 if nodes > 1 => Fault::OneWay(lasts),
-        2 if nodes > 1 => Fault::IsolateLeader(lasts),
-        4 if nodes > 1 => Fault::Reset,
-        5 if nodes > 1 => Fault::Transfer,
-        0..=3 => Fault::CrashInDisk {
-            operations: rng.within(0..60),
-            down,
-        },
-        4 | 6 => Fault::PowerLoss {
+impl Setting {
+    /// Whether a run of this kind ever is in this state.
+    fn knows(&self, state: State) -> bool {
+        match state {
+            State::Leasing => self.leases,
+            State::Learning | State::Joint => self.churn,
+            _ => self.nodes > 1,
+        }
+    }
+}
+
+/// What may strike any cluster.
+fn draw_crash(rng: &mut Rng) -> Fault {
+    let (operations, down) = (rng.within(0..60), rng.within(1..4_000) * MS);
+    match rng.below(4) {
+        0 => Fault::SyncError,
+        1 => Fault::PowerLoss {
             leader: rng.coin(),
             down,
         },
-        5 | 7 => Fault::Kill {
-            leader: rng.coin(),
-            down,
+        _ => Fault::CrashInDisk { operations, down },
+    }
+}
+
+/// A fault of this kind; `None` if such a cluster cannot have it.
+fn draw_fault(rng: &mut Rng, kind: Kind, setting: &Setting) -> Option<Fault> {
+    let (several, many) = (setting.nodes > 1, setting.nodes > 2);
+    let (lasts, down) = (rng.log_within(20..8_000) * MS, rng.log_within(1..5_000) * MS);
+    // Old software shows no identity; and whoever is alone has nobody to be refused by, nor to be replaced with.
+    let replaceable = many && setting.features > 1;
+    let operations = rng.log_within(1..80);
+    let leader = rng.coin();
+    Some(match kind {
+        Kind::Partition if several => Fault::Partition(lasts),
+        Kind::OneWay if several => Fault::OneWay(lasts),
+        Kind::IsolateLeader if several => Fault::IsolateLeader(lasts),
+        Kind::CutFollower if many => Fault::CutFollower(lasts),
+        Kind::OneLink if several => Fault::OneLink(lasts),
+        Kind::Hub if many => Fault::Hub {
+            lasts,
+            without_leader: leader,
         },
-        8 => Fault::CrashInRecovery {
+        Kind::Chain if many => Fault::Chain(lasts),
+        Kind::Flap if several => Fault::Flap {
+            lasts,
+            rhythm: rng.log_within(5..1_000) * MS,
+            all: rng.coin(),
+        },
+        Kind::Reset if several => Fault::Reset,
+        Kind::Transfer if several => Fault::Transfer,
+        Kind::FalseHint if several => Fault::FalseHint,
+        Kind::Stall if several => Fault::Stall(lasts),
+        Kind::PowerLoss => Fault::PowerLoss { leader, down },
+        Kind::Kill => Fault::Kill { leader, down },
+        Kind::AllDown => Fault::AllDown(down),
+        Kind::Pause => Fault::Pause(lasts),
+        // Leases count on clocks that run at about the same rate.
+        Kind::ClockLeap if !setting.leases => Fault::ClockLeap(rng.log_within(1..20_000) * MS),
+        Kind::Suspend if !setting.leases => Fault::Suspend(lasts),
+        Kind::OtherCluster => Fault::OtherCluster,
+        Kind::WipedRefused if replaceable => Fault::Impostor(Pretence::Wiped),
+        Kind::BackupRefused if replaceable => Fault::Impostor(Pretence::Backup),
+        Kind::DuplicateRefused if replaceable => Fault::Impostor(Pretence::Duplicate),
+        _ => return draw_disk_fault(rng, kind, replaceable, (lasts, down, operations)),
+    })
+}
+
+fn draw_disk_fault(
+    rng: &mut Rng,
+    kind: Kind,
+    replaceable: bool,
+    (lasts, down, operations): (Nanos, Nanos, u64),
+) -> Option<Fault> {
+    let (flips, cached) = (rng.within(1..4), rng.coin());
+    Some(match kind {
+        Kind::CrashInDisk => Fault::CrashInDisk { operations, down },
+        Kind::CrashInRecovery => Fault::CrashInRecovery {
             operations: rng.within(0..12),
         },
-        9 => Fault::AllDown(down),
-        10 => Fault::SlowDisk {
+        Kind::SyncError => Fault::SyncError,
+        Kind::WriteError => Fault::WriteError { operations },
+        Kind::ShortWrite => Fault::ShortWrite { operations },
+        Kind::ReadError => Fault::ReadError { reads: operations },
+        Kind::SlowDisk => Fault::SlowDisk {
             lasts,
-            factor: rng.pick(&[5, 50, 500]),
+            factor: rng.log_within(3..600),
         },
-        11 => Fault::Pause(lasts),
-        12 => Fault::FullDisk(lasts),
-        13 if nodes > 1 => Fault::Stall(lasts),
-        14 if nodes > 2 => Fault::CutFollower(lasts),
-        15 if nodes > 1 => Fault::OneLink(lasts),
-        16 if nodes > 2 => Fault::Hub {
-            lasts,
-            without_leader: rng.coin(),
+        Kind::StallDisk => Fault::StallDisk {
+            leader: rng.coin(),
+            lasts: lasts * rng.pick(&[1, 4, 16]),
         },
-        17 if nodes > 2 => Fault::Chain(lasts),
-        // Old software shows no identity; and whoever is alone has nobody to be refused by.
-        20 | 21 if nodes > 2 && features > 1 => {
-            let pretences = [Pretence::Wiped, Pretence::Backup, Pretence::Duplicate];
-            Fault::Impostor(rng.pick(&pretences))
-        }
-        22 => Fault::OtherCluster,
-        24 if nodes > 1 => Fault::FalseHint,
-        23 if nodes > 2 && features > 1 => Fault::BitRot {
-            flips: rng.within(1..4),
-        },
-        18 | 19 => Fault::StallDisk {
-            leader: choice == 18,
-            lasts: lasts * rng.pick(&[1, 1, 4]),
-        },
-        _ => Fault::SyncError,
-    }
+        Kind::FullDisk => Fault::FullDisk(lasts),
+        Kind::BitRotFound if replaceable => Fault::BitRot { flips },
+        Kind::RotInUse if replaceable => Fault::RotInUse { flips },
+        Kind::LostWrite if replaceable => Fault::LostWrite { operations, cached },
+        Kind::MisdirectedWrite if replaceable => Fault::MisdirectedWrite { operations, cached },
+        _ => return None,
+    })
 }

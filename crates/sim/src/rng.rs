@@ -34,6 +34,15 @@ impl Rng {
         range.start + self.word() % (range.end - range.start)
     }
 
+    /// In `range`, which must not be empty nor begin at 0: every doubling is about as likely as every other.
+    pub fn log_within(&mut self, range: Range<u64>) -> u64 {
+        assert!(range.start > 0, "nothing doubles to more than 0");
+        let (first, last) = (range.start.ilog2(), (range.end - 1).ilog2());
+        let power = self.within(u64::from(first)..u64::from(last) + 1);
+        let from = (1 << power).max(range.start);
+        self.within(from..(2 << power).min(range.end))
+    }
+
     /// An index below `len`.
     pub fn below(&mut self, len: usize) -> usize {
         self.within(0..len as u64) as usize
@@ -95,6 +104,16 @@ mod tests {
             (24_000..26_000).contains(&hits),
             "a quarter was asked for: {hits}"
         );
+    }
+
+    #[test]
+    fn doublings_are_about_as_likely_as_each_other() {
+        let mut rng = Rng::new(1);
+        let drawn: Vec<u64> = (0..10_000).map(|_| rng.log_within(10..10_000)).collect();
+        assert!(drawn.iter().all(|value| (10..10_000).contains(value)));
+        let below = |limit| drawn.iter().filter(|value| **value < limit).count();
+        // Eleven powers of two begin a stretch, the first at 8 and the last at 8192.
+        assert!((800..1_000).contains(&below(16)) && (5_200..5_700).contains(&below(512)));
     }
 
     #[test]

@@ -64,8 +64,7 @@ impl World {
                 MachineWork::Read(token, Err(failure)) => self.answer(id, token, Outcome::from(failure)),
             }
         }
-        self.job_start(id);
-        Ok(())
+        self.job_start(id)
     }
 
     fn apply(&mut self, id: NodeId, entries: Vec<ToApply>) -> Result<(), Failure> {
@@ -189,6 +188,7 @@ impl World {
             return Ok(());
         }
         self.publish(id)?;
+        self.process(id).expect("settled").installing = false;
         self.step_node(id, Event::Restored(meta.last))?;
         self.tell_durable(id)
     }
@@ -231,18 +231,23 @@ impl World {
     }
 
     /// Hands the flusher a job, if there is one and it is idle.
-    pub(crate) fn job_start(&mut self, id: NodeId) {
+    pub(crate) fn job_start(&mut self, id: NodeId) -> Result<(), Failure> {
         let urgent = self.healing || self.rng.below(20) == 0;
         let (run, slowness) = (self.hosts[&id].run, self.hosts[&id].slowness);
-        let Some(process) = self.process(id) else { return };
+        let Some(process) = self.process(id) else {
+            return Ok(());
+        };
         if process.job.is_some() {
-            return;
+            return Ok(());
         }
-        process.job = process.kv.job(urgent);
-        if process.job.is_some() {
-            let delay = self.params.disk_delay(&mut self.rng, slowness) * 3;
-            self.after(delay, Happening::JobTurn { id, run });
-        }
+        let job = catch(|| Ok(process.kv.job(urgent)));
+        let Some(Some(job)) = self.settle(id, job)? else {
+            return Ok(());
+        };
+        self.process(id).expect("settled").job = Some(job);
+        let delay = self.params.disk_delay(&mut self.rng, slowness) * 3;
+        self.after(delay, Happening::JobTurn { id, run });
+        Ok(())
     }
 
     /// The flusher's job takes effect.
@@ -260,8 +265,7 @@ impl World {
             return Ok(());
         }
         self.tell_durable(id)?;
-        self.job_start(id);
-        Ok(())
+        self.job_start(id)
     }
 
     /// Tells the node how much of the state machine a crash would leave, if that has changed.

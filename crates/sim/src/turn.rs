@@ -11,6 +11,7 @@ use quorate_raft::invariants;
 use quorate_wal::{Record, Space};
 
 use crate::coverage::Kind;
+use crate::disk::IO_ERROR;
 use crate::failure::{Failure, catch};
 use crate::history::Outcome;
 use crate::host::{Batch, DiskWork, MachineWork, Process, read_log};
@@ -36,6 +37,8 @@ impl World {
         };
         if let Event::Written(id) = &event {
             process.outstanding.retain(|write| write.0 > *id);
+            process.truncating = process.truncating.filter(|write| write > id);
+            process.compacting = process.compacting.filter(|write| write > id);
         }
         let before = process.node.raft().clone();
         catch(|| process.node.step(local, event)).map_err(|why| Failure::Crash(format!("n{id}: {why}")))?;
@@ -65,6 +68,7 @@ impl World {
             return Ok(());
         };
         process.undrained = false;
+        process.has_been_led |= process.node.raft().leader().is_some();
         let effects = catch(|| process.node.take_effects())
             .map_err(|why| Failure::Crash(format!("n{id} taking effects: {why}")))?;
         for op in &effects.log {
@@ -101,7 +105,7 @@ impl World {
             fatal,
         } = effects;
         if let Some(why) = fatal {
-            return Err(Failure::Crash(format!("n{id} cannot go on: {why}")));
+            return self.end_by_itself(id, &why);
         }
         let now = self.now;
         self.note_lease_reads(id, &reads);
@@ -111,8 +115,10 @@ impl World {
             if let LogOp::Write { id: write, .. } = op {
                 process.outstanding.push_back((*write, now));
             }
+            process.note_log(op);
         }
         process.disk_queue.extend(log.into_iter().map(DiskWork::Log));
+        stage.iter().for_each(|op| process.note_stage(op));
         let resumes = stage.iter().any(|op| matches!(op, StageOp::Resume { .. }));
         process.disk_queue.extend(stage.into_iter().map(DiskWork::Stage));
         process
@@ -164,15 +170,20 @@ impl World {
         }
     }
 
-    fn set_wake(&mut self, id: NodeId) {
+    /// Lets the node be woken at its deadline.
+    pub(crate) fn set_wake(&mut self, id: NodeId) {
         let host = &self.hosts[&id];
-        let (run, process) = (host.run, host.process.as_ref().expect("just drained"));
-        let Some(deadline) = process.node.next_deadline() else {
+        let run = host.run;
+        let deadline = host
+            .process
+            .as_ref()
+            .map(|process| (process, process.node.next_deadline()));
+        let Some((process, Some(deadline))) = deadline else {
             return;
         };
         let at = host.global(deadline).max(self.now);
         if process.wake_at.is_none_or(|wake| at < wake || wake < self.now) {
-            self.process(id).expect("just drained").wake_at = Some(at);
+            self.process(id).expect("just seen").wake_at = Some(at);
             self.at(at, Happening::Wake { id, run });
         }
     }
@@ -199,15 +210,17 @@ impl World {
         id: NodeId,
         result: Result<Result<T, String>, String>,
     ) -> Result<Option<T>, Failure> {
+        self.notice_spoiled(id);
         let disk = &self.hosts[&id].disk;
         if disk.is_dead() {
             self.end_in_disk(id, false, 0)?;
             return Ok(None);
         }
         let faulted = disk.has_faulted();
+        let result_is_error = matches!(result, Ok(Err(_)));
         match result {
             Ok(Ok(value)) => Ok(Some(value)),
-            Ok(Err(why)) if faulted => {
+            Ok(Err(why)) | Err(why) if faulted && (is_told(&why) || result_is_error) => {
                 self.trace
                     .mark(Topic::Life, self.now, Some(id), format_args!("stops: {why}"));
                 let down = self.rng.within(MS..2_000 * MS);
@@ -216,6 +229,22 @@ impl World {
             }
             Ok(Err(why)) | Err(why) => Err(Failure::Crash(format!("n{id}: {why}"))),
         }
+    }
+
+    /// A node says that it cannot go on. Right only if its disk failed, or is damaged.
+    fn end_by_itself(&mut self, id: NodeId, why: &str) -> Result<(), Failure> {
+        let host = &self.hosts[&id];
+        let (damaged, failed) = (host.rotted_by.is_some(), host.disk.failed().is_some());
+        if !damaged && !failed {
+            return Err(Failure::Crash(format!("n{id} cannot go on: {why}")));
+        }
+        if damaged && !failed {
+            self.coverage.hit(Kind::DamageRead);
+        }
+        self.trace.event(self.now, Some(id), format_args!("ends: {why}"));
+        let down = self.rng.within(MS..2_000 * MS);
+        self.end(id, false, down);
+        Ok(())
     }
 
     /// Lets the disk thread begin, if there is work and it is idle.
@@ -304,7 +333,7 @@ impl World {
         for record in batch.writes.iter().flatten() {
             self.note_record(record);
         }
-        if self.rng.below(IMAGE_EVERY) == 0 && !self.params.lying_disks {
+        if self.rng.below(IMAGE_EVERY) == 0 && !self.params.lying_disks && !self.hosts[&id].rotten {
             let copy = self.hosts[&id].disk.durable_view("wal-");
             let (params, member) = (&self.params, self.hosts[&id].member);
             let found = catch(|| read_log(&copy, params, member)).and_then(|found| found);
@@ -325,4 +354,9 @@ impl World {
             _ => {}
         }
     }
+}
+
+/// Whether a panic is what a process does that was told of an error of its disk: it says so, or redb does, which goes on after none.
+pub(crate) fn is_told(why: &str) -> bool {
+    why.contains(IO_ERROR) || why.contains("Previous I/O error")
 }

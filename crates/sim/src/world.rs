@@ -12,7 +12,7 @@ use quorate_node::message::PeerMessage;
 use quorate_raft::{Config, RoleKind, WriteId};
 
 use crate::clients::Client;
-use crate::coverage::Coverage;
+use crate::coverage::{Coverage, Kind};
 use crate::failure::Failure;
 use crate::ghost::Ghost;
 use crate::history::{Call, Outcome};
@@ -20,11 +20,12 @@ use crate::host::Host;
 use crate::impostors::Masquerade;
 use crate::leases::Origin;
 use crate::machines::new_host;
-use crate::nemesis::Restore;
+use crate::nemesis::{Flapping, Restore};
 use crate::net::{Network, Pair};
 use crate::operator::{Operator, about};
 use crate::params::{MS, Params, SEC};
 use crate::rng::Rng;
+use crate::steering::Lurking;
 use crate::survivors::{Excuse, FOREVER};
 use crate::trace::{Nanos, Number, Trace, View};
 use crate::watches::WatchClient;
@@ -93,8 +94,16 @@ pub(crate) enum Happening {
     Destroy(NodeId),
     /// A process starts.
     Start(NodeId),
-    /// A planned fault strikes.
+    /// The moment of a planned fault.
     Fault(usize),
+    /// A disk in doubt is put to the test.
+    Suspect(NodeId),
+    /// Somebody sees to it that a member with a damaged disk is replaced.
+    Replace(NodeId),
+    /// What lies in wait is looked at.
+    Spring,
+    /// Links that come and go do so.
+    Flap(Flapping),
     /// A fault ends.
     Restore(Restore),
 }
@@ -169,6 +178,10 @@ pub struct World {
     pub(crate) stand_ins: BTreeMap<NodeId, NodeId>,
     /// Nobody looks at what peers have shown before: only to show what that is good for.
     pub(crate) blind: bool,
+    /// The kinds of fault that must have been met before the run ends.
+    pub(crate) wanted: Vec<Kind>,
+    /// Planned faults that wait for a state.
+    pub(crate) lurking: Vec<Lurking>,
     /// The impostor of the moment, and how many there were.
     pub(crate) masquerade: Option<Masquerade>,
     pub(crate) impostors: u64,
@@ -228,6 +241,8 @@ impl World {
             stand_ins: BTreeMap::new(),
             recorded: BTreeMap::new(),
             blind: false,
+            wanted: params.planned(),
+            lurking: Vec::new(),
             masquerade: None,
             impostors: 0,
             rng,
@@ -253,7 +268,7 @@ impl World {
             world.at(at, Happening::Watch(client));
         }
         for number in 0..world.params.plan.len() {
-            world.at(world.params.plan[number].0, Happening::Fault(number));
+            world.at(world.params.plan[number].at, Happening::Fault(number));
         }
         if let Some(at) = world.first_turn() {
             world.at(at, Happening::Operator);
@@ -317,7 +332,8 @@ impl World {
         }
         let ((time, _), happening) = self.queue.pop_first().expect("just seen");
         self.now = time;
-        if let Some((id, run)) = happening.process() {
+        let process = happening.process();
+        if let Some((id, run)) = process {
             let Some(host) = self.hosts.get(&id) else {
                 return Ok(true);
             };
@@ -338,6 +354,7 @@ impl World {
             self.observe();
             self.scan_sometimes()?;
         }
+        self.spring(process.map(|(id, _)| id))?;
         Ok(true)
     }
 
@@ -396,7 +413,20 @@ impl World {
             Happening::Watch(number) => self.watch_turn(number),
             Happening::StallCheck { id, write, .. } => self.check_stall(id, write),
             Happening::Start(id) => self.start(id),
-            Happening::Fault(number) => self.strike(number),
+            Happening::Fault(number) => self.release(number),
+            Happening::Suspect(id) => {
+                self.suspect(id);
+                Ok(())
+            }
+            Happening::Replace(id) => {
+                self.see_replaced(id);
+                Ok(())
+            }
+            Happening::Spring => Ok(()),
+            Happening::Flap(flapping) => {
+                self.flap(flapping);
+                Ok(())
+            }
             Happening::Restore(what) => {
                 self.restore(what);
                 Ok(())

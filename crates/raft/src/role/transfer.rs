@@ -78,6 +78,11 @@ impl Handover {
 }
 
 impl Leader {
+    /// Whether another member is to take over.
+    pub fn is_handing_over(&self) -> bool {
+        self.handover.is_under_way()
+    }
+
     /// Hands over to `to`, or to the best voter that was heard of lately: one that has caught up before others, then of the highest
     /// priority, then with the longest log. Proposals are refused until it is done or given up.
     pub fn on_transfer(&mut self, core: &mut Core, to: Option<NodeId>) {

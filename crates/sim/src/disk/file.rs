@@ -83,6 +83,27 @@ impl Contents {
         }
     }
 
+    /// Its length as reads see it.
+    pub fn len(&self) -> usize {
+        self.now.len()
+    }
+
+    /// Reads show `data`, and the medium will never have it.
+    pub fn pretend(&mut self, offset: usize, data: &[u8]) {
+        self.now[offset..offset + data.len()].copy_from_slice(data);
+    }
+
+    /// What was meant for another place is on the medium here; reads do not show it yet if this place is `cached`.
+    pub fn stray(&mut self, offset: usize, data: &[u8], cached: bool) {
+        let end = (offset + data.len()).min(self.durable.len());
+        if let Some(part) = end.checked_sub(offset) {
+            self.durable[offset..end].copy_from_slice(&data[..part]);
+            if !cached {
+                self.now[offset..end].copy_from_slice(&data[..part]);
+            }
+        }
+    }
+
     /// Whether anything is not synced.
     pub fn is_dirty(&self) -> bool {
         !self.dirty.is_empty() || self.now.len() != self.durable.len()

@@ -31,7 +31,29 @@ pub enum Blow {
     PowerLoss,
     /// The next sync fails, and the machine runs on.
     SyncError,
+    /// The next write fails, and nothing is written.
+    WriteError,
+    /// The next write fails, and a part is written.
+    ShortWrite,
+    /// The next read fails.
+    ReadError,
+    /// The next write to the log never reaches the medium, and nobody is told.
+    Lose {
+        /// Reads show it as long as the machine has power.
+        cached: bool,
+    },
+    /// The next write to the log reaches the medium in another place of the log, and nobody is told.
+    Misdirect {
+        /// Reads show it in its right place as long as the machine has power.
+        cached: bool,
+    },
 }
+
+/// What errors of the disk say: whoever panics over one must say it too.
+pub const IO_ERROR: &str = "simulated I/O error";
+
+/// How the names of the log's files begin.
+const LOG: &str = "wal-";
 
 /// What a crash did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -64,6 +86,8 @@ struct Medium {
     run: u64,
     dead: bool,
     fuse: Option<(u64, Blow)>,
+    /// The fuse has burned down.
+    struck: Option<Blow>,
     /// An error was reported in this run that is not a power failure.
     faulted: bool,
     lies: bool,
@@ -74,7 +98,7 @@ struct Medium {
     changes: Vec<NameChange>,
     next_id: FileId,
     operations: u64,
-    failed_sync: bool,
+    failed: Option<Blow>,
 }
 
 impl SimDisk {
@@ -86,6 +110,7 @@ impl SimDisk {
                 run: 0,
                 dead: false,
                 fuse: None,
+                struck: None,
                 faulted: false,
                 lies: false,
                 capacity: None,
@@ -95,7 +120,7 @@ impl SimDisk {
                 changes: Vec::new(),
                 next_id: 0,
                 operations: 0,
-                failed_sync: false,
+                failed: None,
             })),
         }
     }
@@ -132,6 +157,16 @@ impl SimDisk {
         self.medium().fuse.is_some()
     }
 
+    /// What a fuse has done since the last call.
+    pub fn take_struck(&self) -> Option<Blow> {
+        self.medium().struck.take()
+    }
+
+    /// Whether a bound of its size is in force.
+    pub fn is_limited(&self) -> bool {
+        self.medium().capacity.is_some()
+    }
+
     /// Whether power failed inside an operation. The run is over; [`crash`](SimDisk::crash) has to follow.
     pub fn is_dead(&self) -> bool {
         self.medium().dead
@@ -147,9 +182,9 @@ impl SimDisk {
         self.medium().end_run();
     }
 
-    /// Whether a sync failed in this run.
-    pub fn has_failed_sync(&self) -> bool {
-        self.medium().failed_sync
+    /// The error that this run was told of, other than a full disk.
+    pub fn failed(&self) -> Option<Blow> {
+        self.medium().failed
     }
 
     /// From now on a sync makes only a part of the data durable and says nothing. Only to show that the checkers notice.
@@ -187,8 +222,7 @@ impl SimDisk {
     /// there.
     pub fn rot(&self, name: &str) {
         let medium = &mut *self.medium();
-        let names = medium.names.iter().filter(|(of, _)| of.starts_with(name));
-        let files: Vec<FileId> = names.map(|(_, id)| *id).collect();
+        let files = medium.files_of(name);
         let file = medium.rng.pick(&files);
         let file = medium.files.get_mut(&file).expect("a linked file exists");
         file.flip(&mut medium.rng);
@@ -259,8 +293,15 @@ impl Medium {
         self.run += 1;
         self.dead = false;
         self.faulted = false;
-        self.failed_sync = false;
+        self.failed = None;
         self.fuse = None;
+        self.struck = None;
+    }
+
+    /// The files whose names begin so.
+    fn files_of(&self, name: &str) -> Vec<FileId> {
+        let names = self.names.iter().filter(|(of, _)| of.starts_with(name));
+        names.map(|(_, id)| *id).collect()
     }
 
     /// Whether this run may still use the disk.
@@ -277,10 +318,13 @@ impl Medium {
         match &mut self.fuse {
             Some((0, Blow::PowerLoss)) => {
                 self.dead = true;
+
                 true
             }
-            Some((left, _)) => {
-                *left = left.saturating_sub(1);
+            Some((left, blow)) => {
+                if *blow != Blow::ReadError {
+                    *left = left.saturating_sub(1);
+                }
                 false
             }
             None => false,
@@ -302,6 +346,59 @@ impl Medium {
         self.finish()
     }
 
+    /// The fuse has burned down, and the process is told of an error.
+    fn fail(&mut self, blow: Blow) -> io::Error {
+        (self.fuse, self.failed) = (None, Some(blow));
+        self.faulted = true;
+        io::Error::other(IO_ERROR)
+    }
+
+    fn write(&mut self, id: FileId, offset: usize, data: &[u8]) -> io::Result<()> {
+        let blow = self.fuse.filter(|fuse| fuse.0 == 0).map(|fuse| fuse.1);
+        match blow {
+            Some(Blow::WriteError) => return Err(self.fail(Blow::WriteError)),
+            Some(Blow::ShortWrite) if data.len() > SECTOR => {
+                // As page caches and devices do, which take whole pages and sectors.
+                let sectors = (offset + data.len() - 1) / SECTOR - offset / SECTOR;
+                let end = (offset / SECTOR + 1 + self.rng.below(sectors)) * SECTOR;
+                let part = end - offset;
+                file_of(&mut self.files, id).write(offset, &data[..part]);
+                return Err(self.fail(Blow::ShortWrite));
+            }
+            Some(Blow::Lose { cached }) if self.is_of_log(id, offset, data) => {
+                self.spoil(id, offset, data, cached);
+            }
+            Some(Blow::Misdirect { cached }) if self.is_of_log(id, offset, data) => {
+                let files = self.files_of(LOG);
+                let target = self.rng.pick(&files);
+                let room = self.files[&target].len().saturating_sub(data.len()) / SECTOR;
+                let place = self.rng.below(room + 1) * SECTOR;
+                if (target, place) == (id, offset) {
+                    file_of(&mut self.files, id).write(offset, data);
+                    return self.finish();
+                }
+                self.spoil(id, offset, data, cached);
+                file_of(&mut self.files, target).stray(place, data, cached);
+            }
+            _ => file_of(&mut self.files, id).write(offset, data),
+        }
+        self.finish()
+    }
+
+    /// The write is lost, and nobody is told.
+    fn spoil(&mut self, id: FileId, offset: usize, data: &[u8], cached: bool) {
+        self.struck = self.fuse.take().map(|fuse| fuse.1);
+        if cached {
+            file_of(&mut self.files, id).pretend(offset, data);
+        }
+    }
+
+    /// Whether this is a write of something into a place that the log has made before.
+    fn is_of_log(&self, id: FileId, offset: usize, data: &[u8]) -> bool {
+        let inside = offset + data.len() <= self.files[&id].len();
+        inside && data.iter().any(|byte| *byte != 0) && self.files_of(LOG).contains(&id)
+    }
+
     fn make_room(&mut self, file: FileId, end: u64) -> io::Result<()> {
         let Some(capacity) = self.capacity else {
             return Ok(());
@@ -321,11 +418,8 @@ impl Medium {
         let file = self.files.get_mut(&id).expect("an open file exists");
         match self.fuse {
             Some((0, Blow::SyncError)) if file.is_dirty() => {
-                self.fuse = None;
-                self.faulted = true;
-                self.failed_sync = true;
                 file.fail_sync(&mut self.rng);
-                Err(io::Error::other("simulated I/O error of a sync"))
+                Err(self.fail(Blow::SyncError))
             }
             _ if self.lies && self.rng.chance(300_000) => {
                 // The data stays unsynced: visible now, and partly gone after a crash.
@@ -337,6 +431,10 @@ impl Medium {
             }
         }
     }
+}
+
+fn file_of(files: &mut BTreeMap<FileId, Contents>, id: FileId) -> &mut Contents {
+    files.get_mut(&id).expect("an open file exists")
 }
 
 impl NameChange {
@@ -438,7 +536,12 @@ impl DiskFile for OpenFile {
     }
 
     fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-        let medium = self.medium()?;
+        let mut medium = self.medium()?;
+        match &mut medium.fuse {
+            Some((0, Blow::ReadError)) => return Err(medium.fail(Blow::ReadError)),
+            Some((left, Blow::ReadError)) => *left -= 1,
+            _ => {}
+        }
         let now = &medium.files[&self.id].now;
         let start = usize::try_from(offset).map_err(io::Error::other)?;
         let bytes = start.checked_add(buf.len()).and_then(|end| now.get(start..end));
@@ -449,9 +552,7 @@ impl DiskFile for OpenFile {
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
         let mut medium = self.medium()?;
         medium.make_room(self.id, offset + data.len() as u64)?;
-        let file = medium.files.get_mut(&self.id).expect("an open file exists");
-        file.write(offset as usize, data);
-        medium.finish()
+        medium.write(self.id, offset as usize, data)
     }
 
     /// One operation, as `pwritev` is: no sector is ever seen between two parts.

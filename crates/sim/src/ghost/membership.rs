@@ -86,8 +86,8 @@ impl Ghost {
     pub fn check_durable_quorum(&self) -> Result<(), Violation> {
         let last = self.commits.last();
         let durable = |id: &NodeId| self.members[id].durable.holds(last, &self.commits);
-        let (have, lack): (BTreeSet<NodeId>, BTreeSet<NodeId>) =
-            self.members.keys().partition(|id| durable(id));
+        let trusted = self.members.keys().filter(|id| !self.distrusted.contains(id));
+        let (have, lack): (BTreeSet<NodeId>, BTreeSet<NodeId>) = trusted.partition(|id| durable(id));
         let active = self.active_configs();
         if let Some(config) = active.iter().find(|config| is_quorum(config, &lack)) {
             return Violation::because(
@@ -95,7 +95,8 @@ impl Ghost {
                 format!("C[{last}] is durable only on {have:?}, and others are a quorum of {config:?}"),
             );
         }
-        let whole = have.union(&self.lost).copied().collect();
+        let doubtful = self.lost.union(&self.distrusted).copied();
+        let whole = have.iter().copied().chain(doubtful).collect();
         if !active.iter().any(|config| is_quorum(config, &whole)) {
             return Violation::because("S5", format!("C[{last}] is durable only on {have:?}"));
         }

@@ -17,7 +17,7 @@
 //! | S20 recovery | [`Ghost::recovered`], [`Ghost::check_image`] |
 //!
 //! Nothing here is switched off for a fault, but for one thing: S5 no longer counts on a disk that was found damaged, see
-//! [`Ghost::lost`]. All other faults are inside the model that the invariants are stated for; identities that come back with less than they
+//! [`Ghost::lost`], nor on one that may have lost what it confirmed, see [`Ghost::distrust`]. All other faults are inside the model that the invariants are stated for; identities that come back with less than they
 //! had are let loose only where the promise holds that nobody lets them in.
 
 pub mod applying;
@@ -99,6 +99,8 @@ pub struct Ghost {
     aliases: BTreeMap<NodeId, NodeId>,
     /// Members whose disks were damaged: they never start again.
     lost: BTreeSet<NodeId>,
+    /// Members whose disks may have broken their word.
+    distrusted: BTreeSet<NodeId>,
     /// What the state machines did.
     pub machines: Machines,
     /// What was promised of leases, and proposed.
@@ -120,6 +122,7 @@ impl Ghost {
             leases: Leases::default(),
             sessions: Sessions::default(),
             lost: BTreeSet::new(),
+            distrusted: BTreeSet::new(),
             aliases: BTreeMap::new(),
         };
         for id in config.members() {
@@ -142,6 +145,7 @@ impl Ghost {
     /// A node and its disk are gone for good: it is no member any longer.
     pub fn destroyed(&mut self, id: NodeId) -> Result<(), Violation> {
         self.members.remove(&id);
+        self.distrusted.remove(&id);
         self.check_durable_quorum()
     }
 
@@ -149,7 +153,19 @@ impl Ghost {
     /// that goes beyond what S5 is stated for, and it is taken out of account there.
     pub fn lost(&mut self, id: NodeId) -> Result<(), Violation> {
         self.members.remove(&id);
+        self.distrusted.remove(&id);
         self.lost.insert(id);
+        self.check_durable_quorum()
+    }
+
+    /// The disk of this member may not hold what it said it holds: it is taken out of account in S5 until it is known.
+    pub fn distrust(&mut self, id: NodeId) {
+        self.distrusted.insert(id);
+    }
+
+    /// A disk in doubt was found whole.
+    pub fn trust(&mut self, id: NodeId) -> Result<(), Violation> {
+        self.distrusted.remove(&id);
         self.check_durable_quorum()
     }
 
@@ -275,6 +291,42 @@ impl Ghost {
         member.volatile = member.durable.clone();
         check_hard(id, &member.durable, &mut self.durable_votes)?;
         self.check_durable_quorum()
+    }
+
+    /// Whether what was found is all that was durable, and nothing of what was being appended is in question.
+    pub fn is_whole(&self, id: NodeId, found: &Recovered) -> bool {
+        let member = &self.members[&id];
+        let mut candidate = member.durable.clone();
+        let mut more = member.appending.iter();
+        while !candidate.matches(found) {
+            let Some(batch) = more.next() else { return false };
+            let carried = batch
+                .iter()
+                .try_for_each(|record| candidate.carry_out(record, &self.commits));
+            if carried.is_err() {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// A disk that has lost the end of its log said `found`: less than was durable, but nothing that never was (S19).
+    pub fn recovered_less(&self, id: NodeId, found: &Recovered) -> Result<(), Violation> {
+        let durable = &self.members[&id].durable;
+        if found.hard.unwrap_or_default().term > durable.hard.term {
+            return Violation::because("S19", format!("the disk of {id} shows a term that never was"));
+        }
+        let start = found.mark.as_ref().map_or(Index::ZERO, |meta| meta.last.index);
+        for (index, body) in (start.0 + 1..).zip(&found.entries) {
+            let known = entry::id_of(body).filter(|at| at.index == Index(index));
+            if known.and_then(|at| self.commits.body(at)) != Some(body) {
+                return Violation::because(
+                    "S19",
+                    format!("the disk of {id} shows an entry {index} that never was"),
+                );
+            }
+        }
+        Ok(())
     }
 
     /// A copy of the node's disk without anything unsynced says `found`: exactly what was reported durable (S6, S20).
