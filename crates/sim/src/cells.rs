@@ -62,7 +62,7 @@ pub enum State {
 }
 
 impl State {
-    /// All of them.
+    /// All of them. In five a fault lasts already: `Cut`, `Slow`, `Full`, `Paused`, `Short`.
     pub const ALL: [State; 25] = [
         State::Following,
         State::PreCandidate,
@@ -90,19 +90,6 @@ impl State {
         State::Rivals,
         State::Short,
     ];
-
-    /// Whether the cluster is in it, and not a machine.
-    pub fn is_of_cluster(self) -> bool {
-        self >= State::Leaderless
-    }
-
-    /// Whether it is a fault that lasts: what strikes then overlaps it.
-    pub fn is_fault(self) -> bool {
-        matches!(
-            self,
-            State::Cut | State::Slow | State::Full | State::Paused | State::Short
-        )
-    }
 }
 
 /// A set of states.
@@ -204,7 +191,93 @@ impl fmt::Display for Matrix {
 
 /// Why a fault cannot strike in a state; `None` if it can.
 pub fn impossible(fault: Kind, state: State) -> Option<&'static str> {
-    let why = "";
-    let _ = (fault, state, why);
-    None
+    match (fault, state) {
+        (
+            Kind::IsolateLeader | Kind::CutFollower | Kind::Stall | Kind::Transfer | Kind::FalseHint,
+            State::Leaderless,
+        ) => Some("it needs a leader to strike"),
+        (Kind::Transfer, State::Following | State::PreCandidate | State::Candidate | State::Learning) => {
+            Some("a leader is asked, and it is none of these")
+        }
+        (Kind::Transfer, State::Truncating) => {
+            Some("who leads has voted since it truncated its log, and writes are durable in order")
+        }
+        (Kind::CrashInRecovery, state) if state < State::Cut => {
+            Some("the process is only starting: it has no role, no requests and no writes")
+        }
+        (
+            Kind::CrashInDisk
+            | Kind::CrashInRecovery
+            | Kind::SyncError
+            | Kind::WriteError
+            | Kind::ShortWrite
+            | Kind::ReadError
+            | Kind::LostWrite
+            | Kind::MisdirectedWrite,
+            State::Paused,
+        ) => Some("who stands still asks nothing of its disk"),
+        (Kind::OtherCluster, State::Paused) => Some("who stands still answers nobody"),
+        (Kind::ClockLeap | Kind::Suspend, State::Leasing) => {
+            Some("leases count on clocks: with them on, clocks only drift, as far as is allowed")
+        }
+        (Kind::BitRotFound | Kind::RotInUse, State::Joint | State::Learning | State::Short) => Some(
+            "only a disk is damaged that the cluster can do without: a voter's, with all others up and no change under way",
+        ),
+        (Kind::LostWrite | Kind::MisdirectedWrite, State::Learning) => {
+            Some("only voters' disks lose writes, so that it matters")
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn states(of: &[State]) -> States {
+        let mut states = States::default();
+        of.iter().for_each(|state| states.put(*state, true));
+        states
+    }
+
+    #[test]
+    fn what_struck_seldom_is_named_and_what_cannot_be_is_not() {
+        let mut matrix = Matrix::default();
+        matrix.hit(Kind::Kill, states(&[State::Leading, State::Writing]));
+        matrix.hit(Kind::Kill, states(&[State::Leading]));
+        let mut sum = Matrix::default();
+        sum.add(&matrix);
+        sum.add(&matrix);
+        assert_eq!(sum.count(Kind::Kill, State::Leading), 4);
+        assert_eq!(sum.count(Kind::Kill, State::Writing), 2);
+        let below = sum.below(3);
+        assert!(below.contains(&(Kind::Kill, State::Writing, 2)));
+        assert!(
+            !below
+                .iter()
+                .any(|cell| cell.0 == Kind::Kill && cell.1 == State::Leading)
+        );
+        assert!(
+            !below
+                .iter()
+                .any(|cell| cell.0 == Kind::Transfer && cell.1 == State::Leaderless)
+        );
+    }
+
+    #[test]
+    fn a_cell_that_cannot_be_and_was_hit_is_named() {
+        let mut matrix = Matrix::default();
+        assert!(matrix.disproved().is_empty());
+        matrix.hit(Kind::Transfer, states(&[State::Leaderless]));
+        assert_eq!(matrix.disproved(), [(Kind::Transfer, State::Leaderless)]);
+        assert!(matrix.to_string().contains("Transfer"));
+    }
+
+    #[test]
+    fn the_list_of_states_is_complete_and_in_order() {
+        assert!(State::ALL.windows(2).all(|pair| pair[0] < pair[1]));
+        assert_eq!(State::Short as usize + 1, State::ALL.len());
+        let set = states(&[State::Following, State::Short]);
+        assert!(set.has(State::Following) && set.has(State::Short) && !set.has(State::Cut));
+    }
 }

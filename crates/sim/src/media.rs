@@ -82,13 +82,19 @@ impl World {
             return self.after(300 * MS, Happening::Fault(number));
         }
         let kind = strike.fault.kind();
-        self.trace.mark(Topic::Fault, self.now, None, format_args!("given up: {:?}", strike.fault));
+        self.trace.mark(
+            Topic::Fault,
+            self.now,
+            None,
+            format_args!("given up: {:?}", strike.fault),
+        );
         self.wanted.retain(|wanted| *wanted != kind);
     }
 
     fn doubt(&mut self, id: NodeId, number: usize) {
         let fault = &self.params.plan[number].fault;
-        self.trace.mark(Topic::Fault, self.now, Some(id), format_args!("{fault:?}"));
+        self.trace
+            .mark(Topic::Fault, self.now, Some(id), format_args!("{fault:?}"));
         let host = self.host(id);
         host.rotten = true;
         host.rotted_by = Some(number);
@@ -112,7 +118,8 @@ impl World {
     /// From now on nobody counts on this disk. Power fails before long, and shows what is on the medium.
     fn spoiled(&mut self, kind: Kind, id: NodeId) {
         self.struck(kind, &[id]);
-        self.trace.mark(Topic::Fault, 
+        self.trace.mark(
+            Topic::Fault,
             self.now,
             Some(id),
             format_args!("{kind:?}, and its disk does not say so"),
@@ -203,7 +210,12 @@ impl World {
             true => Kind::ShortLogRefused,
             false => Kind::ShortLogUnseen,
         });
-        self.trace.mark(Topic::Fault, self.now, Some(id), format_args!("has lost the end of its log"));
+        self.trace.mark(
+            Topic::Fault,
+            self.now,
+            Some(id),
+            format_args!("has lost the end of its log"),
+        );
         self.give_up_disk(id)
     }
 

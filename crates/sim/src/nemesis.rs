@@ -170,8 +170,11 @@ impl World {
 
     /// The leader is asked to hand over to `to`, or some who run are told that it is gone, though it does well.
     fn tell(&mut self, fault: &Fault, leader: NodeId, to: NodeId) {
-        self.struck(fault.kind(), &[leader]);
         let (all, running) = (self.rng.coin(), self.running());
+        match fault {
+            Fault::FalseHint => self.struck(Kind::FalseHint, &running),
+            _ => self.struck(Kind::Transfer, &[leader]),
+        }
         for id in running {
             let event = match fault {
                 Fault::Transfer if id == leader => Event::Transfer(Some(to).filter(|to| *to != leader)),

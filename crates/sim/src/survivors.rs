@@ -15,6 +15,7 @@ use crate::failure::Failure;
 use crate::finish::ELECTIONS;
 use crate::ghost::Ghost;
 use crate::ghost::quorum::{electors, is_quorum};
+use crate::nemesis::Restore;
 use crate::net::Pair;
 use crate::params::SEC;
 use crate::picture::Topic;
@@ -90,7 +91,8 @@ impl World {
     pub(crate) fn is_barred(&self, happening: &Happening) -> bool {
         let Some(core) = &self.survivors else { return false };
         match happening {
-            Happening::Restore(_) => true,
+            // The clock of a machine that goes on goes on with it.
+            Happening::Restore(what) => !matches!(what, Restore::Clock(_)),
             Happening::Start(id) => !core.contains(id),
             _ => false,
         }

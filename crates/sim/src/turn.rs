@@ -241,7 +241,8 @@ impl World {
         if damaged && !failed {
             self.coverage.hit(Kind::DamageRead);
         }
-        self.trace.event(self.now, Some(id), format_args!("ends: {why}"));
+        self.trace
+            .mark(Topic::Life, self.now, Some(id), format_args!("ends: {why}"));
         let down = self.rng.within(MS..2_000 * MS);
         self.end(id, false, down);
         Ok(())

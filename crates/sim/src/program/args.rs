@@ -9,6 +9,7 @@ pub const HELP: &str = "\
 Simulates whole clusters under faults, one seed after the other, and checks every step.
 
 usage: quorate-sim [--seeds N] [--seed S] [--operations N] [--threads T] [--twice] [--json FILE]
+                   [--matrix LEAST]
        quorate-sim --seed S --trace [FILE.html [--events N]] [--lying-disks]
        quorate-sim speed
 
@@ -18,6 +19,8 @@ usage: quorate-sim [--seeds N] [--seed S] [--operations N] [--threads T] [--twic
   --threads T     run on T threads (default: all cores)
   --twice         run each seed twice: both runs must be the same to the last event
   --json FILE     write the summary as JSON, too
+  --matrix LEAST  print how often each fault struck in each state; the seeds fail if any possible cell of
+                  that table has fewer than LEAST
   --trace         print everything that happens in one seed, a column for each node
   --trace FILE    write a space-time picture of one seed: a page for any browser, which needs nothing else
   --events N      keep the last N events for the picture (default 60000)
@@ -25,7 +28,7 @@ usage: quorate-sim [--seeds N] [--seed S] [--operations N] [--threads T] [--twic
   speed           measure virtual against CPU time, with five nodes, idle and loaded
 
 exit code: 0 all seeds passed, 2 wrong usage, 10 a crash, 11 a liveness failure (or more than one seed
-in a thousand excused), 12 a correctness failure (the worst of all seeds counts)
+in a thousand excused, or a cell of the matrix too low), 12 a correctness failure (the worst of all seeds counts)
 ";
 
 /// How a run is shown.
@@ -48,6 +51,8 @@ pub struct Options {
     pub show: Show,
     /// The disks of the one seed that is shown forget what they confirmed.
     pub lying_disks: bool,
+    /// The table of faults by states is printed, and each possible cell must have so many.
+    pub matrix: Option<u64>,
     /// Where the summary goes, besides the terminal.
     pub json: Option<PathBuf>,
 }
@@ -72,6 +77,7 @@ struct Given {
     events: Option<u64>,
     twice: bool,
     lying_disks: bool,
+    matrix: Option<u64>,
     trace: Option<Option<PathBuf>>,
     json: Option<PathBuf>,
 }
@@ -89,6 +95,7 @@ pub fn parse(args: impl Iterator<Item = String>) -> Result<Wanted, String> {
             "--seed" => given.first = Some(number(&arg, &value()?)?),
             "--operations" => given.operations = Some(number(&arg, &value()?)?),
             "--threads" => given.threads = Some(number(&arg, &value()?)?),
+            "--matrix" => given.matrix = Some(number(&arg, &value()?)?),
             "--events" => given.events = Some(number(&arg, &value()?)?),
             "--json" => given.json = Some(value()?.into()),
             "--lying-disks" => given.lying_disks = true,
@@ -140,6 +147,7 @@ impl Given {
             campaign,
             show,
             lying_disks: self.lying_disks,
+            matrix: self.matrix,
             json: self.json,
         })
     }

@@ -15,6 +15,9 @@ use quorate_sim::watch;
 use super::args::{Options, Show};
 use super::{cpu, summary};
 
+/// The exit code of runs in which something necessary did not happen.
+const LIVENESS: u8 = 11;
+
 /// Does what the options say.
 pub fn run(options: &Options) -> ExitCode {
     let params = Params {
@@ -46,6 +49,12 @@ fn campaign(options: &Options) -> ExitCode {
     clear(terminal);
     let spent = (begun.elapsed(), cpu::of_process());
     print!("{}", summary::text(&tally, options.campaign.first, spent));
+    let mut filled = true;
+    if let Some(least) = options.matrix {
+        let (text, whole) = summary::matrix(&tally.coverage.matrix, least);
+        print!("{text}");
+        filled = whole;
+    }
     if let Some(file) = &options.json {
         let json = summary::json(&tally, options.campaign.first, spent);
         if let Err(error) = std::fs::write(file, json) {
@@ -53,7 +62,10 @@ fn campaign(options: &Options) -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
-    ExitCode::from(tally.exit_code())
+    match tally.exit_code() {
+        0 if !filled => ExitCode::from(LIVENESS),
+        code => ExitCode::from(code),
+    }
 }
 
 fn describe(seed: u64, failure: &Failure) -> String {

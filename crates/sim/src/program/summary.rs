@@ -5,6 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use quorate_sim::campaign::Tally;
+use quorate_sim::cells::Matrix;
 use quorate_sim::coverage::Kind;
 
 /// Time by the clock, and CPU time where it is known.
@@ -40,6 +41,20 @@ pub fn text(tally: &Tally, first: u64, (clock, cpu): Spent) -> String {
     let _ = writeln!(text, "CPU: {cpu}; by the clock: {:.1} s", clock.as_secs_f64());
     let _ = writeln!(text, "met: {}", tally.coverage);
     text
+}
+
+/// The table of faults by states, and what is wrong with it: possible cells with less than `least`, and cells that were said to be impossible.
+pub fn matrix(matrix: &Matrix, least: u64) -> (String, bool) {
+    let mut text = matrix.to_string();
+    let (below, disproved) = (matrix.below(least), matrix.disproved());
+    for (fault, state, count) in &below {
+        let _ = writeln!(text, "below {least}: {fault:?} in {state:?}, {count}");
+    }
+    for (fault, state) in &disproved {
+        let _ = writeln!(text, "said to be impossible: {fault:?} in {state:?}");
+    }
+    let _ = writeln!(text, "cells below {least}: {}", below.len());
+    (text, below.is_empty() && disproved.is_empty())
 }
 
 /// The summary as JSON.
