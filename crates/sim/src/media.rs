@@ -125,7 +125,11 @@ impl World {
             format_args!("{kind:?}, and its disk does not say so"),
         );
         self.ghost.distrust(id);
-        let delay = self.rng.log_within(MS..6 * SEC);
+        // Bits rot for longer, until somebody reads them or not.
+        let delay = match kind {
+            Kind::RotInUse => self.rng.log_within(MS..20 * SEC),
+            _ => self.rng.log_within(MS..6 * SEC),
+        };
         self.after(delay, Happening::Suspect(id));
     }
 

@@ -379,7 +379,9 @@ fn draw_disk_fault(
         },
         Kind::FullDisk => Fault::FullDisk(lasts),
         Kind::BitRotFound if replaceable => Fault::BitRot { flips },
-        Kind::RotInUse if replaceable => Fault::RotInUse { flips },
+        Kind::RotInUse if replaceable => Fault::RotInUse {
+            flips: rng.log_within(1..60),
+        },
         Kind::LostWrite if replaceable => Fault::LostWrite { operations, cached },
         Kind::MisdirectedWrite if replaceable => Fault::MisdirectedWrite { operations, cached },
         _ => return None,

@@ -3,9 +3,11 @@
 
 mod linearizable;
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use quorate_sim::campaign::{Campaign, replay};
+use quorate_sim::cells::{Matrix, State, impossible};
 use quorate_sim::coverage::Kind;
 use quorate_sim::params::{Params, SEC};
 use quorate_sim::{Report, run};
@@ -59,6 +61,34 @@ fn two_hundred_clusters_survive_a_minute_of_faults() {
     );
     let missing = coverage.missing(&Kind::ALL);
     assert!(missing.is_empty(), "never met in {SEEDS} seeds: {missing:?}");
+    judge_matrix(&coverage.matrix);
+}
+
+/// In which states the faults struck. All possible cells are for longer runs (`--matrix`); in so few seeds most must be met, no fault may miss
+/// most states, and no state most faults.
+fn judge_matrix(matrix: &Matrix) {
+    assert_eq!(matrix.disproved(), [], "these were said to be impossible");
+    let empty = matrix.below(1);
+    let (mut possible, mut faults, mut states) = (0, BTreeMap::new(), BTreeMap::new());
+    for fault in Kind::FAULTS {
+        for state in State::ALL
+            .into_iter()
+            .filter(|state| impossible(fault, *state).is_none())
+        {
+            let met = u64::from(matrix.count(fault, state) > 0);
+            possible += 1;
+            *faults.entry(fault).or_insert(0) += met;
+            *states.entry(state).or_insert(0) += met;
+        }
+    }
+    println!("{matrix}{} of {possible} cells were never hit", empty.len());
+    assert!(
+        empty.len() * 4 < possible,
+        "{} of {possible} cells: {empty:?}",
+        empty.len()
+    );
+    assert!(faults.values().all(|met| *met >= 3), "{faults:?}");
+    assert!(states.values().all(|met| *met >= 10), "{states:?}");
 }
 
 #[test]

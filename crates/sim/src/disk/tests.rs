@@ -227,3 +227,84 @@ fn a_length_set_at_once_is_there_or_not_and_growth_by_writing_ends_anywhere() {
         [0, 512, 1024, 1100]
     );
 }
+
+/// A log of four sectors that were made beforehand, and its file.
+fn log(disk: &SimDisk) -> Arc<dyn DiskFile> {
+    let mounted = disk.mount();
+    let file = mounted.open("wal-1", true).unwrap();
+    file.write_at(0, &[0; 4 * SECTOR]).unwrap();
+    file.sync().unwrap();
+    mounted.sync_dir().unwrap();
+    file
+}
+
+/// Which byte each sector of the log is full of.
+fn sectors(disk: &SimDisk) -> Vec<u8> {
+    let bytes = contents(disk, "wal-1").unwrap();
+    let sectors = bytes.chunks(SECTOR);
+    sectors
+        .map(|sector| {
+            assert!(sector.iter().all(|byte| *byte == sector[0]));
+            sector[0]
+        })
+        .collect()
+}
+
+#[test]
+fn a_lost_write_is_confirmed_and_gone() {
+    for cached in [true, false] {
+        let disk = disk(1);
+        let file = log(&disk);
+        disk.arm(0, Blow::Lose { cached });
+        file.write_at(0, &[1; SECTOR]).unwrap();
+        file.sync().unwrap();
+        file.write_at(SECTOR as u64, &[2; SECTOR]).unwrap();
+        file.sync().unwrap();
+        assert_eq!(disk.take_struck(), Some(Blow::Lose { cached }));
+        assert_eq!(disk.failed(), None, "nobody was told");
+        assert_eq!(sectors(&disk), [u8::from(cached), 2, 0, 0]);
+        disk.crash();
+        assert_eq!(sectors(&disk), [0, 2, 0, 0]);
+    }
+}
+
+#[test]
+fn a_misdirected_write_is_confirmed_and_elsewhere() {
+    let mut places = std::collections::BTreeSet::new();
+    for seed in 0..40 {
+        let disk = disk(seed);
+        let file = log(&disk);
+        disk.arm(0, Blow::Misdirect { cached: false });
+        file.write_at(0, &[1; SECTOR]).unwrap();
+        file.sync().unwrap();
+        let seen = sectors(&disk);
+        disk.crash();
+        assert_eq!(sectors(&disk), seen, "it is on the medium");
+        places.insert(seen.iter().position(|byte| *byte == 1).expect("it is somewhere"));
+        assert_eq!(seen.iter().filter(|byte| **byte == 1).count(), 1);
+    }
+    // By chance it may hit the right place, and is no fault then.
+    assert_eq!(places, (0..4).collect());
+}
+
+#[test]
+fn errors_are_told_once_and_leave_what_they_say() {
+    for (blow, left) in [(Blow::WriteError, 0), (Blow::ShortWrite, 1)] {
+        let disk = disk(3);
+        let file = log(&disk);
+        disk.arm(0, blow);
+        let error = file.write_at(0, &[1; 2 * SECTOR]).unwrap_err();
+        assert!(error.to_string().contains(IO_ERROR));
+        assert_eq!((disk.failed(), disk.has_faulted()), (Some(blow), true));
+        assert_eq!(sectors(&disk), [left, 0, 0, 0]);
+        file.write_at(0, &[2; SECTOR]).unwrap();
+    }
+    let disk = disk(1);
+    let file = log(&disk);
+    disk.arm(1, Blow::ReadError);
+    file.write_at(0, &[1; SECTOR]).unwrap();
+    let mut byte = [0];
+    assert!(file.read_at(0, &mut byte).is_ok(), "only reads count");
+    assert!(file.read_at(0, &mut byte).is_err());
+    assert!(file.read_at(0, &mut byte).is_ok() && byte == [1]);
+}
