@@ -105,7 +105,7 @@ impl World {
     /// The office follows the node's leadership, and the leader looks for expired leases.
     pub(crate) fn lease_turn(&mut self, id: NodeId, turn: u64) -> Result<(), Failure> {
         let leads = self.leads(id);
-        let (local, drift) = (self.hosts[&id].local(self.now), self.hosts[&id].drift);
+        let (local, clock) = (self.hosts[&id].local(self.now), self.hosts[&id].clock);
         let tenure = &mut self.process(id).expect("it is running").tenure;
         if tenure.turn != turn {
             return Ok(());
@@ -124,7 +124,9 @@ impl World {
             let tenure = &mut self.process(id).expect("it is running").tenure;
             let token = tenure.token();
             tenure.expiries.insert(token, expired);
-            self.ghost.leases.proposed(&command, (id, drift), self.now);
+            // A clock that leapt has shown that much more than the time that passed.
+            let shown = self.now + clock.leapt();
+            self.ghost.leases.proposed(&command, (id, clock.drift()), shown);
             self.trace.mark(
                 Topic::Client,
                 self.now,
