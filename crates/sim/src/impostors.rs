@@ -165,12 +165,15 @@ impl World {
         plan.machine = Some(machine);
         let (pretence, log) = (plan.pretence, plan.log.clone());
         let real = &self.hosts[&victim];
+        // The member may be suspended; its impostor is not.
+        let mut clock = real.clock;
+        clock.go_on(self.now);
         let host = Host {
             member: victim,
             impostor: true,
             founder: real.founder,
             told: real.told.clone(),
-            clock: real.clock,
+            clock,
             ..Host::new(machine, plan.disk.clone())
         };
         let founding = if host.founder {

@@ -66,6 +66,11 @@ impl World {
         self.trace
             .mark(Topic::Life, self.now, Some(id), format_args!("IS DESTROYED"));
         self.coverage.hit(Kind::Destroyed);
+        // What was to strike here strikes elsewhere.
+        let host = self.host(id);
+        for number in [host.trap.take(), host.armed.take()].into_iter().flatten() {
+            self.after(100 * MS, Happening::Fault(number));
+        }
         self.hosts.remove(&id);
         self.net.remove(id);
         self.ghost.destroyed(id)?;
