@@ -115,6 +115,17 @@ impl World {
         self.spoiled(kind, id);
     }
 
+    /// A process was told of an error and goes on: what failed was not needed (a table that was to be built anew, say). It is counted all the same.
+    pub(crate) fn notice_borne(&mut self, id: NodeId) {
+        let failed = self.hosts[&id].disk.take_failed();
+        if let Some(kind) = failed.and_then(Blow::told_as) {
+            self.struck(kind, &[id]);
+            self.host(id).armed = None;
+            self.trace
+                .mark(Topic::Fault, self.now, Some(id), format_args!("bears {failed:?}"));
+        }
+    }
+
     /// From now on nobody counts on this disk. Power fails before long, and shows what is on the medium.
     fn spoiled(&mut self, kind: Kind, id: NodeId) {
         self.struck(kind, &[id]);

@@ -219,7 +219,10 @@ impl World {
         let faulted = disk.has_faulted();
         let result_is_error = matches!(result, Ok(Err(_)));
         match result {
-            Ok(Ok(value)) => Ok(Some(value)),
+            Ok(Ok(value)) => {
+                self.notice_borne(id);
+                Ok(Some(value))
+            }
             Ok(Err(why)) | Err(why) if faulted && (is_told(&why) || result_is_error) => {
                 self.trace
                     .mark(Topic::Life, self.now, Some(id), format_args!("stops: {why}"));

@@ -157,6 +157,11 @@ impl SimDisk {
         self.medium().fuse.is_some()
     }
 
+    /// The same, once.
+    pub fn take_failed(&self) -> Option<Blow> {
+        self.medium().failed.take()
+    }
+
     /// What a fuse has done since the last call.
     pub fn take_struck(&self) -> Option<Blow> {
         self.medium().struck.take()
