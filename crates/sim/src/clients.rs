@@ -394,7 +394,7 @@ impl World {
             return Ok(());
         };
         let failed =
-            matches!(answer, Err(quorate_kv::Error::Storage(_))) && self.hosts[&id].disk.failed().is_some();
+            matches!(answer, Err(quorate_kv::Error::Storage(_))) && self.hosts[&id].disk.has_failed();
         if failed {
             self.answer(id, token, Outcome::NotDone);
             return Ok(());

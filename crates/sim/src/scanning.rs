@@ -34,7 +34,7 @@ impl World {
         self.ghost.scan(&nodes, all)?;
         for host in self.hosts.values() {
             // A read that is to fail, or has failed, is the node's, not the checker's.
-            let honest = !host.disk.is_armed() && host.disk.failed().is_none();
+            let honest = !host.disk.is_armed() && !host.disk.has_failed();
             if let Some(process) = host.process.as_ref().filter(|_| honest) {
                 self.scan_store(host.id, process)?;
             }

@@ -17,6 +17,7 @@ use crate::history::{Action, Outcome};
 use crate::net::Pair;
 use crate::operator::about;
 use crate::params::{MS, NetParams, Params, SEC};
+use crate::plan::{Fault, Strike};
 use crate::trace::{Nanos, View};
 use crate::world::World;
 
@@ -145,7 +146,14 @@ impl Scenario {
 
     /// Takes the power from a node, flips bits of its log and starts it again.
     pub fn rot(&mut self, id: NodeId, flips: u64) {
-        self.world.rot(usize::MAX, id, flips);
+        let plan = &mut self.world.params.plan;
+        plan.push(Strike {
+            at: self.world.now,
+            when: None,
+            fault: Fault::BitRot { flips },
+        });
+        let number = plan.len() - 1;
+        self.world.rot(number, id, flips);
     }
 
     /// How often something was met.

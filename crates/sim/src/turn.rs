@@ -237,7 +237,7 @@ impl World {
     /// A node says that it cannot go on. Right only if its disk failed, or is damaged.
     fn end_by_itself(&mut self, id: NodeId, why: &str) -> Result<(), Failure> {
         let host = &self.hosts[&id];
-        let (damaged, failed) = (host.rotted_by.is_some(), host.disk.failed().is_some());
+        let (damaged, failed) = (host.rotted_by.is_some(), is_told(why));
         if !damaged && !failed {
             return Err(Failure::Crash(format!("n{id} cannot go on: {why}")));
         }

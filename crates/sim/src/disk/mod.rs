@@ -99,6 +99,8 @@ struct Medium {
     next_id: FileId,
     operations: u64,
     failed: Option<Blow>,
+    /// It was told of an error other than a full disk.
+    told: bool,
 }
 
 impl SimDisk {
@@ -121,6 +123,7 @@ impl SimDisk {
                 next_id: 0,
                 operations: 0,
                 failed: None,
+                told: false,
             })),
         }
     }
@@ -157,7 +160,12 @@ impl SimDisk {
         self.medium().fuse.is_some()
     }
 
-    /// The same, once.
+    /// Whether this run was ever told of such an error.
+    pub fn has_failed(&self) -> bool {
+        self.medium().told
+    }
+
+    /// The last such error, if it was not taken yet.
     pub fn take_failed(&self) -> Option<Blow> {
         self.medium().failed.take()
     }
@@ -299,6 +307,7 @@ impl Medium {
         self.dead = false;
         self.faulted = false;
         self.failed = None;
+        self.told = false;
         self.fuse = None;
         self.struck = None;
     }
@@ -354,6 +363,7 @@ impl Medium {
     /// The fuse has burned down, and the process is told of an error.
     fn fail(&mut self, blow: Blow) -> io::Error {
         (self.fuse, self.failed) = (None, Some(blow));
+        self.told = true;
         self.faulted = true;
         io::Error::other(IO_ERROR)
     }
