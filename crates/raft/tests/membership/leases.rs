@@ -87,10 +87,10 @@ fn a_transfer_ends_the_lease_for_the_term() {
     c.settle(n(1));
     assert_eq!(c.bodies(1, 2).last(), Some(&Body::TimeoutNow));
     assert_eq!(c.lease_read(n(1)), None);
-    assert!(c.nodes[&n(1)].raft.is_handing_over());
+    assert!(c.raft(n(1)).is_handing_over());
     let late = c.network.pop_back().expect("just seen");
     c.fire(n(1), Timer::Transfer);
-    assert!(!c.nodes[&n(1)].raft.is_handing_over());
+    assert!(!c.raft(n(1)).is_handing_over());
     c.heartbeat(n(1));
     c.heartbeat(n(1));
     assert_eq!(c.lease_read(n(1)), None);
