@@ -243,29 +243,6 @@ fn a_read_for_applying_that_comes_after_an_install_is_passed_over() {
     assert_eq!(effects(&mut cluster, follower).fatal, None);
 }
 
-/// Nothing but a look at the log fails: the leader goes on, and tries again.
-#[test]
-fn a_read_for_a_follower_that_fails_is_tried_again() {
-    let mut cluster = Cluster::new(3, |config| (config.cache_bytes, config.frame_bytes) = (400, 200));
-    let leader = cluster.elect();
-    let slow = cluster.follower();
-    cluster.isolate(slow);
-    for i in 0..60 {
-        cluster.write(leader, format!("command {i:040}"));
-    }
-    cluster.host(leader).reads_stalled = true;
-    cluster.heal();
-    cluster.pass(300_000_000);
-    let failed = || Err("a bad moment".to_owned());
-    for id in 1..=100 {
-        cluster.step(leader, Event::LogRead { id, bodies: failed() });
-    }
-    reached("node.fill.read_failed");
-    cluster.unstall(leader);
-    cluster.converge();
-    assert_eq!(cluster.host(slow).machine.commands.len(), 60);
-}
-
 #[test]
 fn the_log_keeps_no_more_bytes_than_it_is_told_to() {
     let few: fn(&mut NodeConfig) = |config| (config.keep_entries, config.keep_bytes) = (1000, 500);
