@@ -65,6 +65,9 @@ fn main() -> anyhow::Result<()> {
         if std::fs::read_to_string(&target).is_ok_and(|old| old == woven.text) {
             continue;
         }
+        if let Some(folder) = target.parent() {
+            std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
         std::fs::write(&target, woven.text).with_context(|| target.display().to_string())?;
     }
     println!(
