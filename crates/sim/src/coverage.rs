@@ -320,6 +320,13 @@ impl Kind {
         Kind::LostWrite,
         Kind::MisdirectedWrite,
     ];
+
+    /// The faults that a run plans; those of single messages, which come first, are the network's.
+    pub fn planned() -> impl Iterator<Item = Kind> {
+        Kind::FAULTS
+            .into_iter()
+            .skip_while(|kind| *kind < Kind::Partition)
+    }
 }
 
 /// How often each kind was met.

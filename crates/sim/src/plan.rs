@@ -219,45 +219,6 @@ pub(crate) struct Setting {
     pub duration: Nanos,
 }
 
-/// Faults that are planned; those of single messages are the network's.
-const PLANNED: [Kind; 35] = [
-    Kind::Partition,
-    Kind::OneWay,
-    Kind::IsolateLeader,
-    Kind::CutFollower,
-    Kind::OneLink,
-    Kind::Hub,
-    Kind::Chain,
-    Kind::Flap,
-    Kind::Reset,
-    Kind::PowerLoss,
-    Kind::Kill,
-    Kind::CrashInDisk,
-    Kind::CrashInRecovery,
-    Kind::SyncError,
-    Kind::WriteError,
-    Kind::ShortWrite,
-    Kind::ReadError,
-    Kind::AllDown,
-    Kind::SlowDisk,
-    Kind::StallDisk,
-    Kind::Pause,
-    Kind::Stall,
-    Kind::ClockLeap,
-    Kind::Suspend,
-    Kind::FullDisk,
-    Kind::Transfer,
-    Kind::FalseHint,
-    Kind::WipedRefused,
-    Kind::BackupRefused,
-    Kind::DuplicateRefused,
-    Kind::OtherCluster,
-    Kind::BitRotFound,
-    Kind::RotInUse,
-    Kind::LostWrite,
-    Kind::MisdirectedWrite,
-];
-
 pub(crate) fn draw_plan(rng: &mut Rng, setting: &Setting) -> Vec<Strike> {
     let mut plan = Vec::new();
     // A quiet seed now and then shows that nothing depends on faults.
@@ -267,7 +228,7 @@ pub(crate) fn draw_plan(rng: &mut Rng, setting: &Setting) -> Vec<Strike> {
         rng.log_within(SEC..10 * SEC)
     };
     // Each seed has a mixture of its own.
-    let choices: Vec<Kind> = PLANNED.into_iter().filter(|_| rng.chance(600_000)).collect();
+    let choices: Vec<Kind> = Kind::planned().filter(|_| rng.chance(600_000)).collect();
     let (steered, bursts) = (rng.pick(&[0, 500_000, 800_000]), rng.pick(&[0, 100_000, 400_000]));
     let mut at = rng.within(1..4) * SEC;
     while at < setting.duration * 9 / 10 {
