@@ -24,9 +24,9 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Search all that can happen, level by level, until time or memory is used up.
-    #[command(
-        after_help = "Example: quorate-model check --from all --minutes 120 --memory 16GiB --depth-first"
-    )]
+    ///
+    /// A level takes at most half of the time that is left, shared out evenly among the starts; the starts that it exhausted go on to the next.
+    #[command(after_help = "Example: quorate-model check --from all --minutes 120 --memory 16GiB --deep 6")]
     Check(Check),
     /// Follow a script, or a path that `check` has printed.
     Replay {
@@ -54,6 +54,9 @@ struct Check {
     /// Depth first: a tenth of the memory, long paths.
     #[arg(long)]
     depth_first: bool,
+    /// Keep half of the time for a search depth first from every start, within the bounds of this level.
+    #[arg(long, value_name = "LEVEL")]
+    deep: Option<u8>,
     /// Begin with this level of the bounds.
     #[arg(long, default_value_t = 1)]
     level: u8,
@@ -126,45 +129,71 @@ fn starts(check: &Check) -> anyhow::Result<Vec<Start>> {
     Ok(starts)
 }
 
-/// Level by level, from each start whose level before was exhausted. The time that is left is shared out evenly.
+/// Level by level, and then in depth if that is asked for.
 fn check(check: &Check) -> anyhow::Result<ExitCode> {
     let begun = Instant::now();
     let total = Duration::try_from_secs_f64(check.minutes * 60.0)?;
-    let mut open = starts(check)?;
     let mut sum = report::Sum::default();
     println!("{}", report::HEADER);
+    let all = starts(check)?;
+    let for_levels = if check.deep.is_some() { total / 2 } else { total };
+    let mut open = all.clone();
     for level in check.level..=check.last_level {
-        let mut next = Vec::new();
-        let count = open.len() as u32;
-        for (start, left) in std::mem::take(&mut open).into_iter().zip((1..=count).rev()) {
-            let remaining = total.saturating_sub(begun.elapsed());
-            if remaining.is_zero() {
-                break;
-            }
-            let limits = Limits {
-                time: remaining / left,
-                memory: check.memory,
-                states: usize::MAX,
-                depth_first: check.depth_first,
-            };
-            let Some(report) = run(&start, level, limits)? else {
-                return Ok(ExitCode::from(2));
-            };
-            println!("{}", report::line(start.kind, start.name(), level, &report));
-            sum.add(&report);
-            if let Some(violation) = &report.violation {
-                let played = start.play()?;
-                println!("\n{}", report::path(&played, violation));
-                return Ok(ExitCode::from(2));
-            }
-            if report.end == End::Exhausted {
-                next.push(start);
-            }
+        let left = for_levels.saturating_sub(begun.elapsed());
+        let share = if level == check.last_level { left } else { left / 2 };
+        let Some(exhausted) = pass(check, open, level, share, check.depth_first, &mut sum)? else {
+            return Ok(ExitCode::from(2));
+        };
+        open = exhausted;
+    }
+    if let Some(level) = check.deep {
+        let left = total.saturating_sub(begun.elapsed());
+        if pass(check, all, level, left, true, &mut sum)?.is_none() {
+            return Ok(ExitCode::from(2));
         }
-        open = next;
     }
     println!("\n{sum}, {:.0} s", begun.elapsed().as_secs_f64());
     Ok(ExitCode::SUCCESS)
+}
+
+/// From each of `starts` within the bounds of `level`. Those whose search saw everything; `None`, and told, if an invariant is broken.
+fn pass(
+    check: &Check,
+    starts: Vec<Start>,
+    level: u8,
+    time: Duration,
+    depth_first: bool,
+    sum: &mut report::Sum,
+) -> anyhow::Result<Option<Vec<Start>>> {
+    let begun = Instant::now();
+    let mut exhausted = Vec::new();
+    let count = starts.len() as u32;
+    for (start, left) in starts.into_iter().zip((1..=count).rev()) {
+        let remaining = time.saturating_sub(begun.elapsed());
+        if remaining.is_zero() {
+            break;
+        }
+        let limits = Limits {
+            time: remaining / left,
+            memory: check.memory,
+            states: usize::MAX,
+            depth_first,
+        };
+        let Some(report) = run(&start, level, limits)? else {
+            return Ok(None);
+        };
+        println!("{}", report::line(start.kind, start.name(), level, &report));
+        sum.add(&report);
+        if let Some(violation) = &report.violation {
+            let played = start.play()?;
+            println!("\n{}", report::path(&played, violation));
+            return Ok(None);
+        }
+        if report.end == End::Exhausted {
+            exhausted.push(start);
+        }
+    }
+    Ok(Some(exhausted))
 }
 
 /// `None` if an invariant is broken on the way to the start already; that has been told then.
