@@ -49,6 +49,7 @@ mod read;
 mod renumber;
 mod role;
 mod snapshot;
+mod status;
 
 pub use crate::config::{BadChange, Change, Config, Promote};
 pub use crate::core::{Limits, Restored};
@@ -58,6 +59,7 @@ pub use crate::effects::{
 };
 pub use crate::log::Log;
 pub use crate::message::{Body, EntryShape, Message, Priority, Round};
-pub use crate::raft::{PeerStatus, Raft};
+pub use crate::raft::Raft;
 pub use crate::renumber::Renumbered;
 pub use crate::role::RoleKind;
+pub use crate::status::PeerStatus;
