@@ -39,6 +39,15 @@ impl World {
                 self.scan_store(host.id, process)?;
             }
         }
+        // The stores are what their commands make of them, and the hash of C is of all bytes of all commands: two runs whose traces are
+        // the same have done the same down to the last byte.
+        let last = self.ghost.commits().last();
+        let hash = self.ghost.commits().hash_at(last).expect("C has a last entry");
+        self.trace.event(
+            self.now,
+            None,
+            format_args!("scanned: committed {last}, hash {hash:016x}"),
+        );
         Ok(())
     }
 
