@@ -146,6 +146,28 @@ impl Cluster {
         Arc::clone(self.tables().parcels.get(id))
     }
 
+    /// How many nodes there are.
+    pub fn size(&self) -> usize {
+        let there = |number: &&u32| **number != NOBODY;
+        self.first.nodes.iter().filter(there).count()
+    }
+
+    /// All that can happen in a state, the bounds aside, and whether or not anything comes of it.
+    pub(crate) fn possible(&self, state: &State) -> Vec<(NodeId, Stimulus)> {
+        let tables = self.tables();
+        let all = possible(&tables, &self.rules, state).into_iter();
+        all.map(|(_, at, what)| (at, what)).collect()
+    }
+
+    /// Whether this is an action of the model in a state that [`possible`](Cluster::possible) speaks of.
+    pub(crate) fn offers(&self, state: &State, action: Action) -> bool {
+        let Action { at, what, .. } = action;
+        let number = state.nodes[(at.0 - 1) as usize];
+        let mut actions = Vec::new();
+        self.ways(&mut self.tables(), state.left, number, at, what, &mut actions);
+        actions.contains(&action)
+    }
+
     /// The same state with an empty network: all that was on its way is lost for good.
     pub fn without_network(&self, state: &State) -> State {
         State {
@@ -290,6 +312,29 @@ fn stimuli(node: &Node, others: &[NodeId], ghost: &Ghost, rules: &Rules) -> Vec<
     all
 }
 
+/// What can happen to which node, which has this number, the bounds aside.
+fn possible(tables: &Tables, rules: &Rules, state: &State) -> Vec<(u32, NodeId, Stimulus)> {
+    let present = state.nodes.iter().copied().filter(|number| *number != NOBODY);
+    let present: Vec<(u32, &Node)> = present
+        .map(|number| (number, &**tables.nodes.get(number)))
+        .collect();
+    let ghost = tables.ghosts.get(state.ghost);
+    let mut all = Vec::new();
+    for (number, node) in &present {
+        let at = node.id();
+        let others = present.iter().map(|(_, node)| node.id());
+        let others: Vec<NodeId> = others.filter(|id| *id != at).collect();
+        let arriving = state
+            .network
+            .iter()
+            .filter(|id| tables.parcels.get(**id).to == at);
+        let arriving = arriving.map(|id| Stimulus::Deliver(*id));
+        let own = stimuli(node, &others, ghost, rules);
+        all.extend(arriving.chain(own).map(|what| (*number, at, what)));
+    }
+    all
+}
+
 impl Model for Cluster {
     type State = State;
     type Action = Action;
@@ -303,25 +348,8 @@ impl Model for Cluster {
             return;
         }
         let mut tables = self.tables();
-        let present = state.nodes.iter().copied().filter(|number| *number != NOBODY);
-        let present: Vec<u32> = present.collect();
-        let ids: Vec<NodeId> = present
-            .iter()
-            .map(|number| tables.nodes.get(*number).id())
-            .collect();
-        for (number, at) in present.iter().copied().zip(&ids) {
-            let node = tables.nodes.get(number);
-            let others: Vec<NodeId> = ids.iter().copied().filter(|id| id != at).collect();
-            let arriving = state
-                .network
-                .iter()
-                .filter(|id| tables.parcels.get(**id).to == *at);
-            let mut all: Vec<Stimulus> = arriving.map(|id| Stimulus::Deliver(*id)).collect();
-            let ghost = tables.ghosts.get(state.ghost);
-            all.extend(stimuli(node, &others, ghost, &self.rules));
-            for what in all {
-                self.ways(&mut tables, state.left, number, *at, what, actions);
-            }
+        for (number, at, what) in possible(&tables, &self.rules, state) {
+            self.ways(&mut tables, state.left, number, at, what, actions);
         }
     }
 

@@ -85,6 +85,11 @@ impl Ghost {
         self.asked = token;
     }
 
+    /// Where reads are open, once a read.
+    pub fn open_reads(&self) -> impl Iterator<Item = NodeId> {
+        self.reads.keys().map(|(at, _)| *at)
+    }
+
     /// Takes note of what others see of `node`, after a stimulus; `nodes` are all as they are after it.
     pub fn note(&mut self, nodes: &[&Node], node: &Node, event: &Event) {
         let id = node.id();

@@ -1,4 +1,4 @@
-//! The command line of the model checker: `check` searches, `replay` follows one path, `corpus` says where searches start. It exits with 0 if
+//! The command line of the model checker: `check` searches, `replay` follows one path, `corpus` says where searches start, `walk` looks for more. It exits with 0 if
 //! all is well, with 1 for an error, with 2 for a broken invariant.
 
 use std::path::PathBuf;
@@ -8,9 +8,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use clap::{Parser, Subcommand};
 use quorate_base::NodeId;
+use quorate_model::hunt::{Walks, hunt};
 use quorate_model::kind::Kind;
 use quorate_model::report;
-use quorate_model::script::{Played, Script, ScriptError, corpus, status};
+use quorate_model::script::{Played, Script, ScriptError, corpus, status, told, walks};
 use quorate_model::search::{End, Limits, Report, resident, search};
 
 /// Model checking of the shipped Raft core.
@@ -35,6 +36,25 @@ enum Command {
     },
     /// The states that searches start from, besides empty logs.
     Corpus,
+    /// Walk at random in search of situations that are hard to come by, and of marks of the core that no story told by hand reaches.
+    #[command(after_help = "Example: quorate-model walk --count 100000 --write crates/model/corpus/walks")]
+    Walk(Walk),
+}
+
+#[derive(Debug, clap::Args)]
+struct Walk {
+    /// The seed of the first walk.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How many walks.
+    #[arg(long, default_value_t = 1000)]
+    count: u64,
+    /// Actions in each.
+    #[arg(long, default_value_t = 80)]
+    length: usize,
+    /// Write the shortest story of each into this folder.
+    #[arg(long)]
+    write: Option<PathBuf>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -42,7 +62,7 @@ struct Check {
     /// static, membership or snapshots; all of them if not given.
     #[arg(long)]
     model: Option<Kind>,
-    /// initial (empty logs), corpus, all, or the name of one state of the corpus.
+    /// initial (empty logs), told (by hand), walks, corpus (both), all, or the name of one state of the corpus.
     #[arg(long, default_value = "all")]
     from: String,
     /// Stop after so many minutes.
@@ -100,6 +120,7 @@ impl Start {
                 state: cluster.first().clone(),
                 cluster,
                 actions: Vec::new(),
+                last: None,
             });
         };
         script.play()
@@ -113,11 +134,14 @@ fn starts(check: &Check) -> anyhow::Result<Vec<Start>> {
         let kinds = Kind::ALL.into_iter().filter(|kind| wanted(*kind));
         starts.extend(kinds.map(|kind| Start { kind, script: None }));
     }
-    for script in corpus()? {
-        let kind = script.kind().with_context(|| script.name.clone())?;
-        if wanted(kind) && ["corpus", "all", script.name.as_str()].contains(&check.from.as_str()) {
-            let script = Some(script);
-            starts.push(Start { kind, script });
+    for (folder, scripts) in [("told", told()?), ("walks", walks()?)] {
+        for script in scripts {
+            let kind = script.kind().with_context(|| script.name.clone())?;
+            let names = [folder, "corpus", "all", script.name.as_str()];
+            if wanted(kind) && names.contains(&check.from.as_str()) {
+                let script = Some(script);
+                starts.push(Start { kind, script });
+            }
         }
     }
     if starts.is_empty() {
@@ -242,10 +266,45 @@ fn show_corpus() -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn walk(walk: &Walk) -> anyhow::Result<ExitCode> {
+    let Walk {
+        seed, count, length, ..
+    } = *walk;
+    let hunted = hunt(Walks { seed, count, length })?;
+    if let Some(broken) = &hunted.broken {
+        println!(
+            "# seed {}: {}",
+            broken.seed,
+            broken.invariant.replace('\n', "\n# ")
+        );
+        println!("{}", broken.story.join("\n"));
+        return Ok(ExitCode::from(2));
+    }
+    for (name, story) in &hunted.stories {
+        println!(
+            "{name}: seed {}, {} actions, {} are enough ({})",
+            story.seed,
+            story.found_after,
+            story.actions.len(),
+            story.header
+        );
+        if let Some(folder) = &walk.write {
+            let file = folder.join(format!("{name}.txt"));
+            std::fs::write(&file, story.text()).with_context(|| file.display().to_string())?;
+        }
+    }
+    println!("\n{} stories, {} actions", hunted.stories.len(), hunted.steps);
+    for name in &hunted.missing {
+        println!("did not arise: {name}");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     match Cli::parse().command {
         Command::Check(arguments) => check(&arguments),
         Command::Replay { file } => replay(&file),
         Command::Corpus => show_corpus(),
+        Command::Walk(arguments) => walk(&arguments),
     }
 }

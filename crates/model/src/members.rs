@@ -15,7 +15,7 @@ fn majority(of: &BTreeSet<NodeId>, holds: impl Fn(NodeId) -> bool) -> bool {
 }
 
 /// Whether these members can decide, both majorities counted apart.
-fn can_decide(config: &Config, holds: impl Fn(NodeId) -> bool) -> bool {
+pub(crate) fn can_decide(config: &Config, holds: impl Fn(NodeId) -> bool) -> bool {
     !config.voters.is_empty() && majority(&config.voters, &holds) && majority(&config.outgoing, &holds)
 }
 

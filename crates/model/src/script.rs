@@ -51,6 +51,8 @@ pub struct Played {
     pub state: State,
     /// Every single action.
     pub actions: Vec<String>,
+    /// The last one, and where it was taken.
+    pub last: Option<(State, Action)>,
 }
 
 /// A script by name.
@@ -62,14 +64,29 @@ pub struct Script {
     pub text: String,
 }
 
-/// The scripts of the corpus, by name.
+/// The scripts of the corpus, by name: those told by hand, then those that random walks have found.
 pub fn corpus() -> Result<Vec<Script>, ScriptError> {
-    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus"));
+    Ok([told()?, walks()?].concat())
+}
+
+/// The scripts told by hand.
+pub fn told() -> Result<Vec<Script>, ScriptError> {
+    folder(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus")))
+}
+
+/// The scripts that random walks have found.
+pub fn walks() -> Result<Vec<Script>, ScriptError> {
+    folder(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/corpus/walks")))
+}
+
+fn folder(folder: &Path) -> Result<Vec<Script>, ScriptError> {
     let wrong = |error| ScriptError::File(folder.to_owned(), error);
     let mut scripts = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(wrong)? {
         let path = entry.map_err(wrong)?.path();
-        scripts.push(Script::open(&path)?);
+        if path.is_file() {
+            scripts.push(Script::open(&path)?);
+        }
     }
     scripts.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(scripts)
@@ -123,6 +140,14 @@ impl Script {
 
     /// Plays it.
     pub fn play(&self) -> Result<Played, ScriptError> {
+        self.play_watched(&mut |_, _, _| {})
+    }
+
+    /// Plays it; `watch` sees every action and where it is taken.
+    pub fn play_watched(
+        &self,
+        watch: &mut dyn FnMut(&Cluster, &State, Action),
+    ) -> Result<Played, ScriptError> {
         let (kind, nodes, append, begin) = self.header()?;
         let cluster = kind.cluster(nodes, append);
         let mut player = Player {
@@ -132,6 +157,8 @@ impl Script {
             cut: BTreeSet::new(),
             held: BTreeSet::new(),
             actions: Vec::new(),
+            last: None,
+            watch,
         };
         for (number, line) in (1..).zip(self.text.lines()).skip(begin) {
             if !is_prose(line) {
@@ -148,6 +175,7 @@ impl Script {
             cluster: player.cluster,
             state: player.state,
             actions: player.actions,
+            last: player.last,
         })
     }
 }
@@ -156,7 +184,7 @@ fn is_prose(line: &str) -> bool {
     line.trim().is_empty() || line.trim_start().starts_with('#')
 }
 
-struct Player {
+struct Player<'a> {
     cluster: Cluster,
     state: State,
     /// Sent and neither arrived nor lost, oldest first.
@@ -166,9 +194,11 @@ struct Player {
     /// Nodes whose disks take their time.
     held: BTreeSet<NodeId>,
     actions: Vec<String>,
+    last: Option<(State, Action)>,
+    watch: &'a mut dyn FnMut(&Cluster, &State, Action),
 }
 
-impl Player {
+impl Player<'_> {
     fn play(&mut self, line: &str) -> Result<(), String> {
         let words: Vec<&str> = line.split_whitespace().collect();
         let (command, rest) = words.split_first().ok_or("an empty line")?;
@@ -286,8 +316,10 @@ impl Player {
         let Some(next) = self.cluster.next_state(&self.state, action) else {
             return Ok(false);
         };
+        (self.watch)(&self.cluster, &self.state, action);
         self.actions.push(self.cluster.write(&action));
-        self.state = next;
+        let before = std::mem::replace(&mut self.state, next);
+        self.last = Some((before, action));
         if let Some(violation) = &self.state.violation {
             return Err(violation.to_string());
         }

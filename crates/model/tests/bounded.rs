@@ -7,7 +7,7 @@ use std::time::Duration;
 use quorate_model::cluster::Cluster;
 use quorate_model::kind::Kind;
 use quorate_model::report;
-use quorate_model::script::{Played, Script, corpus, status};
+use quorate_model::script::{Played, Script, corpus, status, told, walks};
 use quorate_model::search::{End, Limits, Report, Violation, search};
 use quorate_model::state::Bounds;
 use quorate_raft::Config;
@@ -44,14 +44,18 @@ fn every_model_holds_from_empty_logs_on() {
     }
 }
 
-#[test]
-fn every_model_holds_from_each_state_of_the_corpus_on() {
+/// Searches from each of these, far with little that may happen and a few steps with much; what was seen, by kind, and how many starts there
+/// are of each model.
+fn hold_from_each(
+    scripts: Vec<Script>,
+    levels: [(u8, usize); 2],
+    least: usize,
+) -> (BTreeMap<&'static str, u64>, BTreeMap<Kind, usize>) {
     let mut seen: BTreeMap<&'static str, u64> = BTreeMap::new();
     let mut kinds: BTreeMap<Kind, usize> = BTreeMap::new();
-    for script in corpus().expect("a readable corpus") {
-        // Far with little that may happen, and a few steps with much.
+    for script in scripts {
         let mut unique = 0;
-        for (level, states) in [(2, 20_000), (7, 8_000)] {
+        for (level, states) in levels {
             let played = script
                 .play()
                 .unwrap_or_else(|error| panic!("{}: {error}", script.name));
@@ -64,9 +68,26 @@ fn every_model_holds_from_each_state_of_the_corpus_on() {
                 *seen.entry(what).or_default() += count;
             }
         }
-        assert!(unique >= 8_000, "{}: only {unique} states", script.name);
+        assert!(unique >= least, "{}: only {unique} states", script.name);
         *kinds.entry(script.kind().expect("it was played")).or_default() += 1;
     }
+    (seen, kinds)
+}
+
+#[test]
+fn every_model_holds_from_each_state_that_a_walk_has_found_on() {
+    let stories = walks().expect("a readable corpus");
+    let (_, kinds) = hold_from_each(stories, [(2, 4_000), (7, 3_000)], 3_000);
+    assert!(
+        kinds.values().sum::<usize>() >= 30 && kinds.len() == 3,
+        "{kinds:?}"
+    );
+}
+
+#[test]
+fn every_model_holds_from_each_state_of_the_corpus_on() {
+    let stories = told().expect("a readable corpus");
+    let (seen, kinds) = hold_from_each(stories, [(2, 20_000), (7, 8_000)], 8_000);
     println!("{kinds:?} {seen:?}");
     assert!(
         kinds.values().sum::<usize>() >= 30 && kinds.len() == 3,
