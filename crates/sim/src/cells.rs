@@ -29,7 +29,7 @@ pub enum State {
     Joint,
     /// It sends a snapshot.
     Sending,
-    /// It is being sent a snapshot, or takes one over.
+    /// It does not lead, and is being sent a snapshot or takes one over.
     Installing,
     /// Its disk is cutting off the end of the log.
     Truncating,
@@ -199,6 +199,8 @@ pub fn impossible(fault: Kind, state: State) -> Option<&'static str> {
         (Kind::Transfer, State::Following | State::PreCandidate | State::Candidate | State::Learning) => {
             Some("a leader is asked, and it is none of these")
         }
+        (Kind::Transfer, State::Recovering) => Some("who leads has found a leader: itself"),
+        (Kind::Transfer, State::Installing) => Some("a leader is asked, and takes no snapshot from anybody"),
         (Kind::Transfer, State::Truncating) => {
             Some("who leads has voted since it truncated its log, and writes are durable in order")
         }
@@ -216,16 +218,19 @@ pub fn impossible(fault: Kind, state: State) -> Option<&'static str> {
             | Kind::MisdirectedWrite,
             State::Paused,
         ) => Some("who stands still asks nothing of its disk"),
-        (Kind::OtherCluster, State::Paused) => Some("who stands still answers nobody"),
+        (
+            Kind::OtherCluster | Kind::WipedRefused | Kind::BackupRefused | Kind::DuplicateRefused,
+            State::Paused,
+        ) => Some("who stands still answers nobody"),
         (Kind::ClockLeap | Kind::Suspend, State::Leasing) => {
             Some("leases count on clocks: with them on, clocks only drift, as far as is allowed")
         }
-        (Kind::BitRotFound | Kind::RotInUse, State::Joint | State::Learning | State::Short) => Some(
-            "only a disk is damaged that the cluster can do without: a voter's, with all others up and no change under way",
+        (
+            Kind::BitRotFound | Kind::RotInUse | Kind::LostWrite | Kind::MisdirectedWrite,
+            State::Joint | State::Learning,
+        ) => Some(
+            "only a disk is damaged that the cluster can do without: a voter's, with no change under way",
         ),
-        (Kind::LostWrite | Kind::MisdirectedWrite, State::Learning) => {
-            Some("only voters' disks lose writes, so that it matters")
-        }
         _ => None,
     }
 }

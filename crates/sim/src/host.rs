@@ -140,6 +140,8 @@ pub struct Process {
     pub has_been_led: bool,
     /// A snapshot is on its way in.
     pub installing: bool,
+    /// Reads of the log that were asked of the disk and have not been answered to the node.
+    pub cold_reads: BTreeSet<u64>,
     /// The write that cuts off the end of the log, until it is durable.
     pub truncating: Option<WriteId>,
     /// The write that lets the beginning of the log go, until it is durable.
@@ -262,6 +264,7 @@ impl Host {
             job: None,
             has_been_led: false,
             installing: false,
+            cold_reads: BTreeSet::new(),
             truncating: None,
             compacting: None,
             views: BTreeMap::new(),

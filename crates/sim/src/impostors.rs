@@ -8,7 +8,7 @@
 
 use quorate_base::NodeId;
 use quorate_node::handshake::Refusal;
-use quorate_raft::Config;
+use quorate_raft::{Change, Config};
 
 use crate::cells::State;
 use crate::coverage::Kind;
@@ -20,7 +20,7 @@ use crate::host::{CLUSTER, Host};
 use crate::identity::Identity;
 use crate::params::{MS, SEC};
 use crate::picture::Topic;
-use crate::plan::{Fault, Pretence};
+use crate::plan::{Pretence, When};
 use crate::rng::Rng;
 use crate::steering::Lair;
 use crate::trace::Nanos;
@@ -45,8 +45,10 @@ pub(crate) struct Masquerade {
     since: Nanos,
     /// The member was made to start once more.
     again: bool,
-    /// It waits for this state of the victim.
+    /// It is to be refused by somebody in this state.
     when: Option<State>,
+    /// It is loose, and cut off until it finds one.
+    waits: bool,
     /// It is loose.
     machine: Option<NodeId>,
 }
@@ -78,7 +80,11 @@ impl World {
             boot,
             since: self.now,
             again: false,
-            when: self.params.plan[number].when.take(),
+            when: match self.params.plan[number].when {
+                When::Now => None,
+                When::Soon(state) | When::Only(state) => Some(state),
+            },
+            waits: false,
             machine: None,
         });
         if pretence != Pretence::Wiped {
@@ -101,11 +107,7 @@ impl World {
         if self.everybody_knows_better(plan) {
             let (victim, early) = (plan.victim, plan.pretence == Pretence::Backup && !plan.again);
             if !early {
-                let plan = self.masquerade.as_mut().expect("just seen");
-                return match plan.when.take() {
-                    Some(state) => self.lurk(Lair::Impostor(victim), state),
-                    None => self.unleash(),
-                };
+                return self.unleash();
             }
             // With one start more the copy is older than the start before the last, and no twin of the last.
             let plan = self.masquerade.as_mut().expect("just seen");
@@ -124,6 +126,10 @@ impl World {
     }
 
     fn everybody_knows_better(&self, plan: &Masquerade) -> bool {
+        self.operator.is_idle() && self.all_have_seen_better(plan)
+    }
+
+    fn all_have_seen_better(&self, plan: &Masquerade) -> bool {
         let config = self.ghost.commits().config();
         let alone = is_quorum(plan.log.config(), &[plan.victim].into());
         let member = config.voters.contains(&plan.victim) && config.voters.len() > 1;
@@ -134,7 +140,7 @@ impl World {
         let mut others = self.hosts.values().filter(|host| {
             host.id != plan.victim && config.is_member(host.id) && !host.broken && !host.impostor
         });
-        !alone && member && self.operator.is_idle() && others.all(knows)
+        !alone && member && others.all(knows)
     }
 
     /// Replaces a member's disk by an empty one, whoever knows it.
@@ -149,6 +155,7 @@ impl World {
             since: self.now,
             again: false,
             when: None,
+            waits: false,
             machine: None,
         });
         self.unleash();
@@ -157,12 +164,11 @@ impl World {
     fn unleash(&mut self) {
         let number = self.impostors + FIRST;
         self.impostors += 1;
-        let plan = self.masquerade.as_ref().expect("it was planned");
-        let kind = Fault::Impostor(plan.pretence).kind();
-        self.found_in(kind, plan.victim);
         let plan = self.masquerade.as_mut().expect("it was planned");
         let (victim, machine) = (plan.victim, NodeId(number));
         plan.machine = Some(machine);
+        let when = plan.when.take();
+        plan.waits = when.is_some();
         let (pretence, log) = (plan.pretence, plan.log.clone());
         let real = &self.hosts[&victim];
         // The member may be suspended; its impostor is not.
@@ -197,6 +203,66 @@ impl World {
             self.stand_ins.insert(victim, machine);
         }
         self.after(0, Happening::Start(machine));
+        if let Some(state) = when {
+            let until = self.now + self.rng.within(2 * SEC..10 * SEC);
+            self.lurk(Lair::Impostor(machine), state, Some(until));
+        }
+    }
+
+    /// Whether a machine is an impostor that connects to nobody yet, nor anybody to it.
+    pub(crate) fn holds_back(&self, machine: NodeId) -> bool {
+        let plan = self.masquerade.as_ref();
+        plan.is_some_and(|plan| plan.machine == Some(machine) && plan.waits)
+    }
+
+    /// Whether such changes of the membership put nothing at risk that an impostor's being refused depends on: nobody comes who has seen
+    /// nothing yet, and the member stays.
+    pub(crate) fn may_change(&self, changes: &[Change]) -> bool {
+        let Some(plan) = &self.masquerade else { return true };
+        plan.waits
+            && changes.iter().all(|change| match change {
+                Change::Promote(_) => true,
+                Change::Remove(id) => *id != plan.victim,
+                _ => false,
+            })
+    }
+
+    /// Whether the impostor on `machine` can connect to this node now, and must be refused.
+    pub(crate) fn may_refuse(&self, machine: NodeId, id: NodeId) -> bool {
+        let plan = self.masquerade.as_ref();
+        let Some(plan) = plan.filter(|plan| plan.machine == Some(machine) && plan.victim != id) else {
+            return false;
+        };
+        let awake = |host: &Host| {
+            host.process.is_some() && host.paused_until <= self.now && host.stalled_until <= self.now
+        };
+        let listens = |host: &Host| awake(host) && !host.impostor;
+        let open = |pair| self.net.link(pair).is_some_and(|link| !link.cut);
+        self.hosts.get(&machine).is_some_and(awake)
+            && self.hosts.get(&id).is_some_and(listens)
+            && self.ghost.commits().config().is_member(id)
+            && open((machine, id))
+            && open((id, machine))
+            && self.all_have_seen_better(plan)
+    }
+
+    /// The impostor connects to this node, or has waited long enough and connects to whom it likes.
+    pub(crate) fn step_forward(&mut self, machine: NodeId, to: Option<NodeId>) -> Result<(), Failure> {
+        let plan = self.masquerade.take_if(|plan| plan.machine == Some(machine));
+        let Some(mut plan) = plan else { return Ok(()) };
+        plan.waits = !self.all_have_seen_better(&plan);
+        let (waits, number) = (plan.waits, plan.number);
+        self.masquerade = Some(plan);
+        match to {
+            // Somebody has come who knows nothing yet: it is tried again from the beginning.
+            None if waits => {
+                self.after(0, Happening::Unmask);
+                self.after(SEC, Happening::Fault(number));
+            }
+            None => {}
+            Some(id) => self.greet((machine, id))?,
+        }
+        Ok(())
     }
 
     /// The impostor is gone with its disk, and the member has its machine back.

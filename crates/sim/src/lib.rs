@@ -44,6 +44,7 @@ pub mod scenario;
 pub mod speed;
 pub mod trace;
 
+mod ambush;
 mod clients;
 mod cuts;
 mod fanout;

@@ -48,10 +48,11 @@ impl World {
             self.after(0, Happening::Completion { id, run, event });
             return;
         }
-        let Some(message) = self.through_bytes(pair, message) else {
+        let mishap = self.waylay(pair.1);
+        let Some(message) = self.through_bytes(pair, message, mishap == Some(Kind::Garbled)) else {
             return;
         };
-        let fate = self.net.send(self.now, pair, &message);
+        let fate = self.net.send(self.now, pair, &message, mishap);
         for (happened, kind) in [
             (fate.dropped, Kind::Drop),
             (fate.delayed, Kind::Delay),
@@ -82,7 +83,7 @@ impl World {
 
     /// A message as it arrives: on some seeds through the bytes of the wire, where it may be garbled. The transport's checksum sees that, and
     /// ends the connection; the node's decoder, which is not told, must say something, whatever the bytes.
-    fn through_bytes(&mut self, pair: Pair, message: PeerMessage) -> Option<PeerMessage> {
+    fn through_bytes(&mut self, pair: Pair, message: PeerMessage, garbled: bool) -> Option<PeerMessage> {
         if !self.params.net.bytes {
             return Some(message);
         }
@@ -96,7 +97,7 @@ impl World {
         };
         let parts = frame.parts.iter().flat_map(|part| part.iter());
         let mut bytes: Vec<u8> = frame.head.iter().chain(parts).copied().collect();
-        if self.rng.chance(self.params.net.garble) {
+        if self.rng.chance(self.params.net.garble) || garbled {
             self.struck(Kind::Garbled, &[pair.1]);
             let at = self.rng.below(bytes.len());
             if self.rng.coin() {
@@ -187,12 +188,14 @@ impl World {
         };
         let idle = host.paused_until <= self.now && host.stalled_until <= self.now;
         idle && self.machine_of(member) == to
+            && !self.holds_back(from)
+            && !self.holds_back(to)
             && member != host.member
             && (process.contacts.contains(&member) || process.visitors.contains(&member))
     }
 
     /// The handshake. The listener's answer arrives only if the way back is open.
-    fn greet(&mut self, pair: Pair) -> Result<(), Failure> {
+    pub(crate) fn greet(&mut self, pair: Pair) -> Result<(), Failure> {
         let (from, to) = pair;
         let (me, run) = (self.hosts[&to].member, self.hosts[&from].run);
         let dialler = &self.hosts[&from];

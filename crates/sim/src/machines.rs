@@ -106,7 +106,12 @@ impl World {
         }
         let host = &self.hosts[&id];
         let (params, founding) = (&self.params, host.founder.then(|| self.founding.clone()));
-        let mut booted = match catch(|| host.boot(params, founding)) {
+        let result = catch(|| host.boot(params, founding));
+        if let Some(number) = trap.filter(|_| !self.hosts[&id].disk.is_dead()) {
+            self.trap_missed(id, number, matches!(result, Ok(Ok(_))));
+        }
+        let host = &self.hosts[&id];
+        let mut booted = match result {
             Ok(Ok(booted)) => booted,
             Ok(Err(StartFailure::Refused(why))) => return self.refused_to_start(id, &why),
             Err(why) if !host.disk.is_dead() && !is_told(&why) => {
@@ -122,9 +127,6 @@ impl World {
                 return self.end_in_disk(id, true, 500 * MS);
             }
         };
-        if let Some(number) = trap {
-            self.trap_missed(id, number);
-        }
         if self.hosts[&id].run > 1 {
             self.coverage.hit(Kind::Restart);
         }
@@ -224,13 +226,13 @@ impl World {
             (Refusal::Removed { .. }, None) if removed => {
                 self.coverage.hit(Kind::RemovedRefused);
             }
-            (Refusal::Wiped { .. }, Some(Pretence::Wiped)) => self.coverage.hit(Kind::WipedRefused),
+            (Refusal::Wiped { .. }, Some(Pretence::Wiped)) => self.struck(Kind::WipedRefused, &[by]),
             (Refusal::OlderData { .. }, Some(Pretence::Backup)) => {
-                self.coverage.hit(Kind::BackupRefused);
+                self.struck(Kind::BackupRefused, &[by]);
             }
             // The member itself may have started again since the copy was seen to be one.
             (Refusal::Duplicate { .. } | Refusal::OlderData { .. }, Some(Pretence::Duplicate)) => {
-                self.coverage.hit(Kind::DuplicateRefused);
+                self.struck(Kind::DuplicateRefused, &[by]);
             }
             _ => {
                 let what = format!("identity: n{by} refuses n{id} for good: {why}");

@@ -13,10 +13,10 @@ use crate::coverage::Kind;
 use crate::disk::Blow;
 use crate::failure::Failure;
 use crate::ghost::log::Recovered;
-use crate::host::Process;
+use crate::host::{Host, Process};
 use crate::params::{MS, SEC};
 use crate::picture::Topic;
-use crate::plan::Fault;
+use crate::plan::{Fault, When};
 use crate::trace::Nanos;
 use crate::world::{Happening, World};
 
@@ -25,17 +25,17 @@ const PATIENCE: Nanos = 30 * SEC;
 
 impl World {
     /// Whether the cluster can do without this voter's disk, and no other disk is in doubt.
-    fn is_dispensable(&self, victim: NodeId) -> bool {
+    pub(crate) fn is_dispensable(&self, victim: NodeId) -> bool {
         let config = self.ghost.commits().config();
-        let voters = config.voters.len();
-        let up = |id: &&NodeId| self.hosts.get(id).is_some_and(|host| host.process.is_some());
-        config.voters.iter().filter(up).count() == voters
-            && voters > 2
+        // Others may be down, but only for a while.
+        config.voters.iter().all(|id| self.hosts.contains_key(id))
+            && config.voters.len() > 2
             && config.voters.contains(&victim)
             && !config.is_joint()
             // Nor with a change that is in some log: it would be in force there, and might need that disk.
+            && !self.hosts.values().any(Host::is_in_change)
             && self.ghost.all_configs().all(|acted_on| acted_on == config)
-            && self.hosts.values().all(|host| !host.rotten)
+            && self.hosts.values().all(|host| !host.rotten || host.doomed)
             && self.operator.is_idle()
             && self.masquerade.is_none()
             && self.ghost.last(victim).index > Index::ZERO
@@ -78,7 +78,7 @@ impl World {
     /// A fault that waits until the cluster can do without a disk waits some more, or is given up: some clusters never can.
     fn wait_or_give_up(&mut self, number: usize) {
         let strike = &self.params.plan[number];
-        if self.now < strike.at + PATIENCE {
+        if self.now < strike.at + PATIENCE || matches!(strike.when, When::Only(_)) {
             return self.after(300 * MS, Happening::Fault(number));
         }
         let kind = strike.fault.kind();
@@ -89,6 +89,23 @@ impl World {
             format_args!("given up: {:?}", strike.fault),
         );
         self.wanted.retain(|wanted| *wanted != kind);
+    }
+
+    /// A membership change is under way, and the cluster may come to need any disk: those that were to break their word do so later.
+    pub(crate) fn spare_disks(&mut self) {
+        let spared = |host: &&Host| host.rotted_by.is_some() && host.rotted_by == host.armed;
+        let spared = self
+            .hosts
+            .values()
+            .filter(spared)
+            .filter(|host| host.disk.is_armed());
+        let spared: Vec<(NodeId, usize)> = spared.filter_map(|host| Some((host.id, host.armed?))).collect();
+        for (id, number) in spared {
+            let host = self.host(id);
+            host.disk.disarm();
+            host.armed = None;
+            self.fuse_missed(id, number);
+        }
     }
 
     fn doubt(&mut self, id: NodeId, number: usize) {
@@ -120,7 +137,9 @@ impl World {
         let failed = self.hosts[&id].disk.take_failed();
         if let Some(kind) = failed.and_then(Blow::told_as) {
             self.struck(kind, &[id]);
-            self.host(id).armed = None;
+            let host = self.host(id);
+            // Something else may have been armed since.
+            host.armed = host.armed.filter(|_| host.disk.is_armed());
             self.trace
                 .mark(Topic::Fault, self.now, Some(id), format_args!("bears {failed:?}"));
         }
@@ -274,6 +293,14 @@ impl World {
     }
 }
 
+impl Host {
+    /// Whether its process acts on a joint configuration.
+    fn is_in_change(&self) -> bool {
+        let process = self.process.as_ref();
+        process.is_some_and(|process| process.node.raft().config().is_joint())
+    }
+}
+
 impl Fault {
     /// Whether it strikes only a disk that the cluster can do without.
     pub(crate) fn wants_dispensable(&self) -> bool {
@@ -310,6 +337,19 @@ impl Fault {
             | Fault::MisdirectedWrite { operations, .. } => operations,
             Fault::ReadError { reads } => reads,
             _ => 0,
+        }
+    }
+
+    /// It strikes at the disk's next operation that it can strike at.
+    pub(crate) fn at_next_operation(&mut self) {
+        match self {
+            Fault::CrashInDisk { operations, .. }
+            | Fault::WriteError { operations }
+            | Fault::ShortWrite { operations }
+            | Fault::LostWrite { operations, .. }
+            | Fault::MisdirectedWrite { operations, .. } => *operations = 0,
+            Fault::ReadError { reads } => *reads = 0,
+            _ => {}
         }
     }
 

@@ -88,6 +88,8 @@ impl World {
             Fault::Transfer | Fault::FalseHint => self.tell(&fault, leader.expect("waited for"), any),
             Fault::Impostor(pretence) => self.prepare_impostor(number, pretence),
             Fault::OtherCluster => return self.greet_from_elsewhere(number, any),
+            // It lies in wait where messages are sent.
+            Fault::Message(_) => {}
             Fault::BitRot { flips } => self.rot(number, any, flips),
             Fault::RotInUse { .. } | Fault::LostWrite { .. } | Fault::MisdirectedWrite { .. } => {
                 self.spoil(number, any);
@@ -210,11 +212,11 @@ impl World {
         }
     }
 
-    /// The start had fewer operations than that: the trap is set again, for an earlier one.
-    pub(crate) fn trap_missed(&mut self, id: NodeId, number: usize) {
+    /// The start had fewer operations than that, or failed for another reason: the trap is set again, for an earlier one.
+    pub(crate) fn trap_missed(&mut self, id: NodeId, number: usize, started: bool) {
         self.hosts[&id].disk.disarm();
         if let Fault::CrashInRecovery { operations } = &mut self.params.plan[number].fault
-            && *operations > 0
+            && (*operations > 0 || !started)
         {
             *operations /= 2;
             self.after(100 * MS, Happening::Fault(number));

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use quorate_base::NodeId;
 use quorate_node::message::PeerMessage;
 
+use crate::coverage::Kind;
 use crate::params::{MS, NetParams};
 use crate::rng::Rng;
 use crate::trace::Nanos;
@@ -103,23 +104,20 @@ impl Network {
         self.links.get_mut(&pair).expect("a link between two nodes")
     }
 
-    /// Decides when a message handed to a link that is up arrives.
-    pub fn send(&mut self, now: Nanos, pair: Pair, message: &PeerMessage) -> Fate {
+    /// Decides when a message handed to a link that is up arrives: by chance, and it suffers a `mishap` if its kind is one of the network's.
+    pub fn send(&mut self, now: Nanos, pair: Pair, message: &PeerMessage, mishap: Option<Kind>) -> Fate {
         let params = self.params.clone();
         let mut fate = Fate::default();
-        if self.rng.chance(params.drop) {
+        if self.rng.chance(params.drop) || mishap == Some(Kind::Drop) {
             fate.dropped = true;
             return fate;
         }
         let once = matches!(message, PeerMessage::Forward { .. });
-        let copies = if !once && self.rng.chance(params.duplicate) {
-            2
-        } else {
-            1
-        };
+        let doubled = !once && (self.rng.chance(params.duplicate) || mishap == Some(Kind::Duplicate));
+        let copies = if doubled { 2 } else { 1 };
         for _ in 0..copies {
             let mut delay = self.rng.within(params.min_delay..params.max_delay + 1);
-            if self.rng.chance(params.slow) {
+            if self.rng.chance(params.slow) || mishap == Some(Kind::Delay) {
                 delay = self.rng.within(params.max_delay..params.max_delay * 20 + 20 * MS);
                 fate.delayed = true;
             }
@@ -267,7 +265,9 @@ mod tests {
     #[test]
     fn a_stream_keeps_order() {
         let mut network = network(true, 0);
-        let fates: Vec<Fate> = (0..100).map(|now| network.send(now, PAIR, &append())).collect();
+        let fates: Vec<Fate> = (0..100)
+            .map(|now| network.send(now, PAIR, &append(), None))
+            .collect();
         let arrivals: Vec<Nanos> = fates.iter().flat_map(|fate| fate.arrivals.clone()).collect();
         assert!(arrivals.is_sorted() && arrivals.len() == 100);
     }
@@ -275,7 +275,9 @@ mod tests {
     #[test]
     fn datagrams_are_lost_doubled_and_overtaken() {
         let mut network = network(false, 200_000);
-        let fates: Vec<Fate> = (0..1000).map(|now| network.send(now, PAIR, &append())).collect();
+        let fates: Vec<Fate> = (0..1000)
+            .map(|now| network.send(now, PAIR, &append(), None))
+            .collect();
         let count = |of: fn(&Fate) -> bool| fates.iter().filter(|fate| of(fate)).count();
         assert!((100..300).contains(&count(|fate| fate.dropped)));
         assert!((100..300).contains(&count(|fate| fate.arrivals.len() == 2)));
@@ -290,7 +292,7 @@ mod tests {
             request: Default::default(),
             command: Default::default(),
         };
-        assert!((0..200).all(|now| network.send(now, PAIR, &forward).arrivals.len() < 2));
+        assert!((0..200).all(|now| network.send(now, PAIR, &forward, None).arrivals.len() < 2));
     }
 
     #[test]

@@ -150,13 +150,14 @@ impl World {
             // What is left of the cluster must not be put at risk before that is done.
             self.replace_broken(broken);
         }
-        let risky = self.masquerade.is_some() || self.hosts.values().any(|host| host.rotten && !host.doomed);
+        let pretended = self.masquerade.is_some() && !self.may_change(&[]);
+        let risky = pretended || self.hosts.values().any(|host| host.rotten && !host.doomed);
         let operator = &mut self.operator;
         let busy = risky || (!operator.is_idle() && operator.rng.below(4) > 0);
         if !running.is_empty() && !busy && config.members().len() < 2 * MOST {
             let changes = operator.next_changes(&config, leader);
             let (force, at) = (operator.rng.below(8) == 0, operator.rng.pick(&running));
-            if !changes.is_empty() {
+            if !changes.is_empty() && self.may_change(&changes) {
                 self.reconfigure(at, changes, force);
             }
         }

@@ -5,8 +5,9 @@ use quorate_kv::watch::HubOptions;
 use quorate_node::handshake::FEATURE_LEVEL;
 use quorate_raft::Priority;
 
+use crate::ambush;
 use crate::coverage::Kind;
-use crate::plan::{Setting, Strike, draw_plan};
+use crate::plan::{Setting, Strike, When, draw_plan};
 use crate::rng::Rng;
 use crate::trace::Nanos;
 
@@ -134,7 +135,7 @@ impl Params {
             churn: churn.is_some(),
             duration,
         };
-        Params {
+        let mut params = Params {
             seed,
             nodes,
             heartbeat,
@@ -172,7 +173,9 @@ impl Params {
             },
             max_ttl: rng.pick(&[2, 4, 10]),
             lying_disks: false,
-        }
+        };
+        ambush::lay(seed, &setting, &params.net, &mut params.plan);
+        params
     }
 
     /// The timeout, in milliseconds, that lease reads count on, if they are on.
@@ -196,7 +199,11 @@ impl Params {
 
     /// The kinds that must have been met by the end of the run.
     pub fn planned(&self) -> Vec<Kind> {
-        let mut kinds: Vec<Kind> = self.plan.iter().map(|strike| strike.fault.kind()).collect();
+        let certain = self
+            .plan
+            .iter()
+            .filter(|strike| !matches!(strike.when, When::Only(_)));
+        let mut kinds: Vec<Kind> = certain.map(|strike| strike.fault.kind()).collect();
         if self.nodes > 1 {
             kinds.extend((self.net.drop > 0).then_some(Kind::Drop));
             kinds.extend((self.net.duplicate > 0).then_some(Kind::Duplicate));
@@ -295,7 +302,7 @@ mod tests {
         share("priorities", |p| p.priorities);
         share("level 1", |p| p.features == 1);
         share("steered faults", |p| {
-            p.plan.iter().any(|strike| strike.when.is_some())
+            p.plan.iter().any(|strike| strike.when != When::Now)
         });
     }
 

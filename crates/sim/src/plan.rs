@@ -1,5 +1,5 @@
 //! The faults that a run may plan, what each must be counted as, and how a seed draws its plan. What a fault does when it strikes is
-//! in `nemesis`, `cuts` and `media`; how it waits for its moment, in `steering`.
+//! in `nemesis`, `cuts` and `media`; how it waits for its moment, in `steering`; which wait for rare states, in `ambush`.
 
 use crate::cells::{State, impossible};
 use crate::coverage::Kind;
@@ -12,10 +12,21 @@ use crate::trace::Nanos;
 pub struct Strike {
     /// Not before.
     pub at: Nanos,
-    /// As soon as somebody is in this state, or after some seconds anyway; at once if `None`.
-    pub when: Option<State>,
+    /// In which state.
+    pub when: When,
     /// What.
     pub fault: Fault,
+}
+
+/// What a planned fault waits for when its time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum When {
+    /// Nothing.
+    Now,
+    /// Until somebody is in this state, or for some seconds.
+    Soon(State),
+    /// Until it can strike somebody who is in this state; it does not strike at all if that never comes.
+    Only(State),
 }
 
 /// One planned fault.
@@ -152,6 +163,8 @@ pub enum Fault {
         /// Reads show it in its place while the machine has power.
         cached: bool,
     },
+    /// A message is dropped, delayed, duplicated or garbled.
+    Message(Kind),
 }
 
 /// What an impostor runs on.
@@ -204,6 +217,7 @@ impl Fault {
             Fault::RotInUse { .. } => Kind::RotInUse,
             Fault::LostWrite { .. } => Kind::LostWrite,
             Fault::MisdirectedWrite { .. } => Kind::MisdirectedWrite,
+            Fault::Message(kind) => *kind,
         }
     }
 }
@@ -236,6 +250,7 @@ pub(crate) fn draw_plan(rng: &mut Rng, setting: &Setting) -> Vec<Strike> {
         let fault = draw_fault(rng, kind, setting).unwrap_or_else(|| draw_crash(rng));
         let when = rng.chance(steered).then(|| rng.pick(&State::ALL));
         let when = when.filter(|state| impossible(fault.kind(), *state).is_none() && setting.knows(*state));
+        let when = when.map_or(When::Now, When::Soon);
         plan.push(Strike { at, when, fault });
         // The next one strikes in the same moment, more or less, or when the last is over or not.
         at += if rng.chance(bursts) {
@@ -249,7 +264,7 @@ pub(crate) fn draw_plan(rng: &mut Rng, setting: &Setting) -> Vec<Strike> {
 
 impl Setting {
     /// Whether a run of this kind ever is in this state.
-    fn knows(&self, state: State) -> bool {
+    pub fn knows(&self, state: State) -> bool {
         match state {
             State::Leasing => self.leases,
             State::Learning | State::Joint => self.churn,
@@ -272,7 +287,7 @@ fn draw_crash(rng: &mut Rng) -> Fault {
 }
 
 /// A fault of this kind; `None` if such a cluster cannot have it.
-fn draw_fault(rng: &mut Rng, kind: Kind, setting: &Setting) -> Option<Fault> {
+pub(crate) fn draw_fault(rng: &mut Rng, kind: Kind, setting: &Setting) -> Option<Fault> {
     let (several, many) = (setting.nodes > 1, setting.nodes > 2);
     let (lasts, down) = (rng.log_within(20..8_000) * MS, rng.log_within(1..5_000) * MS);
     // Old software shows no identity; and whoever is alone has nobody to be refused by, nor to be replaced with.

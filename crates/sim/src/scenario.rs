@@ -17,7 +17,7 @@ use crate::history::{Action, Outcome};
 use crate::net::Pair;
 use crate::operator::about;
 use crate::params::{MS, NetParams, Params, SEC};
-use crate::plan::{Fault, Strike};
+use crate::plan::{Fault, Strike, When};
 use crate::trace::{Nanos, View};
 use crate::world::World;
 
@@ -149,7 +149,7 @@ impl Scenario {
         let plan = &mut self.world.params.plan;
         plan.push(Strike {
             at: self.world.now,
-            when: None,
+            when: When::Now,
             fault: Fault::BitRot { flips },
         });
         let number = plan.len() - 1;

@@ -8,7 +8,7 @@ use quorate_wal::Record;
 use crate::cells::{State, States};
 use crate::coverage::Kind;
 use crate::history::Action;
-use crate::host::{DiskWork, Host, Process};
+use crate::host::{Host, Process};
 use crate::world::World;
 
 impl World {
@@ -41,15 +41,16 @@ impl World {
         };
         self.states_of_core(process, &mut states);
         states.put(State::Sending, !process.views.is_empty());
-        states.put(State::Installing, process.installing);
+        let leads = process.node.raft().role() == RoleKind::Leader;
+        states.put(State::Installing, process.installing && !leads);
         states.put(State::Truncating, process.truncating.is_some());
         states.put(State::Compacting, process.compacting.is_some());
         states.put(State::Flushing, process.job.is_some());
         states.put(State::Writing, !process.outstanding.is_empty());
-        let is_read = |work: &DiskWork| matches!(work, DiskWork::Log(LogOp::Read { .. }));
-        states.put(State::ColdReading, process.disk_queue.iter().any(is_read));
+        states.put(State::ColdReading, !process.cold_reads.is_empty());
         states.put(State::Reading, self.has_reads(host));
-        states.put(State::Recovering, !process.has_been_led);
+        let led = process.has_been_led || process.node.raft().leader().is_some();
+        states.put(State::Recovering, !led);
         states
     }
 
@@ -97,8 +98,12 @@ impl World {
 impl Process {
     /// Notes what the log is asked to do, as far as states are told by it.
     pub(crate) fn note_log(&mut self, op: &LogOp) {
-        let LogOp::Write { id, records } = op else {
-            return;
+        let (id, records) = match op {
+            LogOp::Write { id, records } => (id, records),
+            LogOp::Read { id, .. } => {
+                self.cold_reads.insert(*id);
+                return;
+            }
         };
         for record in records {
             match record {

@@ -40,6 +40,9 @@ impl World {
             process.truncating = process.truncating.filter(|write| write > id);
             process.compacting = process.compacting.filter(|write| write > id);
         }
+        if let Event::LogRead { id, .. } = &event {
+            process.cold_reads.remove(id);
+        }
         let before = process.node.raft().clone();
         catch(|| process.node.step(local, event)).map_err(|why| Failure::Crash(format!("n{id}: {why}")))?;
         let after = process.node.raft();
@@ -48,8 +51,13 @@ impl World {
             invariants::check_delta(&before, after);
         })
         .map_err(|why| Failure::Correctness(format!("n{id}: {why}")))?;
+        let changing = after.config().is_joint();
+        let idle = !mem::replace(&mut process.undrained, true);
+        if changing {
+            self.spare_disks();
+        }
         // Drivers step several events before they take effects, as many as happen to be there.
-        if mem::replace(&mut process.undrained, true) {
+        if !idle {
             return Ok(());
         }
         match self.rng.below(4) {

@@ -3,14 +3,14 @@
 
 use quorate_sim::failure::Failure;
 use quorate_sim::params::{MS, Params, SEC};
-use quorate_sim::plan::{Fault, Strike};
+use quorate_sim::plan::{Fault, Strike, When};
 use quorate_sim::run;
 
 /// A cluster that loses power again and again.
 fn stormy(seed: u64) -> Params {
     let power = |n: u64| Strike {
         at: n * SEC,
-        when: None,
+        when: When::Now,
         fault: Fault::PowerLoss {
             leader: n.is_multiple_of(2),
             down: 300 * MS,

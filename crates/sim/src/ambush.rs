@@ -1,0 +1,238 @@
+//! Ambushes: on most seeds some faults lie in wait for states that come seldom or are soon over, and strike in that state or not at all. Left
+//! to chance, a fault would meet a leader just as it hands over once in some hundred clusters. Here is which pairs of fault and state a
+//! seed draws, and what it plans so that such states come about; how they wait is in [`steering`](crate::steering).
+//!
+//! A part of the seeds has no ambush, and is what chance alone makes of it.
+
+use crate::cells::{State, impossible};
+use crate::coverage::Kind;
+use crate::params::{MS, NetParams, SEC};
+use crate::plan::{Fault, Setting, Strike, When, draw_fault};
+use crate::rng::Rng;
+use crate::trace::Nanos;
+
+/// So many seeds in a million have ambushes.
+const SHARE: u32 = 700_000;
+
+/// How much more often one lies in wait for a state, the more seldom faults meet it by chance.
+const STATES: [(State, u64); 22] = [
+    (State::HandingOver, 24),
+    (State::Truncating, 20),
+    (State::Full, 20),
+    (State::Rivals, 22),
+    (State::ColdReading, 12),
+    (State::Candidate, 14),
+    (State::NewLeader, 12),
+    (State::Compacting, 8),
+    (State::Joint, 10),
+    (State::Paused, 8),
+    (State::Slow, 10),
+    (State::Learning, 6),
+    (State::Installing, 6),
+    (State::Leasing, 6),
+    (State::PreCandidate, 8),
+    (State::Flushing, 3),
+    (State::Leaderless, 4),
+    (State::Sending, 6),
+    (State::Cut, 2),
+    (State::Short, 3),
+    (State::Recovering, 4),
+    (State::Reading, 2),
+];
+
+/// How often one is of a kind: seldom if it strikes many machines at once, often if it often has to wait in vain. Impostors and broken disks
+/// exclude each other for some time, so that a seed has mostly one or the other.
+fn weight_of(kind: Kind, impostors: bool) -> u64 {
+    match kind {
+        Kind::LostWrite | Kind::MisdirectedWrite | Kind::BitRotFound | Kind::RotInUse if impostors => 0,
+        Kind::LostWrite | Kind::MisdirectedWrite => 44,
+        Kind::BitRotFound | Kind::RotInUse => 28,
+        Kind::WipedRefused | Kind::BackupRefused | Kind::DuplicateRefused if !impostors => 0,
+        Kind::WipedRefused | Kind::BackupRefused | Kind::DuplicateRefused => 22,
+        // It has few states.
+        Kind::CrashInRecovery => 8,
+        // Clocks leap only where no lease counts on them, and only bytes can be garbled.
+        Kind::ClockLeap | Kind::Suspend | Kind::Garbled => 5,
+        Kind::ShortWrite | Kind::ReadError => 5,
+        Kind::SyncError | Kind::WriteError | Kind::SlowDisk | Kind::StallDisk => 4,
+        Kind::CutFollower | Kind::OneLink | Kind::Hub | Kind::Flap | Kind::OtherCluster => 3,
+        Kind::IsolateLeader | Kind::FalseHint | Kind::Drop | Kind::Delay | Kind::Duplicate => 1,
+        _ => 2,
+    }
+}
+
+/// Faults of messages, which can be made to strike one.
+const MESSAGES: [Kind; 4] = [Kind::Drop, Kind::Delay, Kind::Duplicate, Kind::Garbled];
+
+/// Adds the ambushes of a seed to its plan. They are drawn apart, so that all else is as it would be without them.
+pub(crate) fn lay(seed: u64, setting: &Setting, net: &NetParams, plan: &mut Vec<Strike>) {
+    let rng = &mut Rng::new(seed ^ 0x7761_6974_6572);
+    if !rng.chance(SHARE) {
+        return;
+    }
+    // Fewer of the others, so that these seeds are not merely worse.
+    plan.retain(|_| rng.coin());
+    let (count, impostors) = (rng.within(24..72), rng.coin());
+    let kinds = Kind::planned().chain(MESSAGES);
+    let kinds: Vec<(Kind, u64)> = kinds.map(|kind| (kind, weight_of(kind, impostors))).collect();
+    for _ in 0..count {
+        let state = draw_weighted(rng, &STATES);
+        let Some(fault) = draw_ambush(rng, state, &kinds, setting, net) else {
+            continue;
+        };
+        let at = rng.within(SEC..setting.duration * 7 / 10);
+        let writes = matches!(fault, Fault::LostWrite { .. } | Fault::MisdirectedWrite { .. });
+        let when = When::Only(state);
+        plan.push(Strike { at, when, fault });
+        let at = at + rng.within(MS..4 * SEC);
+        if setting.nodes > 1 && rng.chance(700_000) {
+            plan.extend(match state {
+                State::PreCandidate if writes => lag(rng, at),
+                _ => draw_opener(rng, state, at).into_iter().collect(),
+            });
+        }
+    }
+}
+
+fn draw_weighted<T: Copy>(rng: &mut Rng, items: &[(T, u64)]) -> T {
+    let sum: u64 = items.iter().map(|(_, weight)| weight).sum();
+    let mut drawn = rng.within(0..sum);
+    for (item, weight) in items {
+        match drawn.checked_sub(*weight) {
+            Some(left) => drawn = left,
+            None => return *item,
+        }
+    }
+    unreachable!("the weights were summed")
+}
+
+/// Some fault that can strike in this state; `None` if such a seed has neither the state nor the fault.
+fn draw_ambush(
+    rng: &mut Rng,
+    state: State,
+    kinds: &[(Kind, u64)],
+    setting: &Setting,
+    net: &NetParams,
+) -> Option<Fault> {
+    for _ in 0..4 {
+        let kind = draw_weighted(rng, kinds);
+        if impossible(kind, state).is_some() || !setting.knows(state) {
+            continue;
+        }
+        let can = match kind {
+            Kind::Drop | Kind::Duplicate => !net.stream && setting.nodes > 1,
+            Kind::Garbled => net.bytes && setting.nodes > 1,
+            Kind::Delay => setting.nodes > 1,
+            _ => false,
+        };
+        let fault = match can {
+            true => Some(Fault::Message(kind)),
+            false => draw_fault(rng, kind, setting),
+        };
+        if let Some(mut fault) = fault {
+            fault.at_next_operation();
+            return Some(fault);
+        }
+    }
+    None
+}
+
+/// What makes this state come about, or last, for some time; `None` if it comes often enough, or no fault brings it.
+fn draw_opener(rng: &mut Rng, state: State, at: Nanos) -> Option<Strike> {
+    let lasts: Nanos = rng.log_within(500..8_000) * MS;
+    let down: Nanos = rng.log_within(100..4_000) * MS;
+    let fault = match state {
+        State::HandingOver => Fault::Transfer,
+        State::NewLeader if rng.coin() => Fault::Transfer,
+        State::NewLeader | State::Candidate | State::PreCandidate | State::Leaderless => match rng.coin() {
+            true => Fault::FalseHint,
+            false => Fault::Kill { leader: true, down },
+        },
+        State::Truncating => Fault::IsolateLeader(lasts),
+        State::Rivals if rng.coin() => Fault::FalseHint,
+        State::Rivals => Fault::Stall(lasts + SEC),
+        State::Full => Fault::FullDisk(lasts),
+        State::Slow => Fault::SlowDisk {
+            lasts,
+            factor: rng.log_within(3..100),
+        },
+        State::Paused => Fault::Pause(lasts),
+        State::ColdReading | State::Installing | State::Recovering | State::Short => {
+            Fault::PowerLoss { leader: false, down }
+        }
+        State::Cut => Fault::OneLink(lasts),
+        _ => return None,
+    };
+    // A leader that has nothing to do has handed over at once.
+    let when = match fault {
+        Fault::Transfer => When::Only(State::Writing),
+        _ => When::Now,
+    };
+    Some(Strike { at, when, fault })
+}
+
+/// A pre-candidate writes nothing. But a follower whose disk is far behind still writes when it has heard no leader for long.
+fn lag(rng: &mut Rng, at: Nanos) -> Vec<Strike> {
+    let slow = Strike {
+        at,
+        when: When::Only(State::Writing),
+        fault: Fault::SlowDisk {
+            lasts: rng.within(4..9) * SEC,
+            factor: rng.log_within(100..600),
+        },
+    };
+    let cut = Strike {
+        at: at + rng.within(200..2_000) * MS,
+        when: When::Only(State::Slow),
+        fault: Fault::CutFollower(rng.within(3..6) * SEC),
+    };
+    vec![slow, cut]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::params::Params;
+
+    #[test]
+    fn most_seeds_have_ambushes_in_every_state_and_some_have_none() {
+        let plans: Vec<Vec<Strike>> = (0..400).map(|seed| Params::draw(seed).plan).collect();
+        let lies = |strike: &&Strike| matches!(strike.when, When::Only(_));
+        let with = plans
+            .iter()
+            .filter(|plan| plan.iter().any(|strike| lies(&strike)));
+        let with = with.count();
+        assert!((200..320).contains(&with), "{with} of 400 seeds");
+        let ambushes: Vec<&Strike> = plans.iter().flatten().filter(lies).collect();
+        for (state, _) in STATES {
+            let when = When::Only(state);
+            let count = ambushes.iter().filter(|strike| strike.when == when).count();
+            assert!(count > 5, "{count} ambushes for {state:?}");
+        }
+        for kind in Kind::planned().chain(MESSAGES) {
+            let count = ambushes
+                .iter()
+                .filter(|strike| strike.fault.kind() == kind)
+                .count();
+            assert!(count > 20, "{count} ambushes of {kind:?}");
+        }
+    }
+
+    #[test]
+    fn no_ambush_waits_for_what_cannot_be() {
+        for strike in (0..400).flat_map(|seed| Params::draw(seed).plan) {
+            if let When::Only(state) = strike.when {
+                assert_eq!(impossible(strike.fault.kind(), state), None);
+            }
+        }
+    }
+
+    #[test]
+    fn weights_are_how_often_something_is_drawn() {
+        let mut rng = Rng::new(1);
+        let items = [('a', 1), ('b', 3)];
+        let drawn = (0..4_000).filter(|_| draw_weighted(&mut rng, &items) == 'b');
+        let drawn = drawn.count();
+        assert!((2_800..3_200).contains(&drawn), "{drawn}");
+    }
+}
