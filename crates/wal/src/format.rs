@@ -191,6 +191,21 @@ pub(crate) fn decode_frame_header(place: Place, start: u32, sector: &[u8]) -> Op
     (shape.payload as usize >= FRAME_HEADER).then(|| (shape, get_u32(header, 20)))
 }
 
+/// Whether `sector` is the beginning of a frame's first sector, cut off inside the header.
+pub(crate) fn is_begun_frame_header(sector: &[u8]) -> bool {
+    let written = sector
+        .iter()
+        .rposition(|byte| *byte != 0)
+        .map_or(0, |last| last + 1);
+    let told = written.min(FRAME_MAGIC.len());
+    (1..FRAME_HEADER).contains(&written) && sector[..told] == FRAME_MAGIC[..told]
+}
+
+/// Where in a footer sector the checksum of the `i`th data sector stands that it covers.
+pub(crate) fn sum_in_footer(i: usize) -> std::ops::Range<usize> {
+    FOOTER_HEADER + i * 4..FOOTER_HEADER + (i + 1) * 4
+}
+
 /// One sector of a frame's footer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Footer<'a> {

@@ -10,7 +10,7 @@ use quorate_marks::reached;
 
 use crate::entries::{Entries, Extent};
 use crate::error::{Damage, DiskError, OpenError};
-use crate::format::{Position, SECTOR, Shape};
+use crate::format::{Position, SECTOR, Shape, ZEROS};
 use crate::record::{Record, Stored};
 use crate::scan::{self, Found};
 use crate::segment::{self, Segment};
@@ -251,6 +251,9 @@ pub(crate) fn repair(disk: &Arc<dyn Disk>, segments: &[Segment], replay: &Replay
             "wal.repair.torn_frame",
             replay.torn.is_some_and(|torn| torn.segment == segment.number())
         );
+        if let Some(torn) = replay.torn.filter(|torn| torn.segment == segment.number()) {
+            wipe_first(segment, torn.offset)?;
+        }
         if segment.number() == replay.end.segment {
             rewrite_last_frame(segment, replay)?;
             segment.write_zeros(replay.end.offset)?;
@@ -262,6 +265,16 @@ pub(crate) fn repair(disk: &Arc<dyn Disk>, segments: &[Segment], replay: &Replay
         }
     }
     segment::sync_dir(&**disk)
+}
+
+/// Makes the first sector of a torn frame zero, durably, before zeros are written over the rest of it. These may be cut short at any byte, and
+/// what they leave of a sector cannot be told from damage by itself; but behind a first sector that is gone as a whole it can.
+fn wipe_first(segment: &Segment, torn: u32) -> Result<(), DiskError> {
+    segment
+        .file
+        .write_at(u64::from(torn), &ZEROS)
+        .map_err(DiskError::new("write", &segment.name()))?;
+    segment.sync()
 }
 
 /// The same bytes into the same sectors: a crash in between changes nothing.

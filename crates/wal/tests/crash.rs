@@ -252,9 +252,9 @@ fn each_crash_in_recovery(
     }
 }
 
-/// The bytes of one append reach the medium from the front up to any byte, or from any byte to the end, and the rest does not. A medium
-/// that writes sectors as a whole leaves only cuts between sectors, and those are torn, never damage. Of one that does not, what is
-/// recovered may be called damage, but never be anything that was not appended.
+/// The bytes of one append reach the medium from any byte to the end, and those before do not. A medium that writes sectors as a whole leaves
+/// only cuts between sectors, and those are torn, never damage. Of one that does not, what is recovered may be called damage, but never
+/// be anything that was not appended. (Cuts from the other end are what short writes leave: `short_writes.rs`.)
 #[test]
 fn a_cut_at_every_byte_of_an_append() {
     let (mut torn, mut refused) = (0, 0);
@@ -272,29 +272,25 @@ fn a_cut_at_every_byte_of_an_append() {
         let from = (0..old.len()).find(changed).unwrap() / SECTOR * SECTOR;
         let to = (0..old.len()).rfind(changed).unwrap().next_multiple_of(SECTOR);
         for cut in from..=to {
-            let front = [&new[..cut], &old[cut..]].concat();
-            let back = [&old[..cut], &new[cut..]].concat();
-            for (image, whole) in [(front, cut == to), (back, cut == from)] {
-                let mut files = before.clone();
-                files.insert(name.to_owned(), image);
-                match open(&MemDisk::of(&files), SMALL) {
-                    Ok((_, found)) if whole => assert_eq!(found, outcome.possible[0], "cut at {cut}"),
-                    // Padding is zeros, so the last bytes of a frame may be there although they were cut off.
-                    Ok((_, found)) => {
-                        assert!([&model, &outcome.possible[0]].contains(&&found), "cut at {cut}");
-                        torn += 1;
-                    }
-                    Err(OpenError::Damaged(damage)) => {
-                        assert!(
-                            !cut.is_multiple_of(SECTOR),
-                            "cut at {cut}, between sectors: {damage}"
-                        );
-                        refused += 1;
-                    }
-                    Err(other) => panic!("cut at {cut}: {other}"),
+            let mut files = before.clone();
+            files.insert(name.to_owned(), [&old[..cut], &new[cut..]].concat());
+            match open(&MemDisk::of(&files), SMALL) {
+                Ok((_, found)) if cut == from => assert_eq!(found, outcome.possible[0], "cut at {cut}"),
+                // Padding is zeros, so the first bytes that count may be there although others were cut off.
+                Ok((_, found)) => {
+                    assert!([&model, &outcome.possible[0]].contains(&&found), "cut at {cut}");
+                    torn += 1;
                 }
+                Err(OpenError::Damaged(damage)) => {
+                    assert!(
+                        !cut.is_multiple_of(SECTOR),
+                        "cut at {cut}, between sectors: {damage}"
+                    );
+                    refused += 1;
+                }
+                Err(other) => panic!("cut at {cut}: {other}"),
             }
         }
     }
-    assert!(torn > 10 && refused > 1_000, "{torn} torn, {refused} refused");
+    assert!(torn > 4 && refused > 500, "{torn} torn, {refused} refused");
 }

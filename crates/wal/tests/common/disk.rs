@@ -40,6 +40,8 @@ pub enum Fault {
     Nothing(io::ErrorKind),
     /// A write writes its first half and fails; other calls have no effect.
     Short(io::ErrorKind),
+    /// A write writes so many of its bytes and fails; other calls have no effect.
+    Cut(usize, io::ErrorKind),
     /// The call has its effect and fails all the same, and so does every later call, without any: the machine is gone.
     Crash,
 }
@@ -82,10 +84,16 @@ struct MemFile {
     inode: usize,
 }
 
-/// What a call may do: `Some(n)`: of a write only the first n bytes, then fail.
+/// What a call may do.
 struct Permit {
-    half: bool,
+    /// Only this part of what a write would write; nothing of any other call.
+    part: Option<Part>,
     fail: Option<io::Error>,
+}
+
+enum Part {
+    Half,
+    Bytes(usize),
 }
 
 impl MemDisk {
@@ -232,19 +240,23 @@ impl MemDisk {
             Some((at, fault)) if at == this => match fault {
                 Fault::Nothing(kind) => Err(kind.into()),
                 Fault::Short(kind) => Ok(Permit {
-                    half: true,
+                    part: Some(Part::Half),
+                    fail: Some(kind.into()),
+                }),
+                Fault::Cut(bytes, kind) => Ok(Permit {
+                    part: Some(Part::Bytes(bytes)),
                     fail: Some(kind.into()),
                 }),
                 Fault::Crash => {
                     state.down = true;
                     Ok(Permit {
-                        half: false,
+                        part: None,
                         fail: Some(gone()),
                     })
                 }
             },
             _ => Ok(Permit {
-                half: false,
+                part: None,
                 fail: None,
             }),
         }
@@ -266,7 +278,7 @@ impl MemDisk {
     fn change(&self, act: impl FnOnce(&mut State) -> io::Result<()>) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
         let permit = MemDisk::call(&mut state)?;
-        if permit.half {
+        if permit.part.is_some() {
             return Err(permit.fail.unwrap());
         }
         act(&mut state)?;
@@ -357,8 +369,10 @@ impl DiskFile for MemFile {
         let mut state = self.disk.0.lock().unwrap();
         state.most_parts = state.most_parts.max(parts.len());
         let mut permit = MemDisk::call(&mut state)?;
-        if permit.half {
-            data.truncate(data.len() / 2);
+        match permit.part {
+            Some(Part::Half) => data.truncate(data.len() / 2),
+            Some(Part::Bytes(bytes)) => data.truncate(bytes),
+            None => {}
         }
         let used: usize = state
             .names
