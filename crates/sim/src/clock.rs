@@ -11,8 +11,6 @@ pub struct Clock {
     drift: i64,
     /// What it shows more than true time at its rate.
     ahead: i128,
-    /// All its leaps together.
-    leapt: Nanos,
     /// It stands still, and shows this.
     frozen: Option<Nanos>,
 }
@@ -55,15 +53,9 @@ impl Clock {
         self.drift
     }
 
-    /// How far it has leapt, all in all.
-    pub fn leapt(&self) -> Nanos {
-        self.leapt
-    }
-
     /// It leaps ahead.
     pub fn leap(&mut self, by: Nanos) {
         self.ahead += i128::from(by);
-        self.leapt += by;
     }
 
     /// It stands still from now on.

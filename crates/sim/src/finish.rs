@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use quorate_base::{NodeId, StateMachine};
 
 use crate::coverage::Coverage;
-use crate::failure::Failure;
+use crate::failure::{Failure, catch};
 use crate::history::Call;
 use crate::host::Host;
 use crate::model::Change;
@@ -56,7 +56,10 @@ pub fn run(params: Params, print: bool) -> Verdict {
 /// Like [`run`], and keeps a picture, if that is wanted.
 pub fn watch(params: Params, view: View) -> (Verdict, Option<Box<Picture>>) {
     let mut world = World::new(params, view);
-    let result = world.play();
+    // A panic of the simulator's own is a failure with a picture, too.
+    let result = catch(|| world.play())
+        .map_err(Failure::Crash)
+        .and_then(|played| played);
     if let Err(failure) = &result {
         let words = format_args!("FAILURE: {failure}");
         world.trace.mark(Topic::Failure, world.now, None, words);

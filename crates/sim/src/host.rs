@@ -16,7 +16,7 @@ use quorate_node::session::SessionTable;
 use quorate_node::staging::{self, StagingReader};
 use quorate_node::{Boot, Failure as Refusal, Node, NodeConfig, Staging};
 use quorate_raft::{Config, Limits, Priority, WriteId};
-use quorate_wal::{OpenError, Options, Record, Wal};
+use quorate_wal::{OpenError, Options, ReadError, Record, Wal};
 
 use crate::clock::Clock;
 use crate::disk::SimDisk;
@@ -28,6 +28,7 @@ use crate::params::{MS, Params};
 use crate::rng::mix;
 use crate::sessions;
 use crate::trace::Nanos;
+use crate::turn::is_full;
 
 /// The cluster that all members belong to.
 pub const CLUSTER: u64 = 7;
@@ -305,10 +306,11 @@ impl Host {
     }
 
     fn disk_or_refused(&self, error: impl std::error::Error) -> StartFailure {
-        if self.disk.is_dead() || self.disk.has_faulted() {
-            return StartFailure::Disk(error.to_string());
+        let why = error.to_string();
+        if self.disk.is_dead() || self.disk.has_faulted() || (self.disk.has_run_full() && is_full(&why)) {
+            return StartFailure::Disk(why);
         }
-        StartFailure::Refused(error.to_string())
+        StartFailure::Refused(why)
     }
 }
 
@@ -390,10 +392,14 @@ impl Process {
                 last,
                 max_bytes,
             }) => {
-                let bodies = self
-                    .wal
-                    .read(first, last, max_bytes)
-                    .map_err(|error| error.to_string());
+                let bodies = match self.wal.read(first, last, max_bytes) {
+                    Ok(bodies) => Ok(bodies),
+                    // Writes went ahead of it; the node knows what they did.
+                    Err(error @ (ReadError::Compacted { .. } | ReadError::Absent { .. })) => {
+                        Err(error.to_string())
+                    }
+                    Err(error) => return Err(error.to_string()),
+                };
                 Ok(Some(Event::LogRead { id, bodies }))
             }
             DiskWork::Log(LogOp::Write { .. }) => unreachable!("writes are taken as batches"),

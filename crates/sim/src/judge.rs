@@ -18,18 +18,33 @@ impl World {
                 range_end: "kez".into(),
                 ..RangeRequest::default()
             };
-            let write = self.last_write(id);
             let read = Action::Read {
                 request,
                 serializable: false,
             };
-            // A node that is still behind may get its own write by a snapshot, and cannot know then how it ended.
-            self.insist(id, write, |outcome| {
-                matches!(outcome, Outcome::Written(Ok(_)) | Outcome::Unknown)
-            })?;
-            self.insist(id, read, |outcome| matches!(outcome, Outcome::Read(Ok(_))))?;
+            self.insist_on_write(id)?;
+            let outcome = self.insist(id, read)?;
+            if !matches!(outcome, Outcome::Read(Ok(_))) {
+                return Err(refused(id, &outcome));
+            }
         }
         Ok(())
+    }
+
+    /// A node that is still behind may get its own write by a snapshot, and cannot know then how it ended; but not again and again.
+    fn insist_on_write(&mut self, id: NodeId) -> Result<(), Failure> {
+        let mut outcome = Outcome::Unknown;
+        for _ in 0..5 {
+            let write = self.last_write(id);
+            outcome = self.insist(id, write)?;
+            if outcome != Outcome::Unknown {
+                break;
+            }
+        }
+        match outcome {
+            Outcome::Written(Ok(_)) => Ok(()),
+            _ => Err(refused(id, &outcome)),
+        }
     }
 
     /// A write for `id`, of a value that nobody else writes.
@@ -43,19 +58,15 @@ impl World {
         Action::Write(Command::Put(put))
     }
 
-    /// The answer to a request at `id` must satisfy `good`.
-    fn insist(&mut self, id: NodeId, action: Action, good: impl Fn(&Outcome) -> bool) -> Result<(), Failure> {
+    /// The answer to a request at `id`; there must be one.
+    fn insist(&mut self, id: NodeId, action: Action) -> Result<Outcome, Failure> {
         let call = self.calls.len();
         self.clients[0].become_patient();
         self.ask(0, id, action);
         self.until(30 * SEC, "answer to a last request", |world| {
             world.calls[call].returned != u64::MAX
         })?;
-        let call = &self.calls[call];
-        if good(&call.outcome) {
-            return Ok(());
-        }
-        Err(Failure::Liveness(format!("in a healthy cluster: {call:?}")))
+        Ok(self.calls[call].outcome.clone())
     }
 
     /// Each of these nodes has applied everything that was ever committed.
@@ -120,4 +131,8 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn refused(id: NodeId, outcome: &Outcome) -> Failure {
+    Failure::Liveness(format!("n{id} answers in a healthy cluster: {outcome:?}"))
 }

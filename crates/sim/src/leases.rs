@@ -124,9 +124,9 @@ impl World {
             let tenure = &mut self.process(id).expect("it is running").tenure;
             let token = tenure.token();
             tenure.expiries.insert(token, expired);
-            // A clock that leapt has shown that much more than the time that passed.
-            let shown = self.now + clock.leapt();
-            self.ghost.leases.proposed(&command, (id, clock.drift()), shown);
+            self.ghost
+                .leases
+                .proposed(&command, (id, clock.drift()), self.now);
             self.trace.mark(
                 Topic::Client,
                 self.now,
@@ -310,6 +310,9 @@ impl World {
         let Action::Renew { lease } = self.calls[pending.call].action else {
             panic!("{origin:?} is not a renewal");
         };
+        if let Outcome::Renewed { ttl, .. } = outcome {
+            self.ghost.renewed(lease, pending.asked, ttl)?;
+        }
         if let Outcome::Renewed { ttl: Some(ttl), term } = outcome
             && self
                 .ghost

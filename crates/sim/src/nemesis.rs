@@ -152,6 +152,7 @@ impl World {
             Fault::ClockLeap(by) => {
                 self.struck(Kind::ClockLeap, &[any]);
                 self.host(any).clock.leap(by);
+                self.ghost.leases.leapt(any, self.now, by);
                 self.set_wake(any);
             }
             _ => {

@@ -80,6 +80,8 @@ impl World {
             ..RangeRequest::default()
         };
         let found = catch(|| process.kv.range(&all)).map_err(Failure::Crash)?;
+        let applied = process.kv.applied().index;
+        self.ghost.machines.check_answer(id, applied, &all, &found)?;
         let model = self.ghost.machines.model();
         let same = found
             .as_ref()

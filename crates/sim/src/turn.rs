@@ -2,6 +2,7 @@
 //! at moments of its own. Every step is followed by the invariants; nothing leaves the node before the ghost state has
 //! agreed. The node's own state machine is in [`state`](crate::state).
 
+use std::collections::VecDeque;
 use std::mem;
 
 use quorate_base::NodeId;
@@ -219,19 +220,25 @@ impl World {
         result: Result<Result<T, String>, String>,
     ) -> Result<Option<T>, Failure> {
         self.notice_spoiled(id);
-        let disk = &self.hosts[&id].disk;
+        let (disk, doubted) = (&self.hosts[&id].disk, self.hosts[&id].rotted_by.is_some());
         if disk.is_dead() {
             self.end_in_disk(id, false, 0)?;
             return Ok(None);
         }
-        let faulted = disk.has_faulted();
+        let (faulted, ran_full) = (disk.has_faulted(), disk.has_run_full());
         let result_is_error = matches!(result, Ok(Err(_)));
+        let excused = |why: &str| {
+            (faulted && (is_told(why) || result_is_error)) || (ran_full && (is_told(why) || is_full(why)))
+        };
         match result {
             Ok(Ok(value)) => {
                 self.notice_borne(id);
                 Ok(Some(value))
             }
-            Ok(Err(why)) | Err(why) if faulted && (is_told(&why) || result_is_error) => {
+            Ok(Err(why)) | Err(why) if excused(&why) || (doubted && is_damage(&why)) => {
+                if is_damage(&why) {
+                    self.coverage.hit(Kind::DamageRead);
+                }
                 self.trace
                     .mark(Topic::Life, self.now, Some(id), format_args!("stops: {why}"));
                 let down = self.rng.within(MS..2_000 * MS);
@@ -242,15 +249,10 @@ impl World {
         }
     }
 
-    /// A node says that it cannot go on. Right only if its disk failed, or is damaged.
+    /// A node says that it cannot go on. Right only if its disk failed.
     fn end_by_itself(&mut self, id: NodeId, why: &str) -> Result<(), Failure> {
-        let host = &self.hosts[&id];
-        let (damaged, failed) = (host.rotted_by.is_some(), is_told(why));
-        if !damaged && !failed {
+        if !is_told(why) {
             return Err(Failure::Crash(format!("n{id} cannot go on: {why}")));
-        }
-        if damaged && !failed {
-            self.coverage.hit(Kind::DamageRead);
         }
         self.trace
             .mark(Topic::Life, self.now, Some(id), format_args!("ends: {why}"));
@@ -293,6 +295,7 @@ impl World {
                 Some(Space::Ok) => {}
             }
         }
+        let mut reads = VecDeque::new();
         while let Some(process) = self.process(id) {
             if let Some(batch) = process.take_batch() {
                 let last = batch.last;
@@ -301,14 +304,22 @@ impl World {
                 }
                 done.push(Event::Written(last));
             } else if let Some(work) = process.disk_queue.pop_front() {
-                let cold = matches!(work, DiskWork::Log(LogOp::Read { .. }));
+                // Reads let everything else go first, as they do in the runtime: they need not cut the writes in two.
+                if matches!(work, DiskWork::Log(LogOp::Read { .. })) {
+                    reads.push_back(work);
+                    continue;
+                }
                 let result = catch(|| process.disk_work(work));
                 let Some(event) = self.settle(id, result)? else {
                     return Ok(());
                 };
-                if cold {
-                    self.coverage.hit(Kind::ColdRead);
-                }
+                done.extend(event);
+            } else if let Some(read) = reads.pop_front() {
+                let result = catch(|| process.disk_work(read));
+                let Some(event) = self.settle(id, result)? else {
+                    return Ok(());
+                };
+                self.coverage.hit(Kind::ColdRead);
                 done.extend(event);
             } else {
                 break;
@@ -371,4 +382,14 @@ impl World {
 /// Whether a panic is what a process does that was told of an error of its disk: it says so, or redb does, which goes on after none.
 pub(crate) fn is_told(why: &str) -> bool {
     why.contains(IO_ERROR) || why.contains("Previous I/O error")
+}
+
+/// Whether an error says that there was no room.
+pub(crate) fn is_full(why: &str) -> bool {
+    why.contains(&std::io::ErrorKind::StorageFull.to_string())
+}
+
+/// Whether an error says that the log is not what was written.
+fn is_damage(why: &str) -> bool {
+    why.starts_with("the log cannot be read")
 }

@@ -90,6 +90,8 @@ struct Medium {
     struck: Option<Blow>,
     /// An error was reported in this run that is not a power failure.
     faulted: bool,
+    /// A write of this run found no room.
+    ran_full: bool,
     lies: bool,
     capacity: Option<u64>,
     files: BTreeMap<FileId, Contents>,
@@ -114,6 +116,7 @@ impl SimDisk {
                 fuse: None,
                 struck: None,
                 faulted: false,
+                ran_full: false,
                 lies: false,
                 capacity: None,
                 files: BTreeMap::new(),
@@ -185,9 +188,14 @@ impl SimDisk {
         self.medium().dead
     }
 
-    /// Whether this run was told of a failed sync or a full disk, so that it has reason to stop.
+    /// Whether this run was told of an error that no process survives, so that it has reason to stop.
     pub fn has_faulted(&self) -> bool {
         self.medium().faulted
+    }
+
+    /// Whether this run was told that there is no room: a reason to stop for that, and for nothing else.
+    pub fn has_run_full(&self) -> bool {
+        self.medium().ran_full
     }
 
     /// The process is killed: its view is void, and everything it wrote stays, synced or not.
@@ -306,6 +314,7 @@ impl Medium {
         self.run += 1;
         self.dead = false;
         self.faulted = false;
+        self.ran_full = false;
         self.failed = None;
         self.told = false;
         self.fuse = None;
@@ -420,7 +429,7 @@ impl Medium {
         };
         let growth = end.saturating_sub(self.files[&file].now.len() as u64);
         if growth > 0 && self.used() + growth > capacity {
-            self.faulted = true;
+            self.ran_full = true;
             return Err(io::Error::from(io::ErrorKind::StorageFull));
         }
         Ok(())

@@ -18,6 +18,8 @@ pub struct Leases {
     lives: BTreeMap<i64, Life>,
     /// When each expiry was proposed, by whom, and how fast that one's clock runs: by lease, term and name of the grant.
     proposed: BTreeMap<(i64, Term, Option<Index>), Proposal>,
+    /// When each machine's clock leapt ahead, and how far.
+    leaps: BTreeMap<NodeId, Vec<(Nanos, Nanos)>>,
 }
 
 /// A lease, from its grant on, until its id is granted anew.
@@ -55,6 +57,33 @@ impl Leases {
         }
     }
 
+    /// A machine's clock leapt.
+    pub fn leapt(&mut self, id: NodeId, at: Nanos, by: Nanos) {
+        self.leaps.entry(id).or_default().push((at, by));
+    }
+
+    /// What the clock of `id` has shown between two moments besides the time that passed.
+    fn leaps(&self, id: NodeId, from: Nanos, to: Nanos) -> Nanos {
+        let leaps = self.leaps.get(&id).into_iter().flatten();
+        let between = leaps.filter(|(at, _)| (from..=to).contains(at));
+        between.map(|(_, by)| by).sum()
+    }
+
+    /// The lease was seen to expire when its TTL had passed since the promise, on the clock of the leader that saw it.
+    fn check(&self, id: i64, proposal: Proposal, (asked, ttl): (Nanos, i64)) -> Result<(), Violation> {
+        let Proposal { by, at, drift } = proposal;
+        let least = (ttl as i128 * SEC as i128 * 1_000_000 / (1_000_000 + drift as i128)) as Nanos;
+        // A clock that shows whole nanoseconds may round up.
+        if at + self.leaps(by, asked, at) + 2 >= asked + least {
+            return Ok(());
+        }
+        let after = at as i128 - asked as i128;
+        Violation::because(
+            "S17",
+            format!("{by} lets lease {id} expire {after} ns after it was promised for {ttl} s"),
+        )
+    }
+
     /// A client that had asked at `asked` was told that its lease lives for `ttl` seconds: by its grant, or by the leader of `term`. Returns
     /// whether leaders of several terms have renewed this lease.
     pub fn promised(
@@ -74,25 +103,10 @@ impl Leases {
         }
         life.terms.extend(term);
         match life.expired {
-            Some(proposal) => check(id, proposal, (asked, ttl)).map(|()| false),
+            Some(proposal) => self.check(id, proposal, (asked, ttl)).map(|()| false),
             None => Ok(term.is_some() && life.terms.len() > 1),
         }
     }
-}
-
-/// The lease was seen to expire when its TTL had passed since the promise, on the clock of the leader that saw it.
-fn check(id: i64, proposal: Proposal, (asked, ttl): (Nanos, i64)) -> Result<(), Violation> {
-    let Proposal { by, at, drift } = proposal;
-    let least = (ttl as i128 * SEC as i128 * 1_000_000 / (1_000_000 + drift as i128)) as Nanos;
-    // A clock that shows whole nanoseconds may round up.
-    if at + 2 >= asked + least {
-        return Ok(());
-    }
-    let after = at as i128 - asked as i128;
-    Violation::because(
-        "S17",
-        format!("{by} lets lease {id} expire {after} ns after it was promised for {ttl} s"),
-    )
 }
 
 impl Ghost {
@@ -129,6 +143,29 @@ impl Ghost {
         }
     }
 
+    /// The answer to a renewal that was asked for at `asked`: a lease that lived all the while is known, with the TTL it was granted.
+    pub fn renewed(&self, id: i64, asked: Nanos, ttl: Option<i64>) -> Result<(), Violation> {
+        let lives = self
+            .leases
+            .lives
+            .get(&id)
+            .is_some_and(|life| life.granted < asked);
+        let model = self.machines.model().leases().get(&id);
+        let Some(lease) = model.filter(|_| lives) else {
+            return Ok(());
+        };
+        if ttl == Some(lease.ttl) {
+            return Ok(());
+        }
+        Violation::because(
+            "S17",
+            format!(
+                "a renewal of lease {id}, granted for {} s, is told {ttl:?}",
+                lease.ttl
+            ),
+        )
+    }
+
     fn check_expiry(&mut self, id: i64, term: Term, expiry: Expiry) -> Result<(), Violation> {
         let proposal = self.leases.proposed.get(&(id, term, expiry.grant)).copied();
         let Some(proposal) = proposal.filter(|_| expiry.term == term) else {
@@ -148,8 +185,8 @@ impl Ghost {
         }
         let life = self.leases.lives.entry(id).or_default();
         life.expired = Some(proposal);
-        life.promised
-            .map_or(Ok(()), |promise| check(id, proposal, promise))
+        let promised = life.promised;
+        promised.map_or(Ok(()), |promise| self.leases.check(id, proposal, promise))
     }
 }
 

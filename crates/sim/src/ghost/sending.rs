@@ -99,6 +99,16 @@ impl Ghost {
                 }
                 Ok(())
             }
+            Body::HeartbeatResponse { matched, .. } => {
+                let last = self.members[&id].durable.last();
+                if last.index < *matched {
+                    return Violation::because(
+                        "S6",
+                        format!("{id} answers that {matched} is matched, and its disk has {last}"),
+                    );
+                }
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
