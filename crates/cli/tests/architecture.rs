@@ -36,7 +36,7 @@ const ARROWS: &[(&str, &[&str])] = &[
             "quorate-kv",
         ],
     ),
-    ("quorate-model", &["quorate-base", "quorate-raft"]),
+    ("quorate-model", &["quorate-base", "quorate-marks", "quorate-raft"]),
     (
         "quorate-cli",
         &[
