@@ -340,6 +340,7 @@ impl World {
             let hub = &mut self.process(id).expect("it serves the stream").fanout.hub;
             let Some(response) = hub.next(stream) else { break };
             self.watch_responses += 1;
+            self.watch_requests += u64::from(response.created);
             self.trace.mark(
                 Topic::Client,
                 self.now,
@@ -418,7 +419,6 @@ impl World {
         });
         let stream = opened.map_err(|why| Failure::Crash(format!("the hub of n{id}: {why}")))?;
         client.stream = Some((id, run, stream));
-        self.watch_requests += client.watchers.len() as u64;
         self.hub_turn(id)
     }
 
