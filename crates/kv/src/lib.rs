@@ -36,6 +36,7 @@ pub mod types;
 mod view;
 pub mod watch;
 mod wire;
+mod witness;
 
 pub use command::{Applied, Command, Expiry, Response};
 pub use error::{Code, Error};

@@ -17,6 +17,7 @@ use crate::migrate;
 use crate::row::{Attached, Changes, Keys, Leases};
 use crate::table::Table;
 use crate::view::{Layers, ReadError, View};
+use crate::witness::Witness;
 
 /// The store's file.
 pub(crate) const FILE: &str = "store";
@@ -110,7 +111,7 @@ pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
 /// The store.
 #[derive(Debug)]
 pub(crate) struct Store {
-    disk: Arc<dyn Disk>,
+    disk: Witness,
     options: Options,
     pub(crate) active: Table,
     pub(crate) frozen: Option<Arc<Frozen>>,
@@ -144,15 +145,18 @@ struct Old {
 impl Store {
     /// Opens the store, creating it if absent.
     pub(crate) fn open(disk: Arc<dyn Disk>, options: Options) -> io::Result<Store> {
-        remove_if_there(&*disk, NEW_FILE)?;
+        let disk = Witness::new(disk);
+        remove_if_there(&disk, NEW_FILE)?;
         if !disk.list()?.iter().any(|file| file == FILE) {
-            File::create(&*disk, &options, |_| Ok(Flushed::default()))?;
+            File::create(&disk, &options, |_| Ok(Flushed::default()))?;
         }
-        let mut file = File::open(&*disk, FILE, false, &options)?;
+        let mut file = File::open(&disk, FILE, false, &options)?;
         let (mut format, mut flushed) = file.state()?;
         if format == Format::First {
-            migrate::to_second(&*disk, &options, file, &flushed)?;
-            file = File::open(&*disk, FILE, false, &options)?;
+            migrate::to_second(&disk, &options, file, &flushed)?;
+            // The old file was closed just now.
+            disk.check()?;
+            file = File::open(&disk, FILE, false, &options)?;
             (format, flushed) = file.state()?;
         }
         assert_eq!(format, Format::Second, "what was migrated is of the new format");
@@ -190,11 +194,13 @@ impl Store {
     pub(crate) fn replace(&mut self, fill: impl FnOnce(&File) -> io::Result<Flushed>) -> io::Result<()> {
         {
             let mut replaced = self.shared.replaced();
-            File::create(&*self.disk, &self.options, fill)?;
+            File::create(&self.disk, &self.options, fill)?;
             *replaced = true;
         }
-        *self = Store::open(self.disk.clone(), self.options.clone())?;
-        Ok(())
+        let disk = self.disk.clone();
+        *self = Store::open(disk.disk(), self.options.clone())?;
+        // The old file was closed just now.
+        disk.check()
     }
 
     pub(crate) fn options(&self) -> &Options {
@@ -249,11 +255,11 @@ impl Store {
         let (spent, unread) = (self.spent.take(), self.take_unread());
         if spent.is_some() || unread.is_some() {
             self.running = true;
-            let shared = self.shared.clone();
+            let (shared, disk) = (self.shared.clone(), self.disk.clone());
             return Ok(Some(Box::new(move || {
                 drop((spent, unread));
                 shared.tidied();
-                Ok(())
+                disk.check()
             })));
         }
         let retry = self.frozen.is_some() || self.space_low();
@@ -272,7 +278,7 @@ impl Store {
         }
         self.running = true;
         let anew = anew.then(|| Anew {
-            disk: self.disk.clone(),
+            disk: Arc::new(self.disk.clone()),
             options: self.options.clone(),
             view: self.view.clone(),
         });
@@ -285,7 +291,9 @@ impl Store {
             scrub: self.options.compact_chunk,
             anew,
         };
-        Ok(Some(Box::new(move || flush.run())))
+        let disk = self.disk.clone();
+        // If the store is replaced meanwhile, its old file is closed at the end of this.
+        Ok(Some(Box::new(move || flush.run().and_then(|()| disk.check()))))
     }
 
     /// Takes in what a finished job did: the view moves on, the frozen table is on disk and goes.

@@ -213,6 +213,43 @@ fn a_crash_in_a_restore_leaves_the_old_state_or_the_new() {
     }
 }
 
+/// Whoever closes a file hears of an error too: after a failed write or sync nobody may go on, and least of all put that file in place.
+#[test]
+fn an_error_at_any_operation_of_a_restore_or_a_job_is_told() {
+    let log = log();
+    let goal = goal(&log);
+    let (to, stream) = stream_of(&log[..10]);
+    let mut told = 0;
+    for op in 0.. {
+        let disk = MemDisk::default();
+        let mut kv = open(&disk).unwrap();
+        replay(&mut kv, &log[..4]);
+        jobs(&mut kv).unwrap();
+        let before = disk.ops();
+        disk.fail_after(op);
+        let done = kv.restore(to, &mut stream.as_slice()).and_then(|()| {
+            replay(&mut kv, &log);
+            jobs(&mut kv)
+        });
+        let struck = disk.ops() > before + op;
+        assert_eq!(done.is_err(), struck, "operation {op}: {done:?}");
+        if !struck {
+            break;
+        }
+        assert_ne!(done.unwrap_err().kind(), io::ErrorKind::StorageFull);
+        told += 1;
+        drop(kv);
+        check_after(
+            &disk,
+            Index(4),
+            &log,
+            goal,
+            &format!("an error at operation {op}"),
+        );
+    }
+    assert!(told > 60, "only {told}");
+}
+
 #[test]
 fn a_disk_too_full_for_a_snapshot_says_so_and_keeps_the_old_state() {
     let log = log();

@@ -22,6 +22,8 @@ struct State {
     ops: u64,
     /// From this operation on everything fails.
     crash_at: Option<u64>,
+    /// This operation fails, and no other.
+    fail_at: Option<u64>,
     /// From this operation on writes fail with "no space".
     full_at: Option<u64>,
     unreadable: bool,
@@ -68,6 +70,12 @@ impl MemDisk {
     pub fn crash_after(&self, ops: u64) {
         let mut state = self.state();
         state.crash_at = Some(state.ops + ops);
+    }
+
+    /// Fails one operation, after so many others.
+    pub fn fail_after(&self, ops: u64) {
+        let mut state = self.state();
+        state.fail_at = Some(state.ops + ops);
     }
 
     /// Fails writes for want of space from `ops` operations from now on; `None`: there is space again.
@@ -133,7 +141,10 @@ impl State {
     fn changing(&mut self) -> io::Result<()> {
         self.alive()?;
         self.ops += 1;
-        Ok(())
+        match self.fail_at {
+            Some(at) if self.ops == at + 1 => Err(io::Error::other("failed")),
+            _ => Ok(()),
+        }
     }
 
     fn alive(&self) -> io::Result<()> {
