@@ -464,6 +464,11 @@ fn errors_of_every_kind_at_every_call_lose_no_snapshot() {
             if lived && disk.calls() <= nth {
                 continue;
             }
+            let full = matches!(
+                fault,
+                Fault::Nothing(ErrorKind::StorageFull) | Fault::Short(ErrorKind::StorageFull)
+            );
+            assert!(!lived || full, "{fault:?} of call {nth} was borne");
             // The next process finds what the machine has in memory.
             disk.heal();
             seen.blind = false;

@@ -158,13 +158,15 @@ impl Staging {
     pub fn carry_out(&mut self, op: StageOp) -> io::Result<Option<Event>> {
         let stream = op.stream();
         match (self.try_carry_out(op), stream) {
-            (Err(error), Some(stream))
-                if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) =>
-            {
+            (Err(error), Some(stream)) if is_full(&error) => {
                 reached!("node.staging.disk_full");
                 if let Some(open) = self.open.take() {
-                    // The node discards the file next. This frees its room where even a removal needs some.
-                    let _ = open.end.file.set_len(0);
+                    // The node discards the file next. This frees its room where even a removal needs some, and if there is none for
+                    // this either, that is no reason to end.
+                    match open.end.file.set_len(0) {
+                        Err(error) if !is_full(&error) => return Err(error),
+                        _ => {}
+                    }
                 }
                 Ok(Some(Event::StageFailed { stream }))
             }
@@ -296,7 +298,7 @@ impl Staging {
                 }
             }
         }
-        if found.renew().is_err() {
+        if !found.renew()? {
             reached!("node.staging.not_renewable");
             self.found = None;
             return Ok(Event::StageChecked {
@@ -317,13 +319,19 @@ impl Staging {
 
 impl Found {
     /// Writes once more what was checked, so that the next sync makes it durable: if the sync that an earlier run died of had failed, reads
-    /// show pages that never reached the medium and that no later sync would write.
-    fn renew(&mut self) -> io::Result<()> {
+    /// show pages that never reached the medium and that no later sync would write. Answers whether it could: what cannot be read again, or
+    /// not be written for want of room, is given up. Any other error of writing is final.
+    fn renew(&mut self) -> io::Result<bool> {
         let mut bytes = vec![0; usize::try_from(self.end.at - self.renewed).map_err(io::Error::other)?];
-        self.end.file.read_at(self.renewed, &mut bytes)?;
-        self.end.file.write_at(self.renewed, &bytes)?;
+        if self.end.file.read_at(self.renewed, &mut bytes).is_err() {
+            return Ok(false);
+        }
+        match self.end.file.write_at(self.renewed, &bytes) {
+            Err(error) if is_full(&error) => return Ok(false),
+            written => written?,
+        }
         self.renewed = self.end.at;
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -375,6 +383,10 @@ fn header(file: &Arc<dyn DiskFile>, size: u64) -> io::Result<Option<(Bytes, u32,
     let about = Bytes::from(bytes).slice(FIXED..);
     reached!("node.staging.bad_header_checksum", check != salt.to_le_bytes());
     Ok((check == salt.to_le_bytes()).then_some((about, salt, end)))
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 fn invalid(what: &str) -> io::Error {
