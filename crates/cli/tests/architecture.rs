@@ -36,7 +36,10 @@ const ARROWS: &[(&str, &[&str])] = &[
             "quorate-kv",
         ],
     ),
-    ("quorate-model", &["quorate-base", "quorate-marks", "quorate-raft"]),
+    (
+        "quorate-model",
+        &["quorate-base", "quorate-marks", "quorate-raft"],
+    ),
     (
         "quorate-cli",
         &[

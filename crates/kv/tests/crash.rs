@@ -63,7 +63,11 @@ fn at(n: usize) -> LogId {
 
 fn replay(kv: &mut Kv, log: &[Bytes]) {
     for (n, bytes) in log.iter().enumerate().skip(kv.applied().index.get() as usize) {
-        kv.apply(at(n), bytes).unwrap();
+        let applied = kv.apply(at(n), bytes);
+        assert!(
+            applied.is_ok(),
+            "the state is not the one before entry {n}: {applied:?}"
+        );
     }
 }
 
