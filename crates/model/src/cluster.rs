@@ -10,8 +10,8 @@
 //! - Answers to leaders and candidates of terms before their receiver's durable one leave the network (`Parcel::is_dead`).
 //! - Write numbers, log epochs and byte totals are counted from now on ([`quorate_raft::Raft::renumber`]).
 //!
-//! Not used: symmetry among nodes. The core breaks ties by node id (who asks first in a haste, who gives way), so exchanging two ids
-//! does not give the same behaviour.
+//! Symmetry among nodes is used only where lease reads are on ([`symmetry`](crate::symmetry)): else the core breaks ties by node id (who asks
+//! first in a haste, who gives way), so exchanging two ids does not give the same behaviour.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -25,6 +25,7 @@ use crate::action::{Action, How, ParcelId, Stimulus};
 use crate::ghost::{Ghost, check_matching};
 use crate::node::{Event, Node, Rules};
 use crate::state::{Bounds, MOST, NOBODY, State};
+use crate::symmetry::{Trade, original, standing_for};
 use crate::tables::{Known, Reaction, Tables, caught};
 
 /// A cluster of cores, and where the search starts.
@@ -33,6 +34,8 @@ pub struct Cluster {
     rules: Rules,
     first: State,
     starts: Vec<State>,
+    /// All ways to trade names, where nodes that only differ by name are not told apart; else none.
+    trades: Vec<Trade>,
     tables: Mutex<Tables>,
     halt: Arc<AtomicBool>,
 }
@@ -72,6 +75,7 @@ impl Cluster {
             rules,
             first,
             starts: Vec::new(),
+            trades: Vec::new(),
             tables: Mutex::new(tables),
             halt: Arc::default(),
         }
@@ -88,7 +92,42 @@ impl Cluster {
             left,
             ..state.clone()
         };
+        let state = self.standing_for(&mut self.tables(), state);
         self.starts.push(state);
+    }
+
+    /// From now on states that differ only in what nodes are called are one. Everybody must be a voter, and everybody remain one.
+    pub fn take_names_for_nothing(&mut self) {
+        assert!(
+            self.rules.leases && !self.rules.haste && self.rules.menu.is_empty(),
+            "names mean something in a haste and in changes of the membership"
+        );
+        self.trades = Trade::all(self.size());
+    }
+
+    /// The same where it is wrong.
+    #[cfg(test)]
+    pub(crate) fn take_names_for_nothing_in_a_haste(&mut self) {
+        self.trades = Trade::all(self.size());
+    }
+
+    /// The actions of a path as they are if everybody keeps the name he has at its beginning, and the state they lead to.
+    pub(crate) fn by_first_names(&self, start: &State, path: Vec<Action>) -> Option<(State, Vec<Action>)> {
+        let mut state = start.clone();
+        let mut told = Vec::new();
+        for action in path {
+            let mut tables = self.tables();
+            let action = match self.trades.is_empty() {
+                true => action,
+                false => {
+                    let (_, at) = standing_for(&mut tables, &self.trades, &state);
+                    original(&mut tables, &self.trades, at, action)
+                }
+            };
+            state = self.go(&mut tables, &state, action)?;
+            told.push(action);
+        }
+        Some((state, told))
     }
 
     /// Set to end a search: no state has any action then.
@@ -116,7 +155,7 @@ impl Cluster {
         &self.rules
     }
 
-    fn tables(&self) -> MutexGuard<'_, Tables> {
+    pub(crate) fn tables(&self) -> MutexGuard<'_, Tables> {
         self.tables
             .lock()
             .expect("nothing panics while it holds the tables")
@@ -187,7 +226,10 @@ impl Cluster {
         actions: &mut Vec<Action>,
     ) {
         let ways = [How::Settled, How::SlowDisk, How::Batched, How::Cold];
-        if pay(tables, left, what, How::Settled).is_none()
+        // A leader whose disk hangs chooses a successor, and ids decide between equals.
+        let hangs = what == Stimulus::Stall && !self.trades.is_empty();
+        if hangs
+            || pay(tables, left, what, How::Settled).is_none()
             || matches!(
                 tables.react(&self.rules, number, what, How::Settled),
                 Known::Nothing
@@ -195,9 +237,11 @@ impl Cluster {
         {
             return;
         }
+        // Effects that were not taken name nodes.
+        let can_be = |how: &How| *how != How::Batched || self.trades.is_empty();
         let ways = ways
             .into_iter()
-            .filter(|how| pay(tables, left, what, *how).is_some());
+            .filter(|how| can_be(how) && pay(tables, left, what, *how).is_some());
         actions.extend(ways.map(|how| Action { at, what, how }));
     }
 
@@ -221,6 +265,55 @@ impl Cluster {
         let mut actions = Vec::new();
         self.actions(state, &mut actions);
         actions.into_iter().find(|action| self.write(action) == words)
+    }
+}
+
+impl Cluster {
+    /// What an action leads to, everybody keeping his name; `None` if it makes no difference.
+    pub(crate) fn go(&self, tables: &mut Tables, state: &State, action: Action) -> Option<State> {
+        let slot = (action.at.0 - 1) as usize;
+        let left = pay(tables, state.left, action.what, action.how)?;
+        let number = state.nodes[slot];
+        let known = tables.react(&self.rules, number, action.what, action.how);
+        let reaction = match known {
+            Known::Nothing => return None,
+            Known::Broken(broken) => {
+                return Some(State {
+                    left,
+                    violation: Some(broken),
+                    ..state.clone()
+                });
+            }
+            Known::Reaction(reaction) => reaction,
+        };
+        // What makes no difference is no case of its own.
+        if action.how != How::Settled
+            && let Known::Reaction(usual) = tables.react(&self.rules, number, action.what, How::Settled)
+            && usual == reaction
+        {
+            return None;
+        }
+        let mut next = State {
+            left,
+            ..state.clone()
+        };
+        next.nodes[slot] = reaction.node;
+        match caught(|| note(tables, &next, action, &reaction)) {
+            Ok(Some(ghost)) => next.ghost = tables.ghosts.number(ghost),
+            Ok(None) => {}
+            Err(broken) => next.violation = Some(broken),
+        }
+        if let Some(network) = send(tables, state, &next, &reaction) {
+            next.network = network;
+        }
+        (!next.is_like(state) || next.violation.is_some()).then_some(next)
+    }
+
+    fn standing_for(&self, tables: &mut Tables, state: State) -> State {
+        match self.trades.is_empty() {
+            true => state,
+            false => standing_for(tables, &self.trades, &state).0,
+        }
     }
 }
 
@@ -354,47 +447,13 @@ impl Model for Cluster {
     }
 
     fn next_state(&self, state: &State, action: Action) -> Option<State> {
-        let slot = (action.at.0 - 1) as usize;
         let mut tables = self.tables();
-        let left = pay(&tables, state.left, action.what, action.how)?;
-        let number = state.nodes[slot];
-        let known = tables.react(&self.rules, number, action.what, action.how);
-        let reaction = match known {
-            Known::Nothing => return None,
-            Known::Broken(broken) => {
-                return Some(State {
-                    left,
-                    violation: Some(broken),
-                    ..state.clone()
-                });
-            }
-            Known::Reaction(reaction) => reaction,
-        };
-        // What makes no difference is no case of its own.
-        if action.how != How::Settled
-            && let Known::Reaction(usual) = tables.react(&self.rules, number, action.what, How::Settled)
-            && usual == reaction
-        {
-            return None;
+        let next = self.go(&mut tables, state, action)?;
+        if self.trades.is_empty() || next.violation.is_some() {
+            return Some(next);
         }
-        let mut next = State {
-            left,
-            ..state.clone()
-        };
-        next.nodes[slot] = reaction.node;
-        match caught(|| note(&tables, &next, action, &reaction)) {
-            Ok(Some(ghost)) => next.ghost = tables.ghosts.number(ghost),
-            Ok(None) => {}
-            Err(broken) => next.violation = Some(broken),
-        }
-        if let Some(network) = send(&tables, state, &next, &reaction) {
-            next.network = network;
-        }
-        let same = next.nodes == state.nodes
-            && next.ghost == state.ghost
-            && next.network == state.network
-            && next.violation.is_none();
-        (!same).then_some(next)
+        let next = self.standing_for(&mut tables, next);
+        (!next.is_like(state)).then_some(next)
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
@@ -488,5 +547,6 @@ pub fn usual_rules() -> Rules {
         reads: true,
         haste: false,
         forgetful: false,
+        leases: false,
     }
 }

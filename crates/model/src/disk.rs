@@ -3,7 +3,9 @@
 //! the invariant's name; whoever steps the model catches that (`model`).
 
 use quorate_base::{Index, LogId, NodeId, Term};
-use quorate_raft::{EntryShape, HardState, Limits, Priority, Restored, SnapMeta, Write};
+use quorate_raft::{EntryShape, HardState, Priority, Restored, SnapMeta, Write};
+
+use crate::node::Rules;
 
 /// What stands in an entry: a number that no other proposal has.
 pub type Payload = u64;
@@ -169,7 +171,7 @@ impl Image {
     }
 
     /// What a restart finds. An install that was cut off before the machine was swapped is completed first.
-    pub fn restored(&mut self, id: NodeId, nonce: u64, limits: Limits) -> Restored {
+    pub fn restored(&mut self, id: NodeId, nonce: u64, rules: &Rules) -> Restored {
         if self.base.last.index > self.machine.applied {
             let (meta, machine) = self.staged.clone().expect("what was installed is staged (S12)");
             assert_eq!(meta, self.base, "what was installed is what is staged (S12)");
@@ -183,8 +185,8 @@ impl Image {
             applied: self.machine.applied,
             nonce,
             priority: Priority::Normal,
-            leases: false,
-            limits,
+            leases: rules.leases,
+            limits: rules.limits.clone(),
         }
     }
 }

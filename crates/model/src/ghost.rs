@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use quorate_base::{Index, LogId, NodeId, Term};
-use quorate_raft::{Body, Config, RoleKind};
+use quorate_raft::{Body, Config, Names, RoleKind};
 
 use crate::disk::{Machine, Payload, digest};
 use crate::node::{Event, Node};
@@ -83,6 +83,21 @@ impl Ghost {
     pub fn read_begun(&mut self, node: NodeId, token: u8) {
         self.reads.insert((node, token), self.len());
         self.asked = token;
+    }
+
+    /// Gives all nodes new names; the membership must stay what it is.
+    pub(crate) fn rename(&mut self, names: Names) {
+        let configs = self.committed.iter().filter_map(|c| c.config.as_ref());
+        let mut configs = configs.chain([&self.founded]);
+        assert!(
+            configs.all(|config| config.is_unchanged_by(names)),
+            "the new names change a configuration"
+        );
+        self.leaders.values_mut().for_each(|id| *id = names(*id));
+        let reads = std::mem::take(&mut self.reads).into_iter();
+        self.reads = reads
+            .map(|((at, token), begun)| ((names(at), token), begun))
+            .collect();
     }
 
     /// Where reads are open, once a read.

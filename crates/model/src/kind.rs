@@ -53,12 +53,35 @@ impl Kind {
         if let Some(bytes) = append {
             rules.limits.max_append_bytes = bytes;
         }
+        self.cluster_by(size, rules)
+    }
+
+    /// The same by other rules.
+    pub fn cluster_by(self, size: Option<usize>, rules: Rules) -> Cluster {
         let voters = match self {
             Kind::Membership => 3,
             Kind::Static | Kind::Snapshots => size.unwrap_or(3),
         };
         let config = Config::of((1..=voters as u64).map(NodeId));
         Cluster::new(size.unwrap_or(self.size()), &config, rules)
+    }
+
+    /// The cluster with lease reads on, in which states that differ only in what nodes are called are one; `None` where the membership changes.
+    pub fn nameless(self) -> Option<Cluster> {
+        if self == Kind::Membership {
+            return None;
+        }
+        let mut cluster = self.cluster_by(None, self.leasing());
+        cluster.take_names_for_nothing();
+        Some(cluster)
+    }
+
+    /// The rules with lease reads on.
+    pub fn leasing(self) -> Rules {
+        Rules {
+            leases: true,
+            ..self.rules()
+        }
     }
 
     /// How much may happen at `level`, from 1 on. Each level allows all that the one before did, and first a little of everything.

@@ -26,6 +26,7 @@ pub mod shorten;
 pub mod situation;
 pub mod state;
 mod step;
+mod symmetry;
 mod tables;
 pub mod view;
 pub mod walk;

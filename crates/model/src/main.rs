@@ -62,7 +62,7 @@ struct Check {
     /// static, membership or snapshots; all of them if not given.
     #[arg(long)]
     model: Option<Kind>,
-    /// initial (empty logs), told (by hand), walks, corpus (both), all, or the name of one state of the corpus.
+    /// initial (empty logs), nameless (empty logs, lease reads on, nodes that only differ by name not told apart), told (by hand), walks, corpus (both), all, or the name of one state of the corpus.
     #[arg(long, default_value = "all")]
     from: String,
     /// Stop after so many minutes.
@@ -104,19 +104,27 @@ fn bytes(text: &str) -> Result<u64, String> {
 struct Start {
     kind: Kind,
     script: Option<Script>,
+    /// States that differ only in what nodes are called are one.
+    nameless: bool,
 }
 
 impl Start {
     fn name(&self) -> &str {
-        self.script.as_ref().map_or("initial", |script| &script.name)
+        match &self.script {
+            Some(script) => &script.name,
+            None if self.nameless => "nameless",
+            None => "initial",
+        }
     }
 
     fn play(&self) -> Result<Played, ScriptError> {
         let Some(script) = &self.script else {
-            let cluster = self.kind.cluster(None, None);
+            let nameless = self.kind.nameless().filter(|_| self.nameless);
+            let leases = if nameless.is_some() { " leases=1" } else { "" };
+            let cluster = nameless.unwrap_or_else(|| self.kind.cluster(None, None));
             return Ok(Played {
                 kind: self.kind,
-                header: format!("model {}", self.kind),
+                header: format!("model {}{leases}", self.kind),
                 state: cluster.first().clone(),
                 cluster,
                 actions: Vec::new(),
@@ -129,10 +137,19 @@ impl Start {
 
 fn starts(check: &Check) -> anyhow::Result<Vec<Start>> {
     let wanted = |kind: Kind| check.model.is_none_or(|model| model == kind);
+    let kinds = || Kind::ALL.into_iter().filter(|kind| wanted(*kind));
+    let empty = |kind, nameless| Start {
+        kind,
+        script: None,
+        nameless,
+    };
     let mut starts = Vec::new();
     if ["initial", "all"].contains(&check.from.as_str()) {
-        let kinds = Kind::ALL.into_iter().filter(|kind| wanted(*kind));
-        starts.extend(kinds.map(|kind| Start { kind, script: None }));
+        starts.extend(kinds().map(|kind| empty(kind, false)));
+    }
+    if ["nameless", "all"].contains(&check.from.as_str()) {
+        let kinds = kinds().filter(|kind| kind.nameless().is_some());
+        starts.extend(kinds.map(|kind| empty(kind, true)));
     }
     for (folder, scripts) in [("told", told()?), ("walks", walks()?)] {
         for script in scripts {
@@ -140,7 +157,12 @@ fn starts(check: &Check) -> anyhow::Result<Vec<Start>> {
             let names = [folder, "corpus", "all", script.name.as_str()];
             if wanted(kind) && names.contains(&check.from.as_str()) {
                 let script = Some(script);
-                starts.push(Start { kind, script });
+                let nameless = false;
+                starts.push(Start {
+                    kind,
+                    script,
+                    nameless,
+                });
             }
         }
     }

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use quorate_base::{Index, LogId, NodeId, Term};
-use quorate_raft::{Change, Config, Limits, Raft, Range, Timer};
+use quorate_raft::{Change, Config, Limits, Names, Raft, Range, Timer};
 
 use crate::action::{How, Stimulus, TIMERS};
 use crate::disk::{FilledWrite, Image, Machine, Payload};
@@ -24,6 +24,8 @@ pub struct Rules {
     pub reads: bool,
     /// [`Timer::Haste`] may fire.
     pub haste: bool,
+    /// Lease reads are on. Nobody reads by a lease here, since there is no time; but there is no haste either, so ids decide less.
+    pub leases: bool,
     /// Disks forget at a restart whom they had voted for. Never so but to show that the checker finds what comes of it.
     pub forgetful: bool,
 }
@@ -94,7 +96,7 @@ impl Node {
     pub fn join(rules: &Rules, id: NodeId, config: &Config) -> Outcome {
         let mut image = Image::default();
         image.base.config = config.clone();
-        let raft = Raft::new(image.restored(id, 0, rules.limits.clone()));
+        let raft = Raft::new(image.restored(id, 0, rules));
         let node = Node {
             raft,
             image,
@@ -128,6 +130,21 @@ impl Node {
     /// A snapshot was installed in the log and not yet in the machine.
     pub(crate) fn is_installing(&self) -> bool {
         self.raft.log().base().last.index > self.image.machine.applied
+    }
+
+    /// Gives all nodes new names. The membership must stay what it is, so only who voted, who is written to, and the core know any.
+    pub(crate) fn rename(&mut self, names: Names) {
+        self.raft.rename(names);
+        self.image.hard.vote = self.image.hard.vote.map(names);
+        for filled in &mut self.writes {
+            if let Some(hard) = &mut filled.write.hard {
+                hard.vote = hard.vote.map(names);
+            }
+        }
+        for cold in &mut self.cold {
+            cold.to = names(cold.to);
+        }
+        self.cold.sort_by_key(|cold| cold.to);
     }
 
     /// What comes of a stimulus; `parcel` is the one that is delivered. `None` if it cannot happen to this node.

@@ -3,8 +3,8 @@
 //! with all invariants checked; and as long as the story can be told, it survives changes of the code. What cannot happen, or is not as
 //! expected, is an error.
 //!
-//! A script begins with a comment that says what it is about, then `model static|membership|snapshots`, with `nodes=5` or `append=100`
-//! (bytes in one Append; the usual 17 are one entry) where wanted. A line that starts with a node, `n1 ...`, is one action as the
+//! A script begins with a comment that says what it is about, then `model static|membership|snapshots`, with `nodes=5` `append=100`
+//! (bytes in one Append; the usual 17 are one entry) or `leases=1` (lease reads on) where wanted. A line that starts with a node, `n1 ...`, is one action as the
 //! checker prints it. What is lost on the way there may still arrive in the search that starts there, unless the script says `forget`.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -18,7 +18,7 @@ use stateright::Model;
 use crate::action::{Action, How, ParcelId, Stimulus, TIMERS, timer_name};
 use crate::cluster::Cluster;
 use crate::kind::Kind;
-use crate::node::Node;
+use crate::node::{Node, Rules};
 use crate::state::{MOST, State};
 
 /// Why a script cannot be played.
@@ -111,7 +111,7 @@ impl Script {
     }
 
     /// The model, and the line where the story begins.
-    fn header(&self) -> Result<(Kind, Option<usize>, Option<u64>, usize), ScriptError> {
+    fn header(&self) -> Result<(Kind, Option<usize>, Rules, usize), ScriptError> {
         let mut lines = (1..).zip(self.text.lines());
         let (number, line) = lines
             .find(|(_, line)| !is_prose(line))
@@ -123,7 +123,7 @@ impl Script {
         }
         let kind = words.next().ok_or(ScriptError::NoModel)?;
         let kind: Kind = kind.parse().map_err(|why| wrong(format!("{why}")))?;
-        let (mut nodes, mut append) = (None, None);
+        let (mut nodes, mut rules) = (None, kind.rules());
         for word in words {
             let (key, value) = word
                 .split_once('=')
@@ -131,11 +131,12 @@ impl Script {
             let value: u64 = value.parse().map_err(|why| wrong(format!("{why}")))?;
             match key {
                 "nodes" => nodes = Some(value as usize),
-                "append" => append = Some(value),
+                "append" => rules.limits.max_append_bytes = value,
+                "leases" => rules.leases = value > 0,
                 _ => return Err(wrong(format!("nothing is called {key}"))),
             }
         }
-        Ok((kind, nodes, append, number))
+        Ok((kind, nodes, rules, number))
     }
 
     /// Plays it.
@@ -148,8 +149,8 @@ impl Script {
         &self,
         watch: &mut dyn FnMut(&Cluster, &State, Action),
     ) -> Result<Played, ScriptError> {
-        let (kind, nodes, append, begin) = self.header()?;
-        let cluster = kind.cluster(nodes, append);
+        let (kind, nodes, rules, begin) = self.header()?;
+        let cluster = kind.cluster_by(nodes, rules);
         let mut player = Player {
             state: cluster.first().clone(),
             cluster,

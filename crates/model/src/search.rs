@@ -127,8 +127,14 @@ fn watch(mut checker: impl Checker<Cluster>, halt: &std::sync::atomic::AtomicBoo
 fn violation(checker: &impl Checker<Cluster>) -> Option<Violation> {
     let (_, path) = checker.discoveries().into_iter().next()?;
     let cluster = checker.model();
-    let invariant = path.last_state().violation.clone()?;
+    let found = path.last_state().violation.clone()?;
+    let start = checker.model().init_states().into_iter().next()?;
     let actions = path.into_actions();
+    // Under the names that the nodes have at the start, so that it can be followed without any trade of names.
+    let (invariant, actions) = match cluster.by_first_names(&start, actions.clone()) {
+        Some((end, actions)) => (end.violation.unwrap_or(found), actions),
+        None => (found, actions),
+    };
     Some(Violation {
         invariant,
         path: actions.iter().map(|action| cluster.write(action)).collect(),

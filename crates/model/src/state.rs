@@ -28,6 +28,13 @@ pub struct State {
     pub violation: Option<Arc<str>>,
 }
 
+impl State {
+    /// Whether the two differ at most in what may still happen, and in what is broken.
+    pub(crate) fn is_like(&self, other: &State) -> bool {
+        self.nodes == other.nodes && self.ghost == other.ghost && self.network == other.network
+    }
+}
+
 macro_rules! bounds {
     ($($(#[$doc:meta])* $name:ident,)*) => {
         /// How often each kind of thing may happen (again). All else that can happen is free.

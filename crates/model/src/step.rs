@@ -153,6 +153,8 @@ impl Step<'_> {
         for cold in &mut node.cold {
             cold.range.epoch = cold.range.epoch.wrapping_sub(shift.epochs);
         }
+        // What waits for one peer stays in order; across peers there is none.
+        node.cold.sort_by_key(|cold| cold.to);
         if !self.rules.haste {
             node.raft.forget_haste_steps();
             node.timers &= !(1 << Timer::Haste as u8);
@@ -478,7 +480,7 @@ impl Step<'_> {
             node.image.hard.vote = None;
         }
         let (id, nonce) = (node.raft.id(), node.starts << 8);
-        let restored = node.image.restored(id, nonce, self.rules.limits.clone());
+        let restored = node.image.restored(id, nonce, self.rules);
         let commit = restored.hard.commit.max(restored.applied);
         node.raft = Raft::new(restored);
         invariants::check(&node.raft);

@@ -27,6 +27,15 @@ pub(crate) struct Tables {
     known: HashMap<(u32, Stimulus, How), Known, BuildHasherDefault<Quick>>,
     /// How often each kind of thing was computed: nothing that is looked up counts again.
     pub seen: BTreeMap<&'static str, u64>,
+    pub renamed: Renamed,
+}
+
+/// Numbers under new names, by the number of the trade ([`symmetry`](crate::symmetry)) and the number before.
+#[derive(Debug, Default)]
+pub(crate) struct Renamed {
+    pub nodes: HashMap<(usize, u32), u32, BuildHasherDefault<Quick>>,
+    pub ghosts: HashMap<(usize, u32), u32, BuildHasherDefault<Quick>>,
+    pub parcels: HashMap<(usize, u32), u32, BuildHasherDefault<Quick>>,
 }
 
 /// What a stimulus does to a node.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use quorate_model::cluster::Cluster;
 use quorate_model::kind::Kind;
+use quorate_model::node::Rules;
 use quorate_model::report;
 use quorate_model::script::{Played, Script, corpus, status, told, walks};
 use quorate_model::search::{End, Limits, Report, Violation, search};
@@ -115,10 +116,21 @@ fn every_model_holds_from_each_state_of_the_corpus_on() {
 
 /// Three voters whose disks forget at a restart whom they had voted for.
 fn forgetful() -> Cluster {
-    let mut rules = Kind::Static.rules();
+    forgetful_by(Kind::Static.rules(), false)
+}
+
+/// The same with lease reads on, and with all that differs only in names taken for one if `nameless`.
+fn leasing_and_forgetful(nameless: bool) -> Cluster {
+    forgetful_by(Kind::Static.leasing(), nameless)
+}
+
+fn forgetful_by(mut rules: Rules, nameless: bool) -> Cluster {
     rules.forgetful = true;
     let config = Config::of((1..=3).map(quorate_base::NodeId));
     let mut cluster = Cluster::new(3, &config, rules);
+    if nameless {
+        cluster.take_names_for_nothing();
+    }
     let bounds = Bounds {
         campaigns: 2,
         crashes: 1,
@@ -207,4 +219,20 @@ fn levels_only_ever_allow_more() {
             );
         }
     }
+}
+
+/// Where names are taken for nothing, a path is told under the names that the nodes have at its beginning.
+#[test]
+fn a_path_through_changing_names_can_be_followed_without() {
+    let report = search(leasing_and_forgetful(true), limits(usize::MAX));
+    let violation = report.violation.expect("two votes in a term");
+    let cluster = leasing_and_forgetful(false);
+    let mut state = cluster.init_states().remove(0);
+    for words in &violation.path {
+        let action = cluster
+            .read(&state, words)
+            .unwrap_or_else(|| panic!("{words} is possible"));
+        state = cluster.next_state(&state, action).expect("it makes a difference");
+    }
+    assert_eq!(state.violation, Some(violation.invariant));
 }

@@ -12,6 +12,7 @@ use quorate_marks::reached;
 use crate::effects::{HardState, SnapMeta, Write, WriteId};
 use crate::log::Log;
 use crate::message::Message;
+use crate::rename::Names;
 
 /// The state of one node's disk as the core knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -214,6 +215,15 @@ impl Durability {
                 self.withheld.push_back(waiting);
             }
         }
+    }
+
+    /// See [`Raft::rename`](crate::Raft::rename).
+    pub fn rename(&mut self, names: Names) {
+        for waiting in &mut self.withheld {
+            waiting.1 = names(waiting.1);
+        }
+        let withheld = self.withheld.make_contiguous();
+        withheld.sort_by_key(|waiting| (waiting.0, waiting.1));
     }
 
     /// The log on disk is a prefix of what was handed out, writes are in order (S9).

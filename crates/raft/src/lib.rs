@@ -46,6 +46,7 @@ mod progress;
 pub mod quorum;
 mod raft;
 mod read;
+mod rename;
 mod renumber;
 mod role;
 mod snapshot;
@@ -60,6 +61,7 @@ pub use crate::effects::{
 pub use crate::log::Log;
 pub use crate::message::{Body, EntryShape, Message, Priority, Round};
 pub use crate::raft::Raft;
+pub use crate::rename::Names;
 pub use crate::renumber::Renumbered;
 pub use crate::role::RoleKind;
 pub use crate::status::PeerStatus;

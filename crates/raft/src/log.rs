@@ -263,6 +263,12 @@ impl Log {
             .map_or(self.base.last.index, |config| config.0)
     }
 
+    /// All configurations that the log knows, the base's first.
+    pub(crate) fn configs(&self) -> impl Iterator<Item = &Config> {
+        let entries = self.configs.iter().map(|(_, config)| config);
+        std::iter::once(&self.base.config).chain(entries)
+    }
+
     /// The configuration in force as of `index`, which is not before the base.
     pub fn config_at(&self, index: Index) -> &Config {
         let later = self.configs.partition_point(|config| config.0 <= index);

@@ -6,6 +6,7 @@ use quorate_base::{Index, NodeId};
 use quorate_marks::reached;
 
 use crate::message::Round;
+use crate::rename::Names;
 
 /// Who asked for a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,6 +72,16 @@ impl ReadQueue {
     pub fn pop(&mut self, confirmed: Round) -> Option<(Reader, Index)> {
         let (_, index, reader) = self.waiting.pop_front_if(|first| first.0 <= confirmed)?;
         Some((reader, index))
+    }
+
+    /// See [`Raft::rename`](crate::Raft::rename).
+    pub fn rename(&mut self, names: Names) {
+        let waiting = self.waiting.iter_mut().map(|waiting| &mut waiting.2);
+        for reader in self.early.iter_mut().chain(waiting) {
+            if let Reader::Peer(id, _) = reader {
+                *id = names(*id);
+            }
+        }
     }
 
     /// See [`Raft::forget_repetitions`](crate::Raft::forget_repetitions).

@@ -15,7 +15,7 @@ use crate::role::Next;
 /// Asks whether an election could be won. Nothing about it is durable.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PreCandidate {
-    votes: BTreeMap<NodeId, bool>,
+    pub(crate) votes: BTreeMap<NodeId, bool>,
 }
 
 impl PreCandidate {
@@ -88,7 +88,7 @@ impl PreCandidate {
 /// Runs for leader in the current term.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Candidate {
-    votes: BTreeMap<NodeId, bool>,
+    pub(crate) votes: BTreeMap<NodeId, bool>,
     /// The leader asked for it (§3.10).
     transfer: bool,
 }

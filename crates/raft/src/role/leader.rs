@@ -13,6 +13,7 @@ use crate::message::{Body, Round};
 use crate::progress::{Pace, Progress};
 use crate::quorum;
 use crate::read::{ReadQueue, Reader};
+use crate::rename::{self, Names};
 use crate::role::Next;
 use crate::role::membership::Changing;
 use crate::role::transfer::Handover;
@@ -367,6 +368,14 @@ impl Leader {
                 Reader::Peer(to, id) => core.send_now(to, Body::ReadIndexResponse { id, index }),
             }
         }
+    }
+
+    /// See [`Raft::rename`](crate::Raft::rename).
+    pub fn rename(&mut self, names: Names) {
+        rename::keys(&mut self.peers, names);
+        self.reads.rename(names);
+        self.handover.rename(names);
+        // Who is leaving was removed, and keeps its name.
     }
 
     /// See [`Raft::forget_repetitions`](crate::Raft::forget_repetitions).

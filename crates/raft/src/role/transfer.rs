@@ -7,6 +7,7 @@ use quorate_marks::reached;
 use crate::core::Core;
 use crate::effects::{Arm, Timer};
 use crate::message::{Body, Priority};
+use crate::rename::Names;
 use crate::role::{Leader, Next};
 
 /// How long at most a member of higher priority is left alone after it did not take over, in quorum checks.
@@ -44,6 +45,11 @@ impl Patience {
         self.wait = self.gap;
     }
 
+    /// See [`Raft::rename`](crate::Raft::rename).
+    pub fn rename(&mut self, names: Names) {
+        self.asked = self.asked.map(names);
+    }
+
     /// A member leads.
     pub fn leads(&mut self, id: NodeId) {
         if self.asked == Some(id) {
@@ -74,6 +80,13 @@ impl Handover {
     /// Whether proposals are held back for a successor.
     pub fn is_under_way(&self) -> bool {
         self.transfer.is_some()
+    }
+
+    /// See [`Raft::rename`](crate::Raft::rename).
+    pub fn rename(&mut self, names: Names) {
+        if let Some(transfer) = &mut self.transfer {
+            transfer.to = names(transfer.to);
+        }
     }
 }
 

@@ -50,7 +50,7 @@ pub struct Mood {
     /// Of so many chances to let a node do all its work one is taken.
     sloth: u64,
     /// Of so many chances to change the membership one is taken.
-    loyalty: u64,
+    pub loyalty: u64,
     /// So many things happen.
     pub length: u64,
     /// Clocks run, and timers fire when they are due by them; lease reads are on. Otherwise timers fire at will.

@@ -9,6 +9,7 @@ pub mod clock;
 pub mod disk;
 pub mod explore;
 pub mod ghost;
+pub mod inputs;
 pub mod members;
 pub mod network;
 pub mod show;
