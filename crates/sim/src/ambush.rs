@@ -18,11 +18,11 @@ const SHARE: u32 = 700_000;
 const STATES: [(State, u64); 22] = [
     (State::HandingOver, 24),
     (State::Truncating, 20),
-    (State::Full, 20),
-    (State::Rivals, 22),
+    (State::Full, 24),
+    (State::Rivals, 26),
     (State::ColdReading, 12),
     (State::Candidate, 14),
-    (State::NewLeader, 12),
+    (State::NewLeader, 14),
     (State::Compacting, 8),
     (State::Joint, 10),
     (State::Paused, 8),
@@ -45,8 +45,9 @@ const STATES: [(State, u64); 22] = [
 fn weight_of(kind: Kind, impostors: bool) -> u64 {
     match kind {
         Kind::LostWrite | Kind::MisdirectedWrite | Kind::BitRotFound | Kind::RotInUse if impostors => 0,
-        Kind::LostWrite | Kind::MisdirectedWrite => 44,
-        Kind::BitRotFound | Kind::RotInUse => 28,
+        Kind::LostWrite => 60,
+        Kind::MisdirectedWrite => 46,
+        Kind::BitRotFound | Kind::RotInUse => 34,
         Kind::WipedRefused | Kind::BackupRefused | Kind::DuplicateRefused if !impostors => 0,
         Kind::WipedRefused | Kind::BackupRefused | Kind::DuplicateRefused => 22,
         // It has few states.
@@ -87,7 +88,7 @@ pub(crate) fn lay(seed: u64, setting: &Setting, net: &NetParams, plan: &mut Vec<
         let at = at + rng.within(MS..4 * SEC);
         if setting.nodes > 1 && rng.chance(700_000) {
             plan.extend(match state {
-                State::PreCandidate if writes => lag(rng, at),
+                State::PreCandidate if writes => hurry(rng, at),
                 _ => draw_opener(rng, state, at).into_iter().collect(),
             });
         }
@@ -138,7 +139,7 @@ fn draw_ambush(
 }
 
 /// What makes this state come about, or last, for some time; `None` if it comes often enough, or no fault brings it.
-fn draw_opener(rng: &mut Rng, state: State, at: Nanos) -> Option<Strike> {
+pub(crate) fn draw_opener(rng: &mut Rng, state: State, at: Nanos) -> Option<Strike> {
     let lasts: Nanos = rng.log_within(500..8_000) * MS;
     let down: Nanos = rng.log_within(100..4_000) * MS;
     let fault = match state {
@@ -150,7 +151,7 @@ fn draw_opener(rng: &mut Rng, state: State, at: Nanos) -> Option<Strike> {
         },
         State::Truncating => Fault::IsolateLeader(lasts),
         State::Rivals if rng.coin() => Fault::FalseHint,
-        State::Rivals => Fault::Stall(lasts + SEC),
+        State::Rivals => Fault::Stall(SEC + lasts / 4),
         State::Full => Fault::FullDisk(lasts),
         State::Slow => Fault::SlowDisk {
             lasts,
@@ -171,22 +172,26 @@ fn draw_opener(rng: &mut Rng, state: State, at: Nanos) -> Option<Strike> {
     Some(Strike { at, when, fault })
 }
 
-/// A pre-candidate writes nothing. But a follower whose disk is far behind still writes when it has heard no leader for long.
-fn lag(rng: &mut Rng, at: Nanos) -> Vec<Strike> {
-    let slow = Strike {
+/// Who is about to ask for votes has heard nobody for long, and has nothing left to write; a disk that has been silent for long keeps it from
+/// asking. Only who is told that its leader is gone asks while it still writes.
+fn hurry(rng: &mut Rng, at: Nanos) -> Vec<Strike> {
+    let slow = Fault::SlowDisk {
+        lasts: rng.within(4..9) * SEC,
+        factor: rng.log_within(3..40),
+    };
+    let hint = |at| Strike {
         at,
-        when: When::Only(State::Writing),
-        fault: Fault::SlowDisk {
-            lasts: rng.within(4..9) * SEC,
-            factor: rng.log_within(100..600),
-        },
-    };
-    let cut = Strike {
-        at: at + rng.within(200..2_000) * MS,
         when: When::Only(State::Slow),
-        fault: Fault::CutFollower(rng.within(3..6) * SEC),
+        fault: Fault::FalseHint,
     };
-    vec![slow, cut]
+    let when = When::Only(State::Writing);
+    let mut strikes = vec![Strike {
+        at,
+        when,
+        fault: slow,
+    }];
+    strikes.extend((0..3).map(|_| hint(at + rng.within(200..4_000) * MS)));
+    strikes
 }
 
 #[cfg(test)]

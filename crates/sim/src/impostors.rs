@@ -10,6 +10,7 @@ use quorate_base::NodeId;
 use quorate_node::handshake::Refusal;
 use quorate_raft::{Change, Config};
 
+use crate::ambush::draw_opener;
 use crate::cells::State;
 use crate::coverage::Kind;
 use crate::disk::SimDisk;
@@ -162,10 +163,10 @@ impl World {
     }
 
     fn unleash(&mut self) {
-        let number = self.impostors + FIRST;
+        let machine = NodeId(self.impostors + FIRST);
         self.impostors += 1;
         let plan = self.masquerade.as_mut().expect("it was planned");
-        let (victim, machine) = (plan.victim, NodeId(number));
+        let (victim, number) = (plan.victim, plan.number);
         plan.machine = Some(machine);
         let when = plan.when.take();
         plan.waits = when.is_some();
@@ -204,8 +205,15 @@ impl World {
         }
         self.after(0, Happening::Start(machine));
         if let Some(state) = when {
-            let until = self.now + self.rng.within(2 * SEC..10 * SEC);
+            let until = self.now + self.rng.within(4 * SEC..12 * SEC);
             self.lurk(Lair::Impostor(machine), state, Some(until));
+            let at = self.now + self.rng.within(200 * MS..SEC);
+            let ambush = self.params.plan[number].when == When::Only(state);
+            let opener = ambush.then(|| draw_opener(&mut self.rng, state, at));
+            if let Some(opener) = opener.flatten() {
+                self.at(at, Happening::Fault(self.params.plan.len()));
+                self.params.plan.push(opener);
+            }
         }
     }
 

@@ -50,7 +50,12 @@ impl World {
             return Ok(());
         }
         let fault = self.params.plan[number].fault.clone();
-        let running = self.running();
+        let mut running = self.running();
+        if fault.blow().is_some() {
+            // A machine that has become no member writes nothing more, and nothing would come of it.
+            let config = self.ghost.commits().config();
+            running.retain(|id| config.is_member(*id));
+        }
         let leader = self.leader();
         let needs_leader = matches!(
             fault,

@@ -80,6 +80,12 @@ impl World {
         process.has_been_led |= process.node.raft().leader().is_some();
         let effects = catch(|| process.node.take_effects())
             .map_err(|why| Failure::Crash(format!("n{id} taking effects: {why}")))?;
+        if process.node.raft().config().is_joint() {
+            self.spare_disks();
+        }
+        let Some(process) = self.hosts.get(&id).and_then(|host| host.process.as_ref()) else {
+            return Ok(());
+        };
         for op in &effects.log {
             if let LogOp::Write { id: write, records } = op {
                 self.ghost.emitted(id, *write, records)?;
