@@ -30,8 +30,9 @@ def missing():
 
 
 class Injection:
-    """From now on `call` on the given files (none: on all) fails with `error` (or, with `retval=0`, does nothing and says that all is well), from the
-    `when`-th such call of a thread on. Ends with the server or with the `with` block."""
+    """`call` on the given files (none: on all) fails with `error=…` (or, with `retval=0`, does nothing and says that all is well). `when` is in
+    strace's words, and counts such calls of each thread from now on: with `3` only the third, so that whoever tries again succeeds, and is
+    found out; with `3+` that one and all after it. Ends with the server or with the `with` block."""
 
     def __init__(self, member, files, call, fault, when, dir):
         self.member = member

@@ -21,7 +21,7 @@ class Load:
 
     def __init__(self, cluster, history, seed, value_bytes=0, more=()):
         self.cluster, self.history = cluster, history
-        options = ["--seed", str(seed), "--value-bytes", str(value_bytes), *more]
+        options = ["--seed", str(seed), "--value-bytes", str(value_bytes), "--patience", str(Patience.seconds), *more]
         self.command = self.program("load") + options + cluster.endpoints
 
     def program(self, what):
@@ -58,7 +58,7 @@ class Load:
         wait_for(f"{calls} more answers {why}", lambda: self.counted(kind) >= target)
 
     def stop(self):
-        """Ends the clients. What was under way stays open in the history."""
+        """Ends the clients, and waits until the watchers have seen all. What was under way stays open in the history."""
         self.ask("stop")
         if self.process.wait(Patience.seconds):
             raise Failed(f"the load ended badly: {self.process.stderr.read()}")

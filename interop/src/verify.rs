@@ -9,9 +9,10 @@ use etcd_client::{Client, EventType, GetOptions, WatchOptions};
 
 use crate::Result;
 use crate::history::committed::Committed;
-use crate::history::watched::{self, Seen};
-use crate::history::{Call, Moment, Outcome, Violation, check, doctored};
-use crate::load::{connect, seen_by, unfilled};
+use crate::history::search::Searched;
+use crate::history::watched::{self, Note};
+use crate::history::{Ask, Call, Moment, Outcome, Violation, check, doctored, doctored_watchers, leases};
+use crate::load::{LAST, connect, seen_by, unfilled};
 use crate::options::Options;
 
 /// A key that no client uses: its revision is the last.
@@ -43,33 +44,53 @@ pub async fn run(options: &Options, history: &str) -> Result<std::result::Result
     }
     let mut seen = Vec::new();
     for watcher in 0..options.endpoints.len() {
-        let mut changes: Vec<Seen> = read(&seen_by(history, watcher))?;
-        changes.retain(|change| !change.key.as_bytes().starts_with(OTHERS));
-        seen.push(changes);
+        let mut notes: Vec<Note> = read(&seen_by(history, watcher))?;
+        for note in &mut notes {
+            if let Note::Answer(seen) = note {
+                seen.retain(|change| !change.key.as_bytes().starts_with(OTHERS));
+            }
+        }
+        seen.push(notes);
     }
-    let verdict = judge(&options.endpoints, &all, &calls, &seen);
-    if verdict.is_ok() && options.doctor {
-        doctor(&calls, &all, &options.endpoints)?;
+    let searched = match judge(&options.endpoints, &all, &calls, &seen)? {
+        Ok(searched) => searched,
+        violation => return Ok(violation.map(drop)),
+    };
+    searched.demand()?;
+    if options.doctor {
+        doctor(&calls, &all, &seen, &options.endpoints)?;
     }
-    Ok(verdict)
+    Ok(Ok(()))
 }
 
-/// Whether all that was said fits together.
+/// The revision that all watchers had to see.
+fn last_of_all(calls: &[Call]) -> Option<i64> {
+    let is_last = |call: &&Call| matches!(&call.ask, Ask::Put { key, .. } if key == LAST);
+    calls.iter().filter(is_last).find_map(Call::acknowledged)
+}
+
+/// Whether all that was said fits together. An `Err` outside says that this cannot be judged.
 fn judge(
     endpoints: &[String],
     all: &[Testimony],
     calls: &[Call],
-    seen: &[Vec<Seen>],
-) -> std::result::Result<(), Violation> {
-    let committed = agreed(endpoints, all)?;
-    let searched = check(calls, committed)?;
-    for seen in seen {
-        watched::check(seen, committed)?;
-    }
-    print_summary(calls, committed, searched);
-    let counts: Vec<String> = seen.iter().map(|seen| seen.len().to_string()).collect();
-    println!("changes that the watchers saw: {}", counts.join(", "));
-    Ok(())
+    seen: &[Vec<Note>],
+) -> Result<std::result::Result<Searched, Violation>> {
+    let last = last_of_all(calls).ok_or("the load did not come to its end")?;
+    let judged = || {
+        let committed = agreed(endpoints, all)?;
+        let searched = check(calls, committed)?;
+        let watched = seen.iter().map(|notes| watched::check(notes, committed, last));
+        let watched = watched.collect::<std::result::Result<Vec<_>, _>>()?;
+        print_summary(calls, committed, &searched);
+        let counts = watched.iter();
+        let counts: Vec<String> = counts
+            .map(|watched| format!("{} ({} breaks)", watched.changes, watched.resumed))
+            .collect();
+        println!("changes that the watchers saw: {}", counts.join(", "));
+        Ok(searched)
+    };
+    Ok(judged())
 }
 
 /// The lines of a file.
@@ -81,16 +102,30 @@ fn read<T: FromStr<Err = String>>(path: &str) -> Result<Vec<T>> {
         .collect::<std::result::Result<_, _>>()?)
 }
 
-fn print_summary(calls: &[Call], committed: &Committed, searched: usize) {
+fn print_summary(calls: &[Call], committed: &Committed, searched: &Searched) {
     let count = |matches: fn(&Call) -> bool| calls.iter().filter(|call| matches(call)).count();
     println!(
-        "{} calls: {} ok ({} after more than a second), {} failed, {} unknown; {} revisions, {searched} calls searched",
+        "{} calls: {} ok ({} after more than a second), {} failed, {} unknown; {} revisions",
         calls.len(),
         count(|call| matches!(call.outcome, Outcome::Ok { .. })),
         count(|call| matches!(call.outcome, Outcome::Ok { .. }) && call.returned - call.invoked > LONG),
         count(|call| matches!(call.outcome, Outcome::Failed(_))),
         count(|call| matches!(call.outcome, Outcome::Unknown(_))),
         committed.changes.len(),
+    );
+    let Searched {
+        eligible,
+        covered,
+        not_whole,
+    } = searched;
+    println!("{covered} of {eligible} calls searched for a linearization; not to their end: {not_whole:?}");
+    let several = committed.changes.values().filter(|changes| changes.len() > 1);
+    let (writes, deletions): (Vec<_>, Vec<_>) = several.partition(|changes| changes[0].1.is_some());
+    println!(
+        "{} revisions that write several keys, and {} that end a lease with several; {} keys were attached to leases",
+        writes.len(),
+        deletions.len(),
+        calls.iter().filter_map(leases::attachment).count(),
     );
 }
 
@@ -232,8 +267,15 @@ const DISAGREEING: [(&str, Disagree); 4] = [
 ];
 
 /// Shows that the checks object to what is wrong.
-fn doctor(calls: &[Call], all: &[Testimony], endpoints: &[String]) -> Result {
-    let (mut caught, mut missed) = doctored::check_all(calls, &all[0].committed);
+fn doctor(calls: &[Call], all: &[Testimony], seen: &[Vec<Note>], endpoints: &[String]) -> Result {
+    let committed = &all[0].committed;
+    let (mut caught, mut missed) = doctored::check_all(calls, committed);
+    let last = last_of_all(calls).ok_or("the load did not come to its end")?;
+    for notes in seen {
+        let (objections, unnoticed) = doctored_watchers::check_all(notes, committed, last);
+        caught.extend(objections);
+        missed.extend(unnoticed);
+    }
     for (what, disagree) in DISAGREEING {
         for member in 0..all.len() {
             let mut all = all.to_vec();

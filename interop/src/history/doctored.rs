@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::committed::Committed;
-use super::{Ask, Call, Moment, Outcome, Told, check, search};
+use super::leases::attachment;
+use super::{Ask, Call, Moment, NO_LEASE, Outcome, Told, check, search};
 
 /// A history and what was committed, open to changes.
 struct Case {
@@ -15,7 +16,7 @@ struct Case {
 
 type Doctor = fn(&mut Case) -> Option<()>;
 
-const DOCTORED: [(&str, Doctor); 14] = [
+const DOCTORED: [(&str, Doctor); 21] = [
     ("an acknowledged write is gone", lose_a_write),
     ("an acknowledged write became another one", change_a_write),
     ("a write was carried out twice", write_twice),
@@ -39,6 +40,19 @@ const DOCTORED: [(&str, Doctor); 14] = [
         delete_nothing,
     ),
     ("a leased key vanished early", expire_early),
+    (
+        "a leased key vanished early, and its lease was revoked later",
+        expire_early_and_revoke,
+    ),
+    ("the keys of a lease vanished one by one", expire_apart),
+    ("a lease was said to be gone too early", deny_a_lease),
+    ("half of a transaction was carried out", lose_half),
+    ("a transaction was carried out in two revisions", tear_apart),
+    ("one deletion of unknown end took two values", delete_twice),
+    (
+        "a deletion of unknown end had been seen before it was asked for",
+        delete_early,
+    ),
 ];
 
 /// Of these the search must object to, too, though it sees no revisions.
@@ -105,7 +119,8 @@ impl Case {
     /// The last acknowledged write of a value, as call and change.
     fn acknowledged(&self) -> Option<(usize, usize)> {
         let found = |(number, call): (usize, &Call)| {
-            let (revision, (_, value)) = (call.acknowledged()?, call.ask.writes()?);
+            let revision = call.acknowledged()?;
+            let (_, value) = *call.ask.writes().first()?;
             let change = self
                 .changes
                 .iter()
@@ -194,13 +209,15 @@ fn show_the_value_before(case: &mut Case) -> Option<()> {
     Some(())
 }
 
-/// Takes a key that nobody deletes, so that the search has no way out.
+/// Takes a key that nobody deletes and no lease takes, so that the search has no way out.
 fn show_nothing(case: &mut Case) -> Option<()> {
     let deleted = |call: &Call| match &call.ask {
         Ask::Delete { key } => Some(key.clone()),
         _ => None,
     };
-    let deleted: Vec<String> = case.calls.iter().filter_map(deleted).collect();
+    let mut deleted: Vec<String> = case.calls.iter().filter_map(deleted).collect();
+    let leased = case.calls.iter().filter_map(attachment);
+    deleted.extend(leased.map(|(key, _, _)| key.to_owned()));
     let written: Vec<(i64, Moment)> = case
         .calls
         .iter()
@@ -241,7 +258,7 @@ fn begin_late(case: &mut Case) -> Option<()> {
     let number = case
         .calls
         .iter()
-        .position(|call| call.acknowledged().is_some() && call.ask.writes().is_some())?;
+        .position(|call| call.acknowledged().is_some() && !call.ask.writes().is_empty())?;
     let written = case.calls[number].acknowledged()?;
     let answered = |call: &&Call| matches!(call.outcome, Outcome::Ok { revision, .. } if revision >= written);
     let others = case
@@ -305,29 +322,7 @@ fn delete_nothing(case: &mut Case) -> Option<()> {
 
 /// The lease was given for much longer than it lived.
 fn expire_early(case: &mut Case) -> Option<()> {
-    let revoked: Vec<i64> = case.calls.iter().filter_map(revocation).collect();
-    let told = |call: &Call| match call.outcome {
-        Outcome::Ok { revision, .. } => Some(revision),
-        _ => None,
-    };
-    let newest = case.calls.iter().filter_map(told).max()?;
-    let vanished = |key: &str| {
-        let gone = |(revision, other, value): &(i64, String, Option<String>)| {
-            *revision <= newest && other == key && value.is_none()
-        };
-        case.changes.iter().any(gone)
-    };
-    let leased = |call: &Call| match &call.ask {
-        Ask::Put { key, lease, .. } if *lease != 0 && !revoked.contains(lease) && vanished(key) => {
-            Some(*lease)
-        }
-        _ => None,
-    };
-    let lease = case
-        .calls
-        .iter()
-        .filter(|call| call.acknowledged().is_some())
-        .find_map(leased)?;
+    let (_, lease) = expired(case).next()?;
     let given = |call: &mut Call| match &mut call.outcome {
         Outcome::Ok {
             told: Told::Lease(id, ttl),
@@ -339,6 +334,171 @@ fn expire_early(case: &mut Case) -> Option<()> {
         _ => None,
     };
     case.calls.iter_mut().find_map(given)
+}
+
+/// The same, and somebody asks for its end after that.
+fn expire_early_and_revoke(case: &mut Case) -> Option<()> {
+    let (_, lease) = expired(case).next()?;
+    expire_early(case)?;
+    let after = case.calls.iter().map(|call| call.returned).max()?;
+    case.calls.push(Call {
+        client: 0,
+        member: 0,
+        invoked: after + 1,
+        returned: after + 2,
+        ask: Ask::Revoke { lease },
+        outcome: Outcome::Unknown("no answer in time".into()),
+    });
+    Some(())
+}
+
+/// Leases that ran out, each with the revision that took its keys: nobody asked to revoke them, and somebody heard of their end.
+fn expired(case: &Case) -> impl Iterator<Item = (i64, i64)> {
+    let revoked: Vec<i64> = case.calls.iter().filter_map(revocation).collect();
+    let heard = case.calls.iter().filter_map(|call| match call.outcome {
+        Outcome::Ok { revision, .. } => Some(revision),
+        _ => None,
+    });
+    let newest = heard.max().unwrap_or(0);
+    let leased: BTreeMap<&str, i64> = case
+        .calls
+        .iter()
+        .filter(|call| call.acknowledged().is_some())
+        .filter_map(attachment)
+        .map(|(key, _, lease)| (key, lease))
+        .collect();
+    let mut ended = BTreeMap::new();
+    for (revision, key, value) in &case.changes {
+        if let (None, Some(lease)) = (value, leased.get(key.as_str()))
+            && *revision <= newest
+            && !revoked.contains(lease)
+        {
+            ended.insert(*revision, *lease);
+        }
+    }
+    ended.into_iter()
+}
+
+/// The last key of a lease outlives the others a little.
+fn expire_apart(case: &mut Case) -> Option<()> {
+    let of = |revision: i64| {
+        let changes = case.changes.iter().enumerate();
+        let of = changes.filter(move |(_, (at, _, _))| *at == revision);
+        of.map(|(number, _)| number).collect::<Vec<_>>()
+    };
+    let several = expired(case).map(|(revision, _)| of(revision));
+    let last = several.filter(|several| several.len() > 1).last()?.pop()?;
+    let (_, key, _) = case.changes.remove(last);
+    case.revision += 1;
+    case.changes.push((case.revision, key, None));
+    Some(())
+}
+
+/// A renewal, soon after a lease was given.
+fn deny_a_lease(case: &mut Case) -> Option<()> {
+    let revoked: Vec<i64> = case.calls.iter().filter_map(revocation).collect();
+    let given = |call: &Call| match (&call.ask, &call.outcome) {
+        (
+            Ask::Grant { .. },
+            Outcome::Ok {
+                told: Told::Lease(lease, _),
+                ..
+            },
+        ) if !revoked.contains(lease) => Some((*lease, call.invoked)),
+        _ => None,
+    };
+    let (lease, invoked) = case.calls.iter().find_map(given)?;
+    case.calls.push(Call {
+        client: 0,
+        member: 0,
+        invoked: invoked + 1,
+        returned: invoked + 2,
+        ask: Ask::Renew { lease },
+        outcome: Outcome::Failed(NO_LEASE.into()),
+    });
+    Some(())
+}
+
+/// The last change of a transaction on several keys.
+fn part_of_many(case: &Case) -> Option<usize> {
+    let many = |call: &&Call| matches!(&call.ask, Ask::Many { pairs } if pairs.len() > 1);
+    let revision = case
+        .calls
+        .iter()
+        .rev()
+        .filter(many)
+        .find_map(Call::acknowledged)?;
+    case.changes.iter().rposition(|(at, _, _)| *at == revision)
+}
+
+/// Nobody was told how it ended.
+fn forget_many(case: &mut Case, revision: i64) -> Option<()> {
+    let call = case
+        .calls
+        .iter_mut()
+        .find(|call| call.acknowledged() == Some(revision))?;
+    call.outcome = Outcome::Unknown("no answer in time".into());
+    Some(())
+}
+
+fn lose_half(case: &mut Case) -> Option<()> {
+    let change = part_of_many(case)?;
+    let (revision, _, _) = case.changes.remove(change);
+    forget_many(case, revision)
+}
+
+fn tear_apart(case: &mut Case) -> Option<()> {
+    let change = part_of_many(case)?;
+    let (revision, key, value) = case.changes.remove(change);
+    case.revision += 1;
+    case.changes.push((case.revision, key, value));
+    forget_many(case, revision)
+}
+
+/// Acknowledged deletions, and the keys.
+fn deletions(case: &Case) -> Vec<(usize, String)> {
+    let deletion = |(number, call): (usize, &Call)| match &call.ask {
+        Ask::Delete { key } if call.acknowledged().is_some() => Some((number, key.clone())),
+        _ => None,
+    };
+    let open = |call: &Call| matches!(call.outcome, Outcome::Unknown(_));
+    let all = case.calls.iter().enumerate().filter_map(deletion);
+    // Of keys of which no other deletion is open.
+    all.filter(|(_, key)| {
+        let same = |call: &&Call| matches!(&call.ask, Ask::Delete { key: other } if other == key);
+        !case.calls.iter().filter(same).any(open)
+    })
+    .collect()
+}
+
+/// Of two deletions one was never asked for, and nobody knows how the other ended.
+fn delete_twice(case: &mut Case) -> Option<()> {
+    let deletions = deletions(case);
+    let same = |(second, key): &(usize, String)| {
+        let first = deletions
+            .iter()
+            .find(|(first, other)| first < second && other == key);
+        first.map(|(first, _)| (*first, *second))
+    };
+    let (first, second) = deletions.iter().find_map(same)?;
+    case.calls[first].outcome = Outcome::Unknown("no answer in time".into());
+    case.calls[first].invoked = 0;
+    case.calls.remove(second);
+    Some(())
+}
+
+fn delete_early(case: &mut Case) -> Option<()> {
+    let (number, _) = deletions(case).into_iter().next()?;
+    let revision = case.calls[number].acknowledged()?;
+    let heard = |(other, call): (usize, &Call)| match call.outcome {
+        Outcome::Ok { revision: told, .. } if told >= revision && other != number => Some(call.returned),
+        _ => None,
+    };
+    let seen = case.calls.iter().enumerate().filter_map(heard).min()?;
+    let call = &mut case.calls[number];
+    (call.invoked, call.returned) = (seen + 1, seen + 2);
+    call.outcome = Outcome::Unknown("no answer in time".into());
+    Some(())
 }
 
 fn revocation(call: &Call) -> Option<i64> {

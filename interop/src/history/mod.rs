@@ -1,14 +1,17 @@
 //! What clients asked and were told, one line of text a call, and the checks of such a history. Here are the words and their text
-//! form; what is committed is in [`committed`], the checks in [`order`], [`leases`], [`watched`] and [`search`], and [`doctored`] shows that they bite.
+//! form; what is committed is in [`committed`], the checks in [`order`], [`leases`], [`watched`] and [`search`]; [`doctored`] and
+//! [`doctored_watchers`] show that they bite.
 //!
 //! Nothing here knows of Quorate: revisions, leases and watches are etcd's.
 
 pub mod committed;
 pub mod doctored;
+pub mod doctored_watchers;
 pub mod leases;
 pub mod order;
 pub mod search;
 pub mod watched;
+mod witnesses;
 
 use std::fmt;
 use std::str::FromStr;
@@ -27,6 +30,11 @@ pub enum Ask {
         value: String,
         /// Until when.
         lease: i64,
+    },
+    /// Write several keys in one transaction, in this order.
+    Many {
+        /// Key and value.
+        pairs: Vec<(String, String)>,
     },
     /// Remove a key.
     Delete {
@@ -67,12 +75,24 @@ pub enum Ask {
 }
 
 impl Ask {
-    /// The value that it may write, and where.
-    pub fn writes(&self) -> Option<(&str, &str)> {
+    /// The values that it may write, and where.
+    pub fn writes(&self) -> Vec<(&str, &str)> {
         match self {
-            Ask::Put { key, value, .. } | Ask::Swap { key, new: value, .. } => Some((key, value)),
-            _ => None,
+            Ask::Put { key, value, .. } | Ask::Swap { key, new: value, .. } => vec![(key, value)],
+            Ask::Many { pairs } => pairs.iter().map(|(key, value)| (&**key, &**value)).collect(),
+            _ => Vec::new(),
         }
+    }
+
+    /// All that its revision changes if it is carried out.
+    pub fn changes(&self) -> Vec<(String, Option<String>)> {
+        if let Ask::Delete { key } = self {
+            return vec![(key.clone(), None)];
+        }
+        let writes = self.writes().into_iter();
+        writes
+            .map(|(key, value)| (key.to_owned(), Some(value.to_owned())))
+            .collect()
     }
 }
 
@@ -127,7 +147,7 @@ impl Call {
     pub fn acknowledged(&self) -> Option<i64> {
         match (&self.ask, &self.outcome) {
             (
-                Ask::Put { .. } | Ask::Swap { .. },
+                Ask::Put { .. } | Ask::Many { .. } | Ask::Swap { .. },
                 Outcome::Ok {
                     revision,
                     told: Told::Done,
@@ -158,6 +178,12 @@ impl fmt::Display for Ask {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Ask::Put { key, value, lease } => write!(f, "put {key} {value} {lease}"),
+            Ask::Many { pairs } => {
+                write!(f, "many")?;
+                pairs
+                    .iter()
+                    .try_for_each(|(key, value)| write!(f, " {key} {value}"))
+            }
             Ask::Delete { key } => write!(f, "delete {key}"),
             Ask::Get {
                 key,
@@ -222,6 +248,12 @@ impl FromStr for Ask {
                 key: key.into(),
                 value: value.into(),
                 lease: number(lease)?,
+            },
+            ["many", ref pairs @ ..] if !pairs.is_empty() && pairs.len() % 2 == 0 => Ask::Many {
+                pairs: pairs
+                    .chunks(2)
+                    .map(|pair| (pair[0].into(), pair[1].into()))
+                    .collect(),
             },
             ["delete", key] => Ask::Delete { key: key.into() },
             ["get", key] => Ask::Get {
@@ -301,9 +333,51 @@ impl FromStr for Call {
 /// A history that no correct store can have produced.
 pub type Violation = String;
 
-/// All checks. Returns how many calls the search for linearizations covered.
-pub fn check(calls: &[Call], committed: &committed::Committed) -> Result<usize, Violation> {
+/// An answer that says that a lease is not there: a renewal's, or that of a write or revocation that needs it.
+pub const NO_LEASE: &str = "etcdserver: requested lease not found";
+
+/// All checks of calls. Returns what the search for linearizations covered.
+pub fn check(calls: &[Call], committed: &committed::Committed) -> Result<search::Searched, Violation> {
     order::check(calls, committed)?;
     leases::check(calls, committed)?;
     search::check(calls, committed)
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::committed::Committed;
+    use super::*;
+
+    /// Calls from lines as they stand in a history.
+    pub fn calls(lines: &[&str]) -> Vec<Call> {
+        lines.iter().map(|line| line.parse().unwrap()).collect()
+    }
+
+    /// Changes: revision, key, and value or dash.
+    pub fn committed(lines: &[&str]) -> Committed {
+        let mut committed = Committed::default();
+        for line in lines {
+            let seen: watched::Seen = line.parse().unwrap();
+            committed.push(seen.revision, seen.key, seen.value);
+        }
+        committed
+    }
+
+    #[test]
+    fn calls_are_read_as_they_were_written() {
+        let lines = [
+            "1 0 5 9 put a v1 0 => ok 2 done",
+            "1 0 5 9 many a v1 b v2 => ok 2 done",
+            "1 0 5 9 delete a => ok 3 deleted 1",
+            "1 0 5 9 stale-get a => ok 3 saw - 0",
+            "1 0 5 9 swap a - v3 => ok 3 saw v2 2",
+            "1 0 5 9 grant 2 => ok 3 lease 7 2",
+            "1 0 5 9 renew 7 => failed etcdserver: no leader",
+            "1 0 5 9 revoke 7 => unknown no answer in time",
+        ];
+        for (line, call) in lines.iter().zip(calls(&lines)) {
+            assert_eq!(call.to_string(), *line);
+        }
+        assert!("1 0 5 9 many a v1 b => ok 2 done".parse::<Call>().is_err());
+    }
 }

@@ -2,6 +2,7 @@
 //! answer that says "not carried out" in the words of the API counts as that; all else leaves the call's fate open.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use etcd_client::{
@@ -11,10 +12,11 @@ use tokio::sync::watch;
 
 use super::Shared;
 use super::choice::Mind;
-use crate::history::{Ask, Call, Outcome, Told};
+use crate::history::{Ask, Call, NO_LEASE, Outcome, Told};
 
 /// Answers that say that a write was not carried out and will not be.
-const NOT_DONE: [&str; 5] = [
+const NOT_DONE: [&str; 6] = [
+    NO_LEASE,
     "etcdserver: no leader",
     "etcdserver: leader changed",
     "etcdserver: too many requests",
@@ -42,7 +44,7 @@ pub(super) async fn run(plan: Plan, shared: Arc<Shared>, mut stopped: watch::Rec
     let mut member = plan.member;
     let mut connection = connect(&shared.endpoints[member]).await;
     while !*stopped.borrow() {
-        let ask = mind.next(shared.begun.elapsed());
+        let ask = mind.next(shared.asked.fetch_add(1, Ordering::Relaxed));
         let invoked = shared.now();
         let asked = tokio::time::timeout(plan.patience, ask_once(&mut connection, &ask, &shared));
         let answer = tokio::select! {
@@ -82,7 +84,7 @@ pub async fn connect(endpoint: &str) -> Client {
         .expect("the endpoint is a URL")
 }
 
-fn outcome(answer: Result<Result<(i64, Told), Error>, tokio::time::error::Elapsed>) -> Outcome {
+pub(super) fn outcome(answer: Result<Result<(i64, Told), Error>, tokio::time::error::Elapsed>) -> Outcome {
     let error = match answer {
         Ok(Ok((revision, told))) => return Outcome::Ok { revision, told },
         Ok(Err(error)) => error,
@@ -92,6 +94,10 @@ fn outcome(answer: Result<Result<(i64, Told), Error>, tokio::time::error::Elapse
         && NOT_DONE.contains(&status.message())
     {
         return Outcome::Failed(status.message().to_owned());
+    }
+    // So the library says that a renewal was answered without any time left.
+    if matches!(&error, Error::LeaseKeepAliveError(why) if why == "lease not found") {
+        return Outcome::Failed(NO_LEASE.to_owned());
     }
     Outcome::Unknown(error.to_string().replace('\n', " "))
 }
@@ -106,7 +112,7 @@ pub fn unfilled(value: &[u8]) -> String {
     String::from_utf8_lossy(value).trim_end_matches('.').to_owned()
 }
 
-async fn ask_once(client: &mut Client, ask: &Ask, shared: &Shared) -> Result<(i64, Told), Error> {
+pub(super) async fn ask_once(client: &mut Client, ask: &Ask, shared: &Shared) -> Result<(i64, Told), Error> {
     let bytes = shared.value_bytes;
     match ask {
         Ask::Put { key, value, lease } => {
@@ -117,6 +123,14 @@ async fn ask_once(client: &mut Client, ask: &Ask, shared: &Shared) -> Result<(i6
                     Some(PutOptions::new().with_lease(*lease)),
                 )
                 .await?;
+            Ok((revision(answer.header()), Told::Done))
+        }
+        Ask::Many { pairs } => {
+            let puts = pairs.iter();
+            let puts: Vec<TxnOp> = puts
+                .map(|(key, value)| TxnOp::put(key.as_str(), filled(value, bytes), None))
+                .collect();
+            let answer = client.txn(Txn::new().and_then(puts)).await?;
             Ok((revision(answer.header()), Told::Done))
         }
         Ask::Delete { key } => {

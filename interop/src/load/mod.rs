@@ -3,7 +3,7 @@
 //!
 //! The program is told on its standard input what to do: `count` prints how many calls were answered, refused and left open so far, and
 //! how many of those answered were writes;
-//! `stop`, or the end of the input, ends it.
+//! `stop`, or the end of the input, ends it: the clients stop, one last value is written, and the watchers follow until they have seen it.
 
 pub use client::{connect, unfilled};
 
@@ -21,7 +21,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::watch;
 
 use crate::Result;
-use crate::history::{Call, Moment, Outcome};
+use crate::history::{Ask, Call, Moment, Outcome};
 use crate::options::Options;
 
 /// How long most clients wait for an answer, and how long the patient ones do: longer than any fault lasts.
@@ -29,12 +29,16 @@ const PATIENCE: [Duration; 2] = [Duration::from_millis(1500), Duration::from_sec
 /// Clients that stay with one member, by how patient they are, and those that go on to the next one after a failure.
 const FAITHFUL: [usize; 2] = [2, 1];
 const ROAMING: usize = 3;
+/// A key that only the end of a load writes: what comes last.
+pub const LAST: &str = "the-last";
 
 /// What all clients share.
 struct Shared {
     endpoints: Vec<String>,
     begun: Instant,
     history: Mutex<BufWriter<File>>,
+    /// Calls that were begun.
+    asked: AtomicU64,
     /// Answered, refused, open; and acknowledged writes.
     counts: [AtomicU64; 4],
     /// Bytes that a value is filled up to.
@@ -82,6 +86,7 @@ pub async fn run(options: &Options, history: &str) -> Result {
         endpoints: options.endpoints.clone(),
         begun: Instant::now(),
         history: Mutex::new(BufWriter::new(File::create(history)?)),
+        asked: AtomicU64::new(0),
         counts: Default::default(),
         value_bytes: options.value_bytes,
         stale_reads: options.stale_reads,
@@ -91,12 +96,15 @@ pub async fn run(options: &Options, history: &str) -> Result {
     for plan in plans(options) {
         clients.spawn(client::run(plan, shared.clone(), stopped.clone()));
     }
+    let (tell, last) = watch::channel(None);
+    let mut watchers = tokio::task::JoinSet::new();
     for member in 0..options.endpoints.len() {
-        clients.spawn(watcher::run(
+        watchers.spawn(watcher::run(
             member,
             seen_by(history, member),
             shared.clone(),
-            stopped.clone(),
+            last.clone(),
+            options.patience,
         ));
     }
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
@@ -111,6 +119,12 @@ pub async fn run(options: &Options, history: &str) -> Result {
     while let Some(ended) = clients.join_next().await {
         ended?;
     }
+    let written = write_last(&shared, plans(options).len());
+    let written = tokio::time::timeout(options.patience, written).await;
+    tell.send(Some(written.map_err(|_| "the last value could not be written")?))?;
+    while let Some(ended) = watchers.join_next().await {
+        ended??;
+    }
     shared
         .history
         .lock()
@@ -118,6 +132,36 @@ pub async fn run(options: &Options, history: &str) -> Result {
         .flush()?;
     shared.print_counts();
     Ok(())
+}
+
+/// Writes, as the client with this number, until it is acknowledged: the revision.
+async fn write_last(shared: &Shared, client: usize) -> i64 {
+    for attempt in 0.. {
+        let ask = Ask::Put {
+            key: LAST.into(),
+            value: format!("v{client}.{attempt}"),
+            lease: 0,
+        };
+        let member = attempt % shared.endpoints.len();
+        let mut connection = connect(&shared.endpoints[member]).await;
+        let invoked = shared.now();
+        let asked = client::ask_once(&mut connection, &ask, shared);
+        let answer = tokio::time::timeout(PATIENCE[0], asked).await;
+        let call = Call {
+            client,
+            member,
+            invoked,
+            returned: shared.now(),
+            ask,
+            outcome: client::outcome(answer),
+        };
+        shared.note(&call);
+        if let Some(revision) = call.acknowledged() {
+            return revision;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    unreachable!("it is tried for ever")
 }
 
 /// The file with what a watcher saw.
