@@ -14,7 +14,7 @@ use crate::backend::is_full;
 use crate::flush::{Flush, Outcome};
 use crate::kv::Options;
 use crate::snapshot::{self, Stream};
-use crate::store::{FILE, File, NEW_FILE, remove_if_there};
+use crate::store::{File, NEW_FILE, remove_if_there};
 use crate::view::View;
 
 /// The most that is written anew: a matter of seconds.
@@ -78,7 +78,7 @@ impl Flush {
             }
             Err(error) => return Err(error),
         }
-        let file = File::open(&*anew.disk, FILE, false, &anew.options)?;
+        let file = File::open(&*anew.disk, &anew.options)?;
         let (_, flushed) = file.state()?;
         self.shared
             .conclude(flushed.meta.applied.index, Outcome::Anew(file, flushed));

@@ -1,4 +1,4 @@
-//! redb's storage backend over a [`DiskFile`], with one addition: it survives a full disk.
+//! redb's storage backend over a [`Checked`] file, with one addition: it survives a full disk.
 //!
 //! redb gives a database up after any failed write, and with it all reads. So a write that finds the disk full is not passed on as an
 //! error: from then on writes collect in memory ([`Deferred`]), layer by layer as redb's syncs divide them, while reads see
@@ -18,8 +18,9 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use quorate_base::DiskFile;
 use redb::StorageBackend;
 
-/// Deferred writes are kept in blocks of this size.
-const BLOCK: u64 = 4096;
+use crate::checked::{BLOCK, Checked, FirstDamage};
+use crate::error::Damage;
+
 /// Neighbouring blocks are written at once up to this size.
 const RUN_BYTES: usize = 1 << 20;
 /// Bytes that may be written without a sync: what a disk does in about a millisecond.
@@ -30,6 +31,8 @@ const PORTION: usize = 512 << 10;
 #[derive(Clone, Debug)]
 pub(crate) struct Backend {
     file: Arc<dyn DiskFile>,
+    /// The same file, unless it has no checksums.
+    checked: Option<Arc<Checked>>,
     deferred: Arc<RwLock<Option<Deferred>>>,
     /// Bytes written since the last sync.
     unsynced: Arc<AtomicUsize>,
@@ -74,11 +77,36 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 }
 
 impl Backend {
-    pub(crate) fn new(file: Arc<dyn DiskFile>) -> Backend {
+    pub(crate) fn new(file: Checked) -> Backend {
+        let file = Arc::new(file);
+        Backend {
+            checked: Some(file.clone()),
+            ..Backend::plain(file)
+        }
+    }
+
+    /// Over a file of a release that had no checksums.
+    pub(crate) fn plain(file: Arc<dyn DiskFile>) -> Backend {
         Backend {
             file,
+            checked: None,
             deferred: Arc::default(),
             unsynced: Arc::default(),
+        }
+    }
+
+    /// Where the first damage found in the file is told.
+    pub(crate) fn damage(&self) -> FirstDamage {
+        self.checked
+            .as_ref()
+            .map_or_else(FirstDamage::default, |checked| checked.damage().clone())
+    }
+
+    /// An error of the engine. Once it met damage, it says of everything only that there was an error before.
+    pub(crate) fn explain(&self, error: io::Error) -> io::Error {
+        match self.damage().get() {
+            Some(damage) => damage_error(damage),
+            None => error,
         }
     }
 
@@ -90,8 +118,26 @@ impl Backend {
             self.unsynced.store(unsynced, Ordering::Relaxed);
             return Ok(());
         }
+        self.sync()
+    }
+
+    /// Syncs the file. Its checksums come first, and may find the disk full as any write may: then they wait in memory as well.
+    fn sync(&self) -> io::Result<()> {
         self.unsynced.store(0, Ordering::Relaxed);
+        match self.settle() {
+            Ok(()) => {}
+            Err(e) if is_full(&e) => {
+                self.defer(&mut self.exclusive())?.open();
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        }
+        // A disk found full only by the sync has lost nobody knows what: that is final, like any failed sync.
         self.file.sync()
+    }
+
+    fn settle(&self) -> io::Result<()> {
+        self.checked.as_ref().map_or(Ok(()), |checked| checked.settle())
     }
 
     /// Whether writes are held back for want of space.
@@ -106,7 +152,7 @@ impl Backend {
             return Ok(true);
         };
         while !deferred.layers.is_empty() {
-            match self.write_layer(&deferred.layers[0]) {
+            match self.write_layer(&deferred.layers[0]).and_then(|()| self.settle()) {
                 Ok(()) => {
                     self.file.sync()?;
                     deferred.layers.remove(0);
@@ -176,15 +222,18 @@ impl Backend {
                 }
             }
         }
-        let mut guard = self.exclusive();
-        if guard.is_none() {
-            *guard = Some(Deferred {
+        later(self.defer(&mut self.exclusive())?, &*self.file)
+    }
+
+    /// From now on writes are held back.
+    fn defer<'a>(&self, deferred: &'a mut Option<Deferred>) -> io::Result<&'a mut Deferred> {
+        if deferred.is_none() {
+            *deferred = Some(Deferred {
                 layers: Vec::new(),
                 len: self.file.len()?,
             });
         }
-        let deferred = guard.as_mut().expect("set above");
-        later(deferred, &*self.file)
+        Ok(deferred.as_mut().expect("set above"))
     }
 }
 
@@ -228,12 +277,21 @@ impl Deferred {
 
     fn write(&mut self, file: &dyn DiskFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
         for (block, skip, piece) in pieces(offset, bytes.len()) {
-            let mut data = self.block(file, block)?;
+            // What an attempt to write left of a block that is written whole is nothing to read.
+            let mut data = match piece.len() == BLOCK as usize {
+                true => vec![0; BLOCK as usize].into_boxed_slice(),
+                false => self.block(file, block)?,
+            };
             data[skip..skip + piece.len()].copy_from_slice(&bytes[piece]);
             self.open().blocks.insert(block, data);
         }
         Ok(())
     }
+}
+
+/// Damage as an error of I/O.
+pub(crate) fn damage_error(damage: &Damage) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, damage.clone())
 }
 
 /// Cuts `[offset, offset + len)` at block borders: block, where in the block, which part of the buffer.
@@ -289,9 +347,7 @@ impl StorageBackend for Backend {
             deferred.layers.push(Layer::default());
             return Ok(());
         }
-        // A disk found full only by the sync has lost nobody knows what: that is final, like any failed sync.
-        self.unsynced.store(0, Ordering::Relaxed);
-        self.file.sync()
+        self.sync()
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

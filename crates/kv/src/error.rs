@@ -1,7 +1,29 @@
 //! Why a request was refused: one enum whose `Display` is etcd's text, prefix included, since clients compare strings,
-//! and the status code that belongs to it.
+//! and the status code that belongs to it. And [`Damage`], which ends the process.
+
+use std::ops::Range;
 
 use thiserror::Error;
+
+/// What to do about a store that must not be used; part of messages.
+pub(crate) const REMEDY: &str = "This member cannot go on with it: replace the member, or remove it from the cluster and let it join again with an \
+                                 empty data directory, never empty under its old identity";
+
+/// A place in the store's file that does not hold what was written there last. Comes as the inner error of an [`std::io::Error`] of kind
+/// [`InvalidData`](std::io::ErrorKind::InvalidData).
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "the file `{file}` is damaged at bytes {} to {}: {why}. {REMEDY}",
+    .bytes.start, .bytes.end - 1
+)]
+pub struct Damage {
+    /// The file's name.
+    pub file: String,
+    /// Which bytes of it.
+    pub bytes: Range<u64>,
+    /// What is wrong with them.
+    pub why: String,
+}
 
 /// The gRPC status code of an [`enum@Error`], by its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

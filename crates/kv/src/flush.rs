@@ -109,6 +109,10 @@ pub(crate) struct Flush {
 impl Flush {
     /// Runs it. A full disk is no error; whatever else fails is final.
     pub(crate) fn run(self) -> io::Result<()> {
+        self.try_run().map_err(|error| self.backend.explain(error))
+    }
+
+    fn try_run(&self) -> io::Result<()> {
         if let Some(anew) = &self.anew
             && self.write_anew(anew)?
         {

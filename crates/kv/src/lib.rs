@@ -13,6 +13,7 @@ mod apply;
 mod backend;
 mod chain;
 pub mod check;
+mod checked;
 pub mod codec;
 pub mod command;
 pub mod error;
@@ -39,7 +40,7 @@ mod wire;
 mod witness;
 
 pub use command::{Applied, Command, Expiry, Response};
-pub use error::{Code, Error};
+pub use error::{Code, Damage, Error};
 pub use kv::{EventBatch, HashKv, History, Kv, Options, Size};
 pub use picture::Picture;
 pub use types::*;

@@ -9,7 +9,8 @@ use quorate_base::{Disk, Index, Job};
 use redb::{Builder, Database, ReadableDatabase};
 
 use crate::anew::{Anew, Waste};
-use crate::backend::Backend;
+use crate::backend::{Backend, damage_error};
+use crate::checked::{self, Checked};
 use crate::flush::{self, Flush, Frozen, Outcome, Shared, Writer, engine};
 use crate::kv::Options;
 use crate::meta::{self, Flushed, Format, Meta};
@@ -38,19 +39,31 @@ impl fmt::Debug for File {
 }
 
 impl File {
-    pub(crate) fn open(disk: &dyn Disk, name: &str, create: bool, options: &Options) -> io::Result<File> {
-        let file = disk.open(name, create)?;
-        if !create && file.is_empty()? {
+    /// The store.
+    pub(crate) fn open(disk: &dyn Disk, options: &Options) -> io::Result<File> {
+        let file = disk.open(FILE, false)?;
+        if file.is_empty()? {
             let text = format!(
-                "{name} is empty, though it was written whole before it got its name: the disk lost it"
+                "{FILE} is empty, though it was written whole before it got its name: the disk lost it"
             );
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        let backend = Backend::new(file);
-        let db = Builder::new()
+        let backend = Backend::new(Checked::open(FILE, file)?);
+        File::over(backend, Builder::new().set_cache_size(options.cache_bytes))
+    }
+
+    /// The store of a release that had no checksums. The engine's own are all verified.
+    pub(crate) fn open_plain(disk: &dyn Disk, options: &Options) -> io::Result<File> {
+        let backend = Backend::plain(disk.open(FILE, false)?);
+        let mut builder = Builder::new();
+        builder
             .set_cache_size(options.cache_bytes)
-            .create_with_backend(backend.clone())
-            .map_err(engine)?;
+            .set_check_integrity_on_open(true);
+        File::over(backend, &builder)
+    }
+
+    fn over(backend: Backend, builder: &Builder) -> io::Result<File> {
+        let db = builder.create_with_backend(backend.clone()).map_err(engine)?;
         let db = Arc::new(db);
         Ok(File { db, backend })
     }
@@ -62,7 +75,12 @@ impl File {
         fill: impl FnOnce(&File) -> io::Result<Flushed>,
     ) -> io::Result<()> {
         remove_if_there(disk, NEW_FILE)?;
-        let file = File::open(disk, NEW_FILE, true, options)?;
+        let generation = checked::generation(disk, FILE)? + 1;
+        let file = Checked::create(NEW_FILE, disk.open(NEW_FILE, true)?, generation)?;
+        let file = File::over(
+            Backend::new(file),
+            Builder::new().set_cache_size(options.cache_bytes),
+        )?;
         let txn = flush::begin(&file.db)?;
         Writer::open::<Keys>(&txn)?;
         Writer::open::<Changes>(&txn)?;
@@ -150,17 +168,15 @@ impl Store {
         if !disk.list()?.iter().any(|file| file == FILE) {
             File::create(&disk, &options, |_| Ok(Flushed::default()))?;
         }
-        let mut file = File::open(&disk, FILE, false, &options)?;
-        let (mut format, mut flushed) = file.state()?;
-        if format == Format::First {
-            migrate::to_second(&disk, &options, file, &flushed)?;
+        if checked::is_plain(&disk, FILE)? {
+            migrate::to_checked(&disk, &options)?;
             // The old file was closed just now.
             disk.check()?;
-            file = File::open(&disk, FILE, false, &options)?;
-            (format, flushed) = file.state()?;
         }
-        assert_eq!(format, Format::Second, "what was migrated is of the new format");
-        let view = Arc::new(View::new(&file.db).map_err(io::Error::other)?);
+        let file = File::open(&disk, &options)?;
+        let (format, flushed) = file.state()?;
+        assert_eq!(format, Format::Second, "no other format had checksums");
+        let view = Arc::new(View::new(&file).map_err(io::Error::other)?);
         let shared = Arc::new(Shared::new(flushed.meta.applied.index));
         let mut store = Store {
             disk,
@@ -247,7 +263,15 @@ impl Store {
     }
 
     /// The next job, given the present state: none while one runs.
+    ///
+    /// # Errors
+    /// Those of the disk, and damage that a read has found: nobody is to go on with such a file.
     pub(crate) fn job(&mut self, meta: &Meta, urgent: bool) -> io::Result<Option<Job>> {
+        for file in self.old.iter().map(|old| &old.file).chain([&self.file]) {
+            if let Some(damage) = file.backend.damage().get() {
+                return Err(damage_error(damage));
+            }
+        }
         self.take_in()?;
         if self.running || std::mem::take(&mut self.pause) {
             return Ok(None);
@@ -337,7 +361,7 @@ impl Store {
             let views = std::mem::take(&mut self.views);
             self.old.push(Old { file, views });
         }
-        self.view = Arc::new(View::new(&self.file.db).map_err(io::Error::other)?);
+        self.view = Arc::new(View::new(&self.file).map_err(io::Error::other)?);
         self.spent = self.frozen.take();
         self.flushed = flushed;
         self.notice_waste()

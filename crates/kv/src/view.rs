@@ -6,12 +6,14 @@ use std::fmt;
 use std::iter::Peekable;
 use std::ops::Bound;
 
-use redb::{AccessGuard, Database, ReadOnlyTable, ReadableDatabase, TableHandle};
+use redb::{AccessGuard, ReadOnlyTable, ReadableDatabase, TableHandle};
 use thiserror::Error;
 
+use crate::checked::FirstDamage;
 use crate::codec::DecodeError;
-use crate::error;
+use crate::error::{self, Damage};
 use crate::row::{Attached, Changes, Keys, Leases, Row};
+use crate::store::File;
 use crate::table::Table;
 
 /// Why the store could not be read.
@@ -19,13 +21,19 @@ use crate::table::Table;
 pub(crate) enum ReadError {
     #[error("{0}")]
     Engine(Box<redb::Error>),
+    #[error(transparent)]
+    Damaged(#[from] Damage),
     #[error("a row of table {table}: {error}")]
     Row { table: String, error: DecodeError },
 }
 
 impl ReadError {
-    pub(crate) fn engine(error: impl Into<redb::Error>) -> ReadError {
-        ReadError::Engine(Box::new(error.into()))
+    /// An error of the engine, which says of all that comes after damage only that there was an error before.
+    fn engine(damage: &FirstDamage, error: impl Into<redb::Error>) -> ReadError {
+        match damage.get() {
+            Some(damage) => ReadError::Damaged(damage.clone()),
+            None => ReadError::Engine(Box::new(error.into())),
+        }
     }
 }
 
@@ -43,6 +51,7 @@ pub(crate) type Bounds<K> = (Bound<K>, Bound<K>);
 /// The tables on disk as of one transaction.
 pub(crate) struct View {
     tables: [RawTable; 4],
+    damage: FirstDamage,
 }
 
 impl fmt::Debug for View {
@@ -53,9 +62,10 @@ impl fmt::Debug for View {
 
 impl View {
     /// The latest committed state.
-    pub(crate) fn new(db: &Database) -> Result<View, ReadError> {
-        let txn = db.begin_read().map_err(ReadError::engine)?;
-        let open = |table| txn.open_table(table).map_err(ReadError::engine);
+    pub(crate) fn new(file: &File) -> Result<View, ReadError> {
+        let damage = file.backend.damage();
+        let txn = file.db.begin_read().map_err(|e| ReadError::engine(&damage, e))?;
+        let open = |table| txn.open_table(table).map_err(|e| ReadError::engine(&damage, e));
         Ok(View {
             tables: [
                 open(Keys::TABLE)?,
@@ -63,6 +73,7 @@ impl View {
                 open(Leases::TABLE)?,
                 open(Attached::TABLE)?,
             ],
+            damage,
         })
     }
 
@@ -76,7 +87,7 @@ impl View {
         match self
             .table::<R>()
             .get(bytes.as_slice())
-            .map_err(ReadError::engine)?
+            .map_err(|e| ReadError::engine(&self.damage, e))?
         {
             Some(guard) => R::get_value(guard.value()).map(Some).map_err(row_error::<R>),
             None => Ok(None),
@@ -99,9 +110,10 @@ impl View {
         let range = self
             .table::<R>()
             .range::<&[u8]>(bounds)
-            .map_err(ReadError::engine)?;
+            .map_err(|e| ReadError::engine(&self.damage, e))?;
         Ok(DiskRange {
             range,
+            damage: self.damage.clone(),
             row: std::marker::PhantomData,
         })
     }
@@ -118,14 +130,15 @@ fn row_error<R: Row>(error: DecodeError) -> ReadError {
 /// A range on disk, keys decoded, values not yet.
 struct DiskRange<R> {
     range: redb::Range<'static, &'static [u8], &'static [u8]>,
+    damage: FirstDamage,
     row: std::marker::PhantomData<R>,
 }
 
 type Guard = AccessGuard<'static, &'static [u8]>;
 
 impl<R: Row> DiskRange<R> {
-    fn decode(row: Result<(Guard, Guard), redb::StorageError>) -> Result<(R::Key, Guard), ReadError> {
-        let (key, value) = row.map_err(ReadError::engine)?;
+    fn decode(&self, row: Result<(Guard, Guard), redb::StorageError>) -> Result<(R::Key, Guard), ReadError> {
+        let (key, value) = row.map_err(|e| ReadError::engine(&self.damage, e))?;
         Ok((R::get_key(key.value()).map_err(row_error::<R>)?, value))
     }
 }
@@ -134,13 +147,15 @@ impl<R: Row> Iterator for DiskRange<R> {
     type Item = Result<(R::Key, Guard), ReadError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        self.range.next().map(Self::decode)
+        let row = self.range.next()?;
+        Some(self.decode(row))
     }
 }
 
 impl<R: Row> DoubleEndedIterator for DiskRange<R> {
     fn next_back(&mut self) -> Option<Self::Item> {
-        self.range.next_back().map(Self::decode)
+        let row = self.range.next_back()?;
+        Some(self.decode(row))
     }
 }
 

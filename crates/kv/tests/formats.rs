@@ -1,5 +1,6 @@
-//! Stores of the first format, of which values stood in two tables and changes in a third: they are opened, and are stores of the
-//! present format then. The rows are those of a snapshot that the release with that format made.
+//! Stores of earlier formats: of the first, of which values stood in two tables and changes in a third, and of the second, which had no
+//! checksums around the engine's file. They are opened, and are stores of the present format then. The rows of the first are those of a
+//! snapshot that a release with that format made; the file of the second is as a release with it left it.
 
 mod support;
 
@@ -12,7 +13,9 @@ use redb::{Builder, StorageBackend, TableDefinition};
 use support::disk::MemDisk;
 
 const SNAPSHOT: &[u8] = include_bytes!("fixtures/level-1.snapshot");
-/// The hash of its state.
+/// A store of the second format, into which that was restored.
+const SECOND: &[u8] = include_bytes!("fixtures/level-1.store");
+/// The hash of the state of both.
 const HASH: u32 = 0x5b80_0b4b;
 
 #[derive(Debug)]
@@ -79,6 +82,23 @@ fn old_store() -> MemDisk {
     disk
 }
 
+/// A store of the second format on these bytes.
+fn second_store(bytes: &[u8]) -> MemDisk {
+    let disk = MemDisk::default();
+    let file = disk.open("store", true).unwrap();
+    file.write_at(0, bytes).unwrap();
+    file.sync().unwrap();
+    disk.sync_dir().unwrap();
+    disk
+}
+
+fn bytes(disk: &MemDisk) -> Vec<u8> {
+    let file = disk.open("store", false).unwrap();
+    let mut bytes = vec![0; file.len().unwrap() as usize];
+    file.read_at(0, &mut bytes).unwrap();
+    bytes
+}
+
 fn open(disk: &MemDisk) -> io::Result<Kv> {
     Kv::open(Arc::new(disk.clone()), Options::default())
 }
@@ -94,36 +114,92 @@ fn snapshot(kv: &Kv) -> Vec<u8> {
     }
 }
 
+/// Old stores of both formats.
+fn old_stores() -> [(&'static str, MemDisk); 2] {
+    [("first", old_store()), ("second", second_store(SECOND))]
+}
+
 #[test]
-fn a_store_of_the_first_format_is_opened_and_stays_the_same_state() {
-    let disk = old_store();
-    for _ in 0..2 {
-        let kv = open(&disk).unwrap();
-        assert_eq!(kv.hash(), Ok(HASH));
-        assert_eq!(snapshot(&kv), SNAPSHOT);
-        assert_eq!(disk.list().unwrap(), ["store"]);
-        assert_eq!(kv.durable(), kv.applied().index);
+fn a_store_of_an_old_format_is_opened_and_stays_the_same_state() {
+    for (format, disk) in old_stores() {
+        assert!(bytes(&disk).starts_with(b"redb"), "{format}");
+        for _ in 0..2 {
+            let kv = open(&disk).unwrap();
+            assert_eq!(kv.hash(), Ok(HASH), "{format}");
+            assert_eq!(snapshot(&kv), SNAPSHOT, "{format}");
+            assert_eq!(disk.list().unwrap(), ["store"], "{format}");
+            assert_eq!(kv.durable(), kv.applied().index, "{format}");
+        }
+        assert!(bytes(&disk).starts_with(b"QKVSTORE"), "{format}");
     }
 }
 
 #[test]
 fn a_crash_at_any_operation_of_the_change_of_format_loses_nothing() {
-    let began = old_store().ops();
-    let ended = {
-        let disk = old_store();
-        open(&disk).unwrap();
-        disk.ops()
-    };
-    let changes = ended - began;
-    assert!(changes > 10, "nothing was changed");
-    for op in 0..changes {
-        let disk = old_store();
-        disk.crash_after(op);
-        drop(open(&disk));
-        let disk = disk.after_crash(op);
-        let kv = open(&disk).unwrap_or_else(|error| panic!("crash at operation {op}: {error}"));
-        assert_eq!(kv.hash(), Ok(HASH), "crash at operation {op}");
+    for (format, whole) in old_stores() {
+        let changes = {
+            let disk = whole.after_crash(0);
+            open(&disk).unwrap();
+            disk.ops()
+        };
+        assert!(changes > 10, "nothing was changed");
+        for op in 0..changes {
+            let disk = whole.after_crash(0);
+            disk.crash_after(op);
+            drop(open(&disk));
+            let disk = disk.after_crash(op);
+            let what = format!("{format} format, crash at operation {op}");
+            let kv = open(&disk).unwrap_or_else(|error| panic!("{what}: {error}"));
+            assert_eq!(kv.hash(), Ok(HASH), "{what}");
+        }
     }
+}
+
+/// A store without checksums gets none over damage: the engine's are looked at first, all of them.
+#[test]
+fn damage_in_a_store_of_the_second_format_is_not_taken_over() {
+    let mut refused = 0;
+    // Most of the file is free; all of the header counts.
+    for at in (0..320).chain((320..SECOND.len()).step_by(211)) {
+        let mut damaged = SECOND.to_vec();
+        damaged[at] ^= 1 << (at % 8);
+        match open(&second_store(&damaged)) {
+            Ok(kv) => assert_eq!(kv.hash(), Ok(HASH), "a bit in byte {at}"),
+            Err(error) => {
+                assert_eq!(error.kind(), io::ErrorKind::InvalidData, "byte {at}: {error}");
+                assert!(error.to_string().contains("replace the member"), "{error}");
+                refused += 1;
+            }
+        }
+    }
+    assert!(refused > 100, "only {refused} refused");
+}
+
+/// An earlier release opens the engine's file at once.
+#[test]
+fn an_earlier_release_refuses_the_present_format_and_leaves_it_alone() {
+    let disk = MemDisk::default();
+    drop(open(&disk).unwrap());
+    let before = bytes(&disk);
+    let file = File(disk.open("store", false).unwrap());
+    let error = Builder::new().create_with_backend(file).unwrap_err();
+    assert!(error.to_string().contains("Not a redb database"), "{error}");
+    assert_eq!(bytes(&disk), before);
+}
+
+#[test]
+fn a_later_version_of_the_file_is_refused() {
+    let disk = MemDisk::default();
+    drop(open(&disk).unwrap());
+    let mut head = bytes(&disk)[..512].to_vec();
+    head[8] = 2;
+    let identity = [[0; 8], [0xff; 8]].concat();
+    let sum = crc32c::crc32c_append(crc32c::crc32c(&identity), &head[..508]);
+    head[508..].copy_from_slice(&sum.to_le_bytes());
+    let file = disk.open("store", false).unwrap();
+    file.write_at(0, &head).unwrap();
+    let error = open(&disk).unwrap_err();
+    assert!(error.to_string().contains("has version 2"), "{error}");
 }
 
 /// The past of one key is longer than a step of the snapshot, and the key is the last of all.
