@@ -310,8 +310,11 @@ impl World {
         let Action::Renew { lease } = self.calls[pending.call].action else {
             panic!("{origin:?} is not a renewal");
         };
-        if let Outcome::Renewed { ttl, .. } = outcome {
-            self.ghost.renewed(lease, pending.asked, ttl)?;
+        if let Outcome::Renewed { ttl, term } = outcome
+            && let Some(leader) = self.ghost.leader_of(term)
+        {
+            let clock = (leader, self.hosts[&leader].clock.drift());
+            self.ghost.renewed(lease, clock, (pending.asked, self.now), ttl)?;
         }
         if let Outcome::Renewed { ttl: Some(ttl), term } = outcome
             && self

@@ -69,14 +69,20 @@ impl Leases {
         between.map(|(_, by)| by).sum()
     }
 
-    /// The lease was seen to expire when its TTL had passed since the promise, on the clock of the leader that saw it.
-    fn check(&self, id: i64, proposal: Proposal, (asked, ttl): (Nanos, i64)) -> Result<(), Violation> {
-        let Proposal { by, at, drift } = proposal;
+    /// Whether the TTL has passed since the promise, on the clock of this machine.
+    fn has_passed(&self, seen: Proposal, (asked, ttl): (Nanos, i64)) -> bool {
+        let Proposal { by, at, drift } = seen;
         let least = (ttl as i128 * SEC as i128 * 1_000_000 / (1_000_000 + drift as i128)) as Nanos;
         // A clock that shows whole nanoseconds may round up.
-        if at + self.leaps(by, asked, at) + 2 >= asked + least {
+        at + self.leaps(by, asked, at) + 2 >= asked + least
+    }
+
+    /// The lease was seen to expire when its TTL had passed since the promise, on the clock of the leader that saw it.
+    fn check(&self, id: i64, proposal: Proposal, promise: (Nanos, i64)) -> Result<(), Violation> {
+        if self.has_passed(proposal, promise) {
             return Ok(());
         }
+        let ((asked, ttl), Proposal { by, at, .. }) = (promise, proposal);
         let after = at as i128 - asked as i128;
         Violation::because(
             "S17",
@@ -143,18 +149,23 @@ impl Ghost {
         }
     }
 
-    /// The answer to a renewal that was asked for at `asked`: a lease that lived all the while is known, with the TTL it was granted.
-    pub fn renewed(&self, id: i64, asked: Nanos, ttl: Option<i64>) -> Result<(), Violation> {
-        let lives = self
-            .leases
-            .lives
-            .get(&id)
-            .is_some_and(|life| life.granted < asked);
-        let model = self.machines.model().leases().get(&id);
-        let Some(lease) = model.filter(|_| lives) else {
+    /// The answer to a renewal that was asked for at `asked`, of the leader `by` with this error of its clock: a lease that lived all the
+    /// while is known, with the TTL it was granted, unless it may be on its way out.
+    pub fn renewed(
+        &self,
+        id: i64,
+        (by, drift): (NodeId, i64),
+        (asked, now): (Nanos, Nanos),
+        ttl: Option<i64>,
+    ) -> Result<(), Violation> {
+        let Some(life) = self.leases.lives.get(&id).filter(|life| life.granted < asked) else {
             return Ok(());
         };
-        if ttl == Some(lease.ttl) {
+        let (Some(lease), Some(promise)) = (self.machines.model().leases().get(&id), life.promised) else {
+            return Ok(());
+        };
+        let seen = Proposal { by, at: now, drift };
+        if ttl == Some(lease.ttl) || (ttl.is_none() && self.leases.has_passed(seen, promise)) {
             return Ok(());
         }
         Violation::because(

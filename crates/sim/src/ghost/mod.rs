@@ -174,6 +174,11 @@ impl Ghost {
         &self.commits
     }
 
+    /// The machine that led in a term, if any did.
+    pub fn leader_of(&self, term: Term) -> Option<NodeId> {
+        self.leaders.get(&term).copied()
+    }
+
     /// How many terms had a leader.
     pub fn elections(&self) -> usize {
         self.leaders.len()
