@@ -392,7 +392,7 @@ pub(crate) fn is_told(why: &str) -> bool {
 
 /// Whether an error says that there was no room.
 pub(crate) fn is_full(why: &str) -> bool {
-    why.contains(&std::io::ErrorKind::StorageFull.to_string())
+    why.contains(&std::io::ErrorKind::StorageFull.to_string()) || why.contains("the disk is too full")
 }
 
 /// Whether an error says that the log is not what was written.

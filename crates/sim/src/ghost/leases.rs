@@ -72,9 +72,10 @@ impl Leases {
     /// Whether the TTL has passed since the promise, on the clock of this machine.
     fn has_passed(&self, seen: Proposal, (asked, ttl): (Nanos, i64)) -> bool {
         let Proposal { by, at, drift } = seen;
-        let least = (ttl as i128 * SEC as i128 * 1_000_000 / (1_000_000 + drift as i128)) as Nanos;
+        let rate = 1_000_000 + drift as i128;
+        let shown = (at as i128 - asked as i128) * rate / 1_000_000 + self.leaps(by, asked, at) as i128;
         // A clock that shows whole nanoseconds may round up.
-        at + self.leaps(by, asked, at) + 2 >= asked + least
+        shown + 2 >= ttl as i128 * SEC as i128
     }
 
     /// The lease was seen to expire when its TTL had passed since the promise, on the clock of the leader that saw it.
@@ -255,6 +256,19 @@ mod tests {
             proposed_at(6_950_000_000, 20_000).is_ok(),
             "by a clock that is fast"
         );
+    }
+
+    #[test]
+    fn a_leap_of_the_clock_excuses_what_comes_after_it_only() {
+        let leapt_at = |leap: Nanos| {
+            let mut ghost = ghost();
+            ghost.leases.leapt(LEADER, leap, 2 * SEC);
+            ghost.leases.promised(7, 3 * SEC, 5, Some(Term(3))).unwrap();
+            ghost.leases.proposed(&expiry(3), (LEADER, 0), 6 * SEC);
+            expire(&mut ghost, 3, 3)
+        };
+        assert_eq!(leapt_at(4 * SEC), Ok(Some(Kind::LeaseExpired)));
+        assert_eq!(rule(leapt_at(2 * SEC)), "S17");
     }
 
     #[test]

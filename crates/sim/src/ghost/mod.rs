@@ -196,6 +196,9 @@ impl Ghost {
 
     /// A machine begins with a disk that was another's, with this log.
     pub fn put_back(&mut self, id: NodeId, log: GhostLog) {
+        if let Some(vote) = log.hard.vote {
+            self.durable_votes.insert((id, log.hard.term), vote);
+        }
         let member = self.member(id);
         member.volatile = log.clone();
         member.durable = log;
