@@ -12,6 +12,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use bytes::Bytes;
 use quorate_base::{Disk, Index, Job, LogId, SnapshotReader, StateMachine};
 
+use crate::disk::is_full;
+
 /// Bytes of commands between two checkpoints, unless the state is larger than that.
 const EVERY: u64 = 16 << 20;
 
@@ -225,13 +227,6 @@ impl<S: State> StateMachine for Checkpointed<S> {
         self.progress.durable.store(at.index.0, Ordering::SeqCst);
         Ok(())
     }
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }
 
 /// A snapshot: frozen where it was taken, turned into bytes by the first read, on the reading thread.

@@ -138,6 +138,9 @@ pub enum Fatal {
     /// Staging an incoming snapshot failed.
     #[error("a snapshot from the leader cannot be staged, so this node stops: {0}")]
     Stage(String),
+    /// What is seen of the other members could not be recorded. What depends on it, letting them in, was not done.
+    #[error("what this node sees of the other members cannot be recorded, so it stops: {0}")]
+    Peers(String),
     /// The state machine could not write or replace its state.
     #[error("the state machine failed, so this node stops: {0}")]
     Machine(String),

@@ -15,11 +15,13 @@ use quorate_node::{Boot, BootError, MEMBERSHIP_LEVEL, Node, NodeConfig};
 use quorate_wal::{Options, Wal};
 
 use crate::config::Config;
+use crate::disk::is_full;
 use crate::driver::nanos;
 use crate::error::StartError;
 use crate::identity::{Claim, Identity};
 use crate::membership::Member;
 use crate::peer::Myself;
+use crate::refused;
 
 /// What is on the disk, put together.
 pub(crate) struct Opened<S> {
@@ -63,6 +65,13 @@ pub(crate) fn open_state<S: StateMachine>(
     let (node, first) = log
         .finish(node, initial, machine.applied(), machine.durable())
         .map_err(unusable(&dir))?;
+    match refused::reserve(&**disk) {
+        // A directory of an earlier release; every other has had the room since it was made.
+        Err(error) if is_full(&error) => {
+            tracing::warn!("the disk is full: should this node be refused, that cannot be noted")
+        }
+        reserved => reserved.map_err(StartError::io(format!("write refused.new in {}", dir.display())))?,
+    }
     // Last, so that starts that fail are not counted: only so many are remembered.
     identity
         .begin(&**disk, nonce)

@@ -117,6 +117,8 @@ pub async fn start_with<S: StateMachine>(
             let _ = gone.await;
         }
         registry.close().await;
+        // The node ends either way. Without the note it may be started again, and is refused again; only after very many such starts do peers
+        // no longer know its history.
         if let Ok(Err(Fatal::Refused(why))) = &result
             && let Err(error) = refused::note(&*noting, incarnation, why)
         {
@@ -190,7 +192,12 @@ fn assemble<S: StateMachine>(
         Arc::new(move |report| shared.inbox.done(Done::Report(report)))
     };
     let began = Instant::now();
-    let registry = Arc::new(Registry::new(opened.roster, disk.clone(), lock.clone()));
+    let registry = Arc::new(Registry::new(
+        opened.roster,
+        disk.clone(),
+        lock.clone(),
+        reports.clone(),
+    ));
     let setup = Setup {
         myself: Arc::new(opened.myself),
         links: links.clone(),

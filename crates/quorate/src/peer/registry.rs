@@ -2,7 +2,8 @@
 //! `quorate_node::roster`'s.
 //!
 //! A disk that is full keeps nobody out: what should be recorded then stays in memory until there is room. Only if this node restarts
-//! before that, it has forgotten it.
+//! before that, it has forgotten it. Any other failure to write is final, as it is for the log: nobody is let in, nothing is tried again, and
+//! the node ends.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -13,7 +14,10 @@ use quorate_base::{Disk, Index, NodeId, Term};
 use quorate_node::handshake::{Hello, Refusal};
 use quorate_node::roster::{Changed, Roster};
 
+use crate::disk::is_full;
+use crate::error::Fatal;
 use crate::lock::DirLock;
+use crate::work::{Report, Reports};
 
 /// How often it is looked whether there is something to save that could wait, and every how many looks log positions are reason enough:
 /// they move on all the time. Terms hardly ever do.
@@ -22,6 +26,8 @@ const LOOKS: (Duration, u32) = (Duration::from_secs(1), 10);
 /// See the module.
 pub(crate) struct Registry {
     disk: Arc<dyn Disk>,
+    /// Where it is told that the node must end.
+    reports: Reports,
     state: Mutex<State>,
     /// One save at a time.
     saving: tokio::sync::Mutex<()>,
@@ -45,9 +51,15 @@ struct State {
 }
 
 impl Registry {
-    pub(crate) fn new(roster: Roster, disk: Arc<dyn Disk>, lock: Option<Arc<DirLock>>) -> Registry {
+    pub(crate) fn new(
+        roster: Roster,
+        disk: Arc<dyn Disk>,
+        lock: Option<Arc<DirLock>>,
+        reports: Reports,
+    ) -> Registry {
         Registry {
             disk,
+            reports,
             state: Mutex::new(State {
                 roster,
                 lock,
@@ -138,7 +150,13 @@ impl Registry {
                 }
                 Ok(())
             }
-            Err(error) => Err(error),
+            Err(error) => {
+                // Whether the new file has the name is not known, nor what a second attempt would be worth.
+                (state.closed, state.lock) = (true, None);
+                drop(state);
+                (self.reports)(Report::Failed(Fatal::Peers(error.to_string())));
+                Err(error)
+            }
             Ok(()) => {
                 (state.full, state.saved) = (false, version);
                 Ok(())
@@ -160,16 +178,21 @@ impl Registry {
                     state.telling
                 }
             };
-            if let Err(error) = self.save(wanted).await {
-                tracing::warn!(%error, "cannot save what is known of the peers");
+            if self.save(wanted).await.is_err() {
+                // The node has been told.
+                return;
             }
         }
     }
 
-    /// Saves everything for the last time: from now on the file is left alone.
+    /// Saves everything for the last time: from now on the file is left alone. That the node ends is settled, and whoever was let in was
+    /// recorded before. So if this fails, nothing is lost but what might have waited, and might have been lost by a crash.
     pub(crate) async fn close(&self) {
-        let version = self.state().version;
-        if let Err(error) = self.save(version).await {
+        let (version, closed) = {
+            let state = self.state();
+            (state.version, state.closed)
+        };
+        if !closed && let Err(error) = self.save(version).await {
             tracing::warn!(%error, "cannot save what is known of the peers");
         }
         let _one = self.saving.lock().await;
@@ -178,15 +201,11 @@ impl Registry {
     }
 }
 
-fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+
+    use quorate_base::DiskFile;
     use quorate_node::handshake::Papers;
 
     use super::*;
@@ -212,7 +231,8 @@ mod tests {
     fn registry(dir: &TempDir) -> Registry {
         let disk = DirDisk::open(dir.path()).unwrap();
         let roster = Roster::load(&disk, 9, NodeId(2)).unwrap();
-        Registry::new(roster, Arc::new(disk), None)
+        let reports: Reports = Arc::new(|_| panic!("this disk does not fail"));
+        Registry::new(roster, Arc::new(disk), None, reports)
     }
 
     #[tokio::test]
@@ -228,16 +248,30 @@ mod tests {
         assert_eq!((known.boot, known.term, known.matched), (3, Term(5), Index(7)));
     }
 
-    /// A disk that takes no more, or fails altogether.
+    /// A disk of which one call fails from now on: making a file, syncing it, or syncing the directory.
     #[derive(Debug)]
-    struct Bad(DirDisk, Arc<Mutex<Option<io::ErrorKind>>>);
+    struct Bad(DirDisk, Arc<Mutex<Option<(Call, io::ErrorKind)>>>);
+
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    enum Call {
+        Create,
+        Sync,
+        SyncDir,
+    }
+
+    fn fails(state: &Mutex<Option<(Call, io::ErrorKind)>>, call: Call) -> io::Result<()> {
+        match *state.lock().unwrap() {
+            Some((bad, error)) if bad == call => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
 
     impl Disk for Bad {
-        fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn quorate_base::DiskFile>> {
-            match *self.1.lock().unwrap() {
-                Some(error) if create => Err(error.into()),
-                _ => self.0.open(name, create),
+        fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
+            if create {
+                fails(&self.1, Call::Create)?;
             }
+            Ok(Arc::new(BadFile(self.0.open(name, create)?, self.1.clone())))
         }
         fn list(&self) -> io::Result<Vec<String>> {
             self.0.list()
@@ -249,28 +283,103 @@ mod tests {
             self.0.remove(name)
         }
         fn sync_dir(&self) -> io::Result<()> {
+            fails(&self.1, Call::SyncDir)?;
             self.0.sync_dir()
         }
     }
 
-    #[tokio::test]
-    async fn a_full_disk_keeps_nobody_out_and_a_broken_one_does() {
-        let dir = TempDir::new();
-        let state = Arc::new(Mutex::new(Some(io::ErrorKind::StorageFull)));
+    #[derive(Debug)]
+    struct BadFile(Arc<dyn DiskFile>, Arc<Mutex<Option<(Call, io::ErrorKind)>>>);
+
+    impl DiskFile for BadFile {
+        fn len(&self) -> io::Result<u64> {
+            self.0.len()
+        }
+        fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
+            self.0.read_at(offset, buf)
+        }
+        fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.0.write_at(offset, data)
+        }
+        fn sync(&self) -> io::Result<()> {
+            fails(&self.1, Call::Sync)?;
+            self.0.sync()
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.0.set_len(len)
+        }
+    }
+
+    /// A registry on such a disk, and what it says of the node's end.
+    fn bad(
+        dir: &TempDir,
+        call: Call,
+        error: io::ErrorKind,
+    ) -> (
+        Registry,
+        Arc<Mutex<Option<(Call, io::ErrorKind)>>>,
+        mpsc::Receiver<Fatal>,
+    ) {
+        let state = Arc::new(Mutex::new(Some((call, error))));
         let disk = Bad(DirDisk::open(dir.path()).unwrap(), state.clone());
-        let bad = Registry::new(Roster::new(9, NodeId(2)), Arc::new(disk), None);
+        let (sender, told) = mpsc::channel();
+        let reports: Reports = Arc::new(move |report| match report {
+            Report::Failed(fatal) => sender.send(fatal).unwrap(),
+            _ => panic!("nothing else is said"),
+        });
+        let roster = Roster::new(9, NodeId(2));
+        (Registry::new(roster, Arc::new(disk), None, reports), state, told)
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_keeps_nobody_out() {
+        let dir = TempDir::new();
+        let (bad, state, told) = bad(&dir, Call::Create, io::ErrorKind::StorageFull);
         bad.admit(NodeId(1), &hello(3)).await.unwrap();
         assert!(
             bad.admit(NodeId(1), &hello(2)).await.is_err(),
             "it is known all the same"
         );
         assert!(!dir.path().join("peers").exists());
-        *state.lock().unwrap() = Some(io::ErrorKind::PermissionDenied);
-        assert_eq!(bad.admit(NodeId(3), &hello(1)).await, Err(Refusal::NotRecorded));
         *state.lock().unwrap() = None;
         bad.admit(NodeId(1), &hello(3)).await.unwrap();
         let good = registry(&dir);
         assert!(good.admit(NodeId(1), &hello(2)).await.is_err(), "now it is saved");
+        assert!(told.try_recv().is_err());
+    }
+
+    /// What was not recorded lets nobody in, and is not recorded by trying again either: a sync that succeeds after one that failed says
+    /// nothing.
+    #[tokio::test]
+    async fn a_broken_disk_lets_nobody_in_and_ends_the_node() {
+        for call in [Call::Create, Call::Sync, Call::SyncDir] {
+            let dir = TempDir::new();
+            let (bad, state, told) = bad(&dir, call, io::ErrorKind::Other);
+            assert_eq!(bad.admit(NodeId(1), &hello(3)).await, Err(Refusal::NotRecorded));
+            assert!(matches!(told.try_recv(), Ok(Fatal::Peers(_))), "{call:?}");
+            *state.lock().unwrap() = None;
+            let before = std::fs::read(dir.path().join("peers")).ok();
+            for boot in [3, 4] {
+                let again = bad.admit(NodeId(1), &hello(boot)).await;
+                assert_eq!(again, Err(Refusal::NotRecorded), "{call:?}");
+            }
+            bad.close().await;
+            assert_eq!(std::fs::read(dir.path().join("peers")).ok(), before);
+            assert!(told.try_recv().is_err(), "once is enough");
+        }
+    }
+
+    /// What could wait is not waited for by anybody, and yet its failure ends the node.
+    #[tokio::test]
+    async fn a_failure_to_save_at_leisure_ends_the_node() {
+        let dir = TempDir::new();
+        let (bad, state, told) = bad(&dir, Call::Sync, io::ErrorKind::Other);
+        *state.lock().unwrap() = None;
+        bad.admit(NodeId(1), &hello(3)).await.unwrap();
+        *state.lock().unwrap() = Some((Call::Sync, io::ErrorKind::Other));
+        bad.note(NodeId(1), Term(5), Index(7));
+        Arc::new(bad).keep().await;
+        assert!(matches!(told.try_recv(), Ok(Fatal::Peers(_))));
     }
 
     #[tokio::test]

@@ -84,8 +84,8 @@ fn bench(address: String) -> Bench {
             }),
             asks: Arc::new(Asks::new(me, Arc::new(NoRoads), PATIENCE, 1 << 20)),
             metrics: Arc::new(Metrics::default()),
+            registry: Arc::new(Registry::new(Roster::new(7, me), disk, None, reports.clone())),
             reports,
-            registry: Arc::new(Registry::new(Roster::new(7, me), disk, None)),
             transport: Arc::new(TcpTransport::new(Vec::new(), PATIENCE).unwrap()),
         }),
     };
