@@ -248,9 +248,12 @@ mod tests {
         assert_eq!((known.boot, known.term, known.matched), (3, Term(5), Index(7)));
     }
 
+    /// Which call fails, if one does, and how.
+    type Fails = Arc<Mutex<Option<(Call, io::ErrorKind)>>>;
+
     /// A disk of which one call fails from now on: making a file, syncing it, or syncing the directory.
     #[derive(Debug)]
-    struct Bad(DirDisk, Arc<Mutex<Option<(Call, io::ErrorKind)>>>);
+    struct Bad(DirDisk, Fails);
 
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     enum Call {
@@ -289,7 +292,7 @@ mod tests {
     }
 
     #[derive(Debug)]
-    struct BadFile(Arc<dyn DiskFile>, Arc<Mutex<Option<(Call, io::ErrorKind)>>>);
+    struct BadFile(Arc<dyn DiskFile>, Fails);
 
     impl DiskFile for BadFile {
         fn len(&self) -> io::Result<u64> {
@@ -311,15 +314,7 @@ mod tests {
     }
 
     /// A registry on such a disk, and what it says of the node's end.
-    fn bad(
-        dir: &TempDir,
-        call: Call,
-        error: io::ErrorKind,
-    ) -> (
-        Registry,
-        Arc<Mutex<Option<(Call, io::ErrorKind)>>>,
-        mpsc::Receiver<Fatal>,
-    ) {
+    fn bad(dir: &TempDir, call: Call, error: io::ErrorKind) -> (Registry, Fails, mpsc::Receiver<Fatal>) {
         let state = Arc::new(Mutex::new(Some((call, error))));
         let disk = Bad(DirDisk::open(dir.path()).unwrap(), state.clone());
         let (sender, told) = mpsc::channel();
