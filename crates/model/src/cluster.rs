@@ -10,7 +10,7 @@
 //! - Answers to leaders and candidates of terms before their receiver's durable one leave the network (`Parcel::is_dead`).
 //! - Write numbers, log epochs and byte totals are counted from now on ([`quorate_raft::Raft::renumber`]).
 //!
-//! Symmetry among nodes is used only where lease reads are on ([`symmetry`](crate::symmetry)): else the core breaks ties by node id (who asks
+//! Symmetry among nodes is used only where lease reads are on (`symmetry.rs`): else the core breaks ties by node id (who asks
 //! first in a haste, who gives way), so exchanging two ids does not give the same behaviour.
 
 use std::collections::BTreeSet;

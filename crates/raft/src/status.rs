@@ -91,7 +91,7 @@ impl Raft {
 
     /// The index from which on this leader may serve reads while its lease lasts (§6.4.1): the commit index, unless the leader does not
     /// know it yet or has asked another member to take over. Whether the lease lasts is the clock's owner's to say: it
-    /// is counted from when the last [confirmed](Effects::round_confirmed) round began.
+    /// is counted from when the last [confirmed](crate::effects::Effects::round_confirmed) round began.
     pub fn lease_index(&self) -> Option<Index> {
         match &self.role {
             Role::Leader(leader) if leader.may_hold_lease(&self.core) => {
