@@ -183,6 +183,25 @@ fn rot_flips_one_bit_of_what_is_there_and_survives_a_crash() {
     assert!(bytes[..1000].iter().all(|byte| *byte == 0));
 }
 
+/// Rot in use: who has the file open reads the flipped bit without any restart, and so does every later run.
+#[test]
+fn rot_is_read_by_the_run_that_is_under_way() {
+    let disk = disk(1);
+    let mounted = disk.mount();
+    let file = mounted.open("wal-1", true).unwrap();
+    mounted.sync_dir().unwrap();
+    file.write_at(0, &[0x55; SECTOR]).unwrap();
+    file.sync().unwrap();
+    disk.rot("wal-");
+    let mut bytes = [0; SECTOR];
+    file.read_at(0, &mut bytes).unwrap();
+    let flipped: u32 = bytes.iter().map(|byte| (byte ^ 0x55).count_ones()).sum();
+    assert_eq!(flipped, 1, "nobody is told, and the bytes are others");
+    assert_eq!((disk.failed(), disk.has_faulted()), (None, false));
+    disk.crash();
+    assert_eq!(contents(&disk, "wal-1"), Some(bytes.to_vec()));
+}
+
 #[test]
 fn the_durable_copy_is_the_worst_outcome() {
     let disk = disk(1);
