@@ -7,7 +7,7 @@
 use std::collections::BTreeSet;
 
 use quorate_base::{Index, NodeId, Term};
-use quorate_raft::{Change, Config, RoleKind};
+use quorate_raft::{Change, Config, Promote, RoleKind};
 use thiserror::Error;
 
 use crate::coverage::Kind;
@@ -197,10 +197,14 @@ impl World {
                 ..Config::default()
             }
         };
-        self.operator
-            .requested()
-            .map(|(_, changes)| after(changes))
-            .collect()
+        let requested = self.operator.requested().map(|(_, changes)| after(changes));
+        // Learners that promote themselves ask nobody.
+        let by_itself = config
+            .learners
+            .iter()
+            .filter(|(_, promote)| **promote == Promote::WhenCaughtUp);
+        let by_itself: Vec<Change> = by_itself.map(|(id, _)| Change::Promote(*id)).collect();
+        requested.chain([after(&by_itself)]).collect()
     }
 
     /// Heals the core, breaks everything else, and lets nothing end it.
