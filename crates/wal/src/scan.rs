@@ -465,8 +465,11 @@ mod tests {
         // A data sector got lost with the rest: of its sum nothing can be told, of the others' it can.
         image[5 * SECTOR..6 * SECTOR].fill(0);
         assert_eq!(look(PLACE, &image, at), Found::Torn { shape: Some(shape) });
-        image[6 * SECTOR + 9] ^= 1;
-        assert_eq!(look(PLACE, &image, at), damaged(footer, FOOTER));
+        for neighbour in [4, 6] {
+            let mut image = image.clone();
+            image[neighbour * SECTOR + 9] ^= 1;
+            assert_eq!(look(PLACE, &image, at), damaged(footer, FOOTER));
+        }
 
         // Zeros in the front of the first sector, and nothing missing that they were to hide.
         let mut image = whole.clone();
@@ -486,6 +489,37 @@ mod tests {
         assert_eq!(look(PLACE, &image, at), wrong);
         image[SECTOR..2 * SECTOR].fill(0);
         assert_eq!(look(PLACE, &image, at), Found::Torn { shape: Some(shape) });
+    }
+
+    #[test]
+    fn the_second_sector_of_a_footer_is_told_by_the_data_that_it_covers() {
+        let at = SECTOR as u32;
+        let (whole, shape) = frame(SUMS + 1);
+        let second = (1 + SUMS + 2) * SECTOR;
+        let torn = Found::Torn { shape: Some(shape) };
+        let mut image = whole.clone();
+        image[second + 20..].fill(0);
+        assert_eq!(look(PLACE, &image, at), torn);
+        // With the sum of a sector that got lost.
+        let mut image = whole.clone();
+        image[second + 43..].fill(0);
+        image[(1 + SUMS) * SECTOR..(2 + SUMS) * SECTOR].fill(0);
+        assert_eq!(look(PLACE, &image, at), torn);
+    }
+
+    #[test]
+    fn the_beginning_of_a_header_is_torn_only_with_nothing_behind_it() {
+        let at = SECTOR as u32;
+        let (whole, _) = frame(3);
+        let mut image = vec![0; whole.len()];
+        image[SECTOR..SECTOR + 17].copy_from_slice(&whole[SECTOR..SECTOR + 17]);
+        assert_eq!(look(PLACE, &image, at), Found::Torn { shape: None });
+        let neither = damaged(SECTOR, "neither a frame nor zeros");
+        image[3 * SECTOR] = 1;
+        assert_eq!(look(PLACE, &image, at), neither);
+        let mut image = vec![0; whole.len()];
+        image[SECTOR..SECTOR + 5].fill(0x55);
+        assert_eq!(look(PLACE, &image, at), neither);
     }
 
     /// One flipped bit must never pass for a write that was cut short.

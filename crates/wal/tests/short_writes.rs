@@ -116,7 +116,7 @@ fn an_append_cut_short_at_any_byte_is_torn_and_never_damage() {
 #[test]
 fn a_footer_of_two_sectors_cut_short_is_torn() {
     let (disk, before, _) = log(1);
-    let batches = batches(&before, 60_000);
+    let batches = batches(&before, 61_000);
     let spacious = 1 << 17;
     let (mut wal, _) = open(&disk, spacious).unwrap();
     wal.append(&batches).unwrap();
@@ -164,26 +164,41 @@ fn recovery_cut_short_at_any_byte_changes_nothing() {
     }
     let mut cuts = 0;
     for (which, remains) in remains.iter().enumerate() {
-        // Zeros for the first sector and a sync come first, then the last frame once more, then zeros to the end, and a sync.
-        for (call, lengths) in [(0, 1..SECTOR), (2, 1..2 * SECTOR), (3, 1..SMALL as usize - from)] {
+        for call in 0.. {
             // Every byte of the first sector for some remains, a coprime stride elsewhere.
-            let stride = if call == 0 && which < 4 { 1 } else { 41 };
+            let (lengths, stride) = match call {
+                0 => (1..SECTOR, if which < 4 { 1 } else { 41 }),
+                _ => (1..SMALL as usize - from, 41),
+            };
+            let mut came = false;
             for cut in lengths.step_by(stride) {
                 let image = remains.copy();
                 let about = format!("remains {which}, call {call} cut at {cut}");
                 image.fail_at(call, Fault::Cut(cut, ErrorKind::Other));
-                assert!(open(&image, SMALL).is_err(), "{about}: an error is an error");
+                if open(&image, SMALL).is_ok() {
+                    assert!(!came, "{about}: an error is an error");
+                    break;
+                }
+                came = true;
                 image.heal();
                 let mut random = Random(cut as u64);
                 let crashed = image.after_crash(&mut || random.below(2) == 0);
                 crashed.fail_at(call, Fault::Cut(cut / 2, ErrorKind::Other));
-                assert!(open(&crashed, SMALL).is_err(), "{about}: an error is an error");
+                // It may have less to do, and be done before that call.
+                let _ = open(&crashed, SMALL);
                 crashed.heal();
                 let twice = crashed.after_crash(&mut || random.below(2) == 0);
                 for image in [&image, &crashed, &twice] {
                     assert_eq!(recovered(image, &about), before, "{about}");
                     cuts += 1;
                 }
+            }
+            if !came {
+                assert!(
+                    call > 3,
+                    "zeros for the first sector, a sync, the last frame once more, zeros for all, a sync"
+                );
+                break;
             }
         }
     }
