@@ -6,6 +6,15 @@ use std::fmt::Debug;
 use std::io;
 use std::sync::Arc;
 
+/// Whether an error says that there is no room: the disk is full, or a quota is used up. Making room helps, so this is not a disk that
+/// fails. A file that may not grow (`EFBIG`) is another matter: room elsewhere does not help it.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
+}
+
 /// One flat directory. Names are plain file names without separators.
 ///
 /// All methods take `&self`: a disk is shared by the log, the store and the snapshot stager, each on files of its own.
@@ -56,4 +65,21 @@ pub trait DiskFile: Send + Sync + Debug + 'static {
 
     /// Cuts or extends (with zeros) the file to `len`.
     fn set_len(&self, len: u64) -> io::Result<()>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_room_is_told_from_other_failures() {
+        use io::ErrorKind::{FileTooLarge, Other, QuotaExceeded, StorageFull, WriteZero};
+        for kind in [StorageFull, QuotaExceeded] {
+            assert!(is_full(&kind.into()), "{kind}");
+            assert!(is_full(&io::Error::new(kind, "no room for the page")), "{kind}");
+        }
+        for kind in [FileTooLarge, WriteZero, Other] {
+            assert!(!is_full(&kind.into()), "{kind}");
+        }
+    }
 }

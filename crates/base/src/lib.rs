@@ -1,7 +1,8 @@
-//! The words that all Quorate crates share. Types and traits only; no logic and no I/O.
+//! The words that all Quorate crates share. Types and traits, next to no logic, and no I/O.
 //!
 //! - [`ids`]: [`Term`], [`Index`], [`NodeId`], [`LogId`], the vocabulary of the Raft paper as newtypes.
-//! - [`disk`]: [`Disk`] and [`DiskFile`], the few disk operations the log and the store are built on.
+//! - [`disk`]: [`Disk`] and [`DiskFile`], the few disk operations the log and the store are built on, and which errors of theirs mean that
+//!   there is no room ([`disk::is_full`]).
 //! - [`machine`]: [`StateMachine`], what an application implements to be replicated.
 
 pub mod disk;

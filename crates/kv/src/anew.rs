@@ -9,8 +9,8 @@ use std::io;
 use std::sync::Arc;
 
 use quorate_base::Disk;
+use quorate_base::disk::is_full;
 
-use crate::backend::is_full;
 use crate::flush::{Flush, Outcome};
 use crate::kv::Options;
 use crate::snapshot::{self, Stream};

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use quorate_base::DiskFile;
+use quorate_base::disk::is_full;
 use redb::StorageBackend;
 
 use crate::checked::{BLOCK, Checked, FirstDamage};
@@ -66,14 +67,6 @@ impl Run {
     fn end(&self) -> u64 {
         self.start + self.bytes.len() as u64
     }
-}
-
-/// Whether an error says that the disk is full.
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
 }
 
 impl Backend {

@@ -5,9 +5,8 @@
 use std::io;
 use std::sync::{Arc, OnceLock};
 
+use quorate_base::disk::is_full;
 use quorate_base::{Disk, DiskFile};
-
-use crate::backend::is_full;
 
 /// A disk, with note kept of the first error that is final.
 #[derive(Clone, Debug)]

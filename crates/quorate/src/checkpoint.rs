@@ -10,9 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::Bytes;
+use quorate_base::disk::is_full;
 use quorate_base::{Disk, Index, Job, LogId, SnapshotReader, StateMachine};
-
-use crate::disk::is_full;
 
 /// Bytes of commands between two checkpoints, unless the state is larger than that.
 const EVERY: u64 = 16 << 20;

@@ -12,14 +12,6 @@ use quorate_base::{Disk, DiskFile};
 /// Buffers in one vectored write; Linux takes no more (`IOV_MAX`).
 const MAX_PARTS: usize = 1024;
 
-/// Whether an error says that the disk is full.
-pub(crate) fn is_full(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-    )
-}
-
 /// A directory of the file system as a [`Disk`].
 #[derive(Debug)]
 pub struct DirDisk {

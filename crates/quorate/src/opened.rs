@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use std::path::Path;
 use std::sync::Arc;
 
+use quorate_base::disk::is_full;
 use quorate_base::{Disk, NodeId, StateMachine};
 use quorate_node::event::MachineOp;
 use quorate_node::handshake::Papers;
@@ -15,7 +16,6 @@ use quorate_node::{Boot, BootError, MEMBERSHIP_LEVEL, Node, NodeConfig};
 use quorate_wal::{Options, Wal};
 
 use crate::config::Config;
-use crate::disk::is_full;
 use crate::driver::nanos;
 use crate::error::StartError;
 use crate::identity::{Claim, Identity};

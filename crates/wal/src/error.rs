@@ -3,6 +3,7 @@
 use std::io;
 
 use quorate_base::Index;
+use quorate_base::disk::is_full;
 use thiserror::Error;
 
 /// What to do about a log that must not be used; part of the messages below.
@@ -43,10 +44,7 @@ impl DiskError {
 
     /// Whether the disk (or a quota) is full.
     pub fn is_full(&self) -> bool {
-        matches!(
-            self.source.kind(),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
-        )
+        is_full(&self.source)
     }
 }
 

@@ -16,6 +16,7 @@ use std::io::{self, ErrorKind, IoSlice, Read};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use quorate_base::disk::is_full;
 use quorate_base::{Disk, DiskFile};
 use quorate_marks::reached;
 
@@ -383,10 +384,6 @@ fn header(file: &Arc<dyn DiskFile>, size: u64) -> io::Result<Option<(Bytes, u32,
     let about = Bytes::from(bytes).slice(FIXED..);
     reached!("node.staging.bad_header_checksum", check != salt.to_le_bytes());
     Ok((check == salt.to_le_bytes()).then_some((about, salt, end)))
-}
-
-fn is_full(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded)
 }
 
 fn invalid(what: &str) -> io::Error {

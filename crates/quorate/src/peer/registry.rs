@@ -10,11 +10,11 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use quorate_base::disk::is_full;
 use quorate_base::{Disk, Index, NodeId, Term};
 use quorate_node::handshake::{Hello, Refusal};
 use quorate_node::roster::{Changed, Roster};
 
-use crate::disk::is_full;
 use crate::error::Fatal;
 use crate::lock::DirLock;
 use crate::work::{Report, Reports};
