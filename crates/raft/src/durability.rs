@@ -12,7 +12,6 @@ use quorate_marks::reached;
 use crate::effects::{HardState, SnapMeta, Write, WriteId};
 use crate::log::Log;
 use crate::message::Message;
-use crate::rename::Names;
 
 /// The state of one node's disk as the core knows it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -193,6 +192,7 @@ impl Durability {
     }
 
     /// Numbers the writes as if those that are done had never been. Returns how many that were.
+    #[cfg(feature = "check")]
     pub fn renumber(&mut self) -> WriteId {
         let done = self.persisted;
         let numbers = [&mut self.next, &mut self.persisted];
@@ -208,6 +208,7 @@ impl Durability {
     }
 
     /// See [`Raft::forget_repetitions`](crate::Raft::forget_repetitions).
+    #[cfg(feature = "check")]
     pub fn forget_repetitions(&mut self) {
         let all = std::mem::take(&mut self.withheld);
         for waiting in all {
@@ -218,7 +219,8 @@ impl Durability {
     }
 
     /// See [`Raft::rename`](crate::Raft::rename).
-    pub fn rename(&mut self, names: Names) {
+    #[cfg(feature = "check")]
+    pub fn rename(&mut self, names: crate::Names) {
         for waiting in &mut self.withheld {
             waiting.1 = names(waiting.1);
         }

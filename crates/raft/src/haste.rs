@@ -116,6 +116,7 @@ pub(crate) fn suspend(core: &mut Core) {
 }
 
 /// See [`Raft::forget_haste_steps`](crate::Raft::forget_haste_steps).
+#[cfg(feature = "check")]
 pub(crate) fn forget_steps(core: &mut Core) {
     core.haste = core.haste.map(|_| Haste { wait: 0, asked: 0 });
 }

@@ -24,6 +24,11 @@
 //! | InstallSnapshot (§5.3) | `snapshot` |
 //! | the log's terms and configurations (§3.5, §4.1) | [`log`] |
 //!
+//! # For checkers only
+//! The feature `check` (off in everything that is shipped; on for this crate's own tests and the model checker) adds what brings two cores
+//! that will do the same into one form: `Raft::rename`, `Raft::renumber`, `Raft::forget_repetitions`, `Raft::forget_haste_steps`. It
+//! changes no rule, and adds no field.
+//!
 //! # Glossary
 //! *Term*: the logical clock; at most one leader each. *Index*: a position in the log. *Log id*: term and index, naming
 //! an entry. *Commit index*: up to here entries can never be lost. *Applied index*: up to here the state machine is. *Durable
@@ -46,7 +51,9 @@ mod progress;
 pub mod quorum;
 mod raft;
 mod read;
+#[cfg(feature = "check")]
 mod rename;
+#[cfg(feature = "check")]
 mod renumber;
 mod role;
 mod snapshot;
@@ -61,7 +68,9 @@ pub use crate::effects::{
 pub use crate::log::Log;
 pub use crate::message::{Body, EntryShape, Message, Priority, Round};
 pub use crate::raft::Raft;
+#[cfg(feature = "check")]
 pub use crate::rename::Names;
+#[cfg(feature = "check")]
 pub use crate::renumber::Renumbered;
 pub use crate::role::RoleKind;
 pub use crate::status::PeerStatus;

@@ -264,6 +264,7 @@ impl Log {
     }
 
     /// All configurations that the log knows, the base's first.
+    #[cfg(feature = "check")]
     pub(crate) fn configs(&self) -> impl Iterator<Item = &Config> {
         let entries = self.configs.iter().map(|(_, config)| config);
         std::iter::once(&self.base.config).chain(entries)
@@ -293,6 +294,7 @@ impl Log {
     }
 
     /// Counts bytes from the base on, and epochs from now on. Returns the epoch that was.
+    #[cfg(feature = "check")]
     pub(crate) fn renumber(&mut self) -> u64 {
         let before = std::mem::take(&mut self.base_bytes);
         self.ends.iter_mut().for_each(|end| *end -= before);

@@ -6,7 +6,6 @@ use quorate_base::{Index, NodeId};
 use quorate_marks::reached;
 
 use crate::message::Round;
-use crate::rename::Names;
 
 /// Who asked for a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -75,7 +74,8 @@ impl ReadQueue {
     }
 
     /// See [`Raft::rename`](crate::Raft::rename).
-    pub fn rename(&mut self, names: Names) {
+    #[cfg(feature = "check")]
+    pub fn rename(&mut self, names: crate::Names) {
         let waiting = self.waiting.iter_mut().map(|waiting| &mut waiting.2);
         for reader in self.early.iter_mut().chain(waiting) {
             if let Reader::Peer(id, _) = reader {
@@ -85,6 +85,7 @@ impl ReadQueue {
     }
 
     /// See [`Raft::forget_repetitions`](crate::Raft::forget_repetitions).
+    #[cfg(feature = "check")]
     pub fn forget_repetitions(&mut self) {
         let early = std::mem::take(&mut self.early);
         for reader in early {

@@ -1,7 +1,7 @@
 //! A node under another name, in a cluster whose members have all changed names. Where no decision looks at which of two ids is the smaller, it does
 //! the same under the new names, and a model checker need not look at both. Decisions do look at ids in a haste (who asks first, who gives
 //! way), which there is none of with lease reads on, and where several are equally good to take over from a leader whose disk hangs or
-//! which was removed. Only checkers call this.
+//! which was removed. Only checkers call this (feature `check`).
 
 use std::collections::{BTreeMap, BTreeSet};
 

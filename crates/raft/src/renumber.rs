@@ -1,6 +1,6 @@
 //! Numbers that only tell things of one run apart (of writes, of log epochs, of bytes since the start) brought back to where a fresh start
 //! has them. A core does the same under any of them, so two that differ in nothing else are one situation, and a model checker would
-//! take it for thousands. Only checkers call this; a driver that did would lose track of its writes.
+//! take it for thousands. Only checkers call this (feature `check`); a driver that did would lose track of its writes.
 
 use crate::effects::WriteId;
 use crate::haste;

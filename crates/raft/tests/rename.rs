@@ -5,13 +5,14 @@
 
 mod common;
 
-use common::explore::{Chance, Mood, Seen, disturb};
+use common::explore::{Chance, Mood};
 use common::inputs::inputs;
+use common::lives::{live, three};
 use common::{Cluster, n};
 use quorate_base::NodeId;
 use quorate_raft::{
-    Body, ChangeEnd, ChangeRefused, Config, Effects, Input, Limits, Names, Outgoing, Placed, Priority, Raft,
-    Refused, RoleKind, Timer,
+    Body, ChangeEnd, ChangeRefused, Effects, Input, Names, Outgoing, Placed, Priority, Raft, Refused,
+    RoleKind, Timer,
 };
 
 /// An input under the new names; what it says of configurations stays.
@@ -97,57 +98,48 @@ fn does_the_same(original: &Raft, given: &Input, names: Names) -> bool {
     done && renamed(&original, names) == renamed(&copy, &|id| id)
 }
 
+/// A cluster with lease reads on and a membership that stays.
+fn with_lease_reads(seed: u64, chance: &mut Chance) -> (Cluster, Mood) {
+    let mut cluster = three(chance);
+    // All alike, or no two: among equals a leader goes by ids when it chooses whom to prefer.
+    let priorities = match seed % 2 {
+        0 => [Priority::Normal; 3],
+        _ => chance.pick(&[
+            [Priority::High, Priority::Normal, Priority::Low],
+            [Priority::Low, Priority::High, Priority::Normal],
+        ]),
+    };
+    for (id, priority) in cluster.ids().into_iter().zip(priorities) {
+        let node = cluster.node(id);
+        (node.priority, node.leases) = (priority, true);
+        cluster.restart(id);
+    }
+    let mut mood = Mood::any(chance);
+    (mood.loyalty, mood.clocks) = (u64::MAX, false);
+    (cluster, mood)
+}
+
 #[test]
 fn with_lease_reads_names_do_not_matter() {
     let (mut compared, mut led) = (0, 0);
-    for seed in 0..120 {
-        let chance = &mut Chance(seed);
-        let limits = Limits {
-            max_append_bytes: chance.pick(&[15, 1000]),
-            ..Limits::default()
-        };
-        let mut cluster = Cluster::of(Config::of((1..=3).map(n)), limits);
-        // All alike, or no two: among equals a leader goes by ids when it chooses whom to prefer.
-        let priorities = match seed % 2 {
-            0 => [Priority::Normal; 3],
-            _ => chance.pick(&[
-                [Priority::High, Priority::Normal, Priority::Low],
-                [Priority::Low, Priority::High, Priority::Normal],
-            ]),
-        };
-        for (id, priority) in cluster.ids().into_iter().zip(priorities) {
-            let node = cluster.node(id);
-            (node.priority, node.leases) = (priority, true);
-            cluster.restart(id);
-        }
-        let mut mood = Mood::any(chance);
-        (mood.loyalty, mood.clocks) = (u64::MAX, false);
-        let (mut seen, mut token) = (Seen::new(), 0);
-        for _ in 0..300 {
-            disturb(&mut cluster, chance, &mood, &mut seen, &mut token);
-            let id = chance.pick(&cluster.ids());
-            if !chance.one_in(10) || !cluster.is_up(id) {
+    live(120, with_lease_reads, |cluster, id, chance| {
+        let raft = cluster.raft(id);
+        let other = chance.pick(&OTHER);
+        let names = |id: NodeId| n(other[id.0 as usize - 1]);
+        for given in inputs(cluster, id, u64::MAX) {
+            // Both have the leader choose whom it would rather be succeeded by.
+            if matches!(given, Input::DiskStalled | Input::Transfer(None)) {
                 continue;
             }
-            cluster.drain(id);
-            let raft = cluster.raft(id);
-            let other = chance.pick(&OTHER);
-            let names = |id: NodeId| n(other[id.0 as usize - 1]);
-            for given in inputs(&cluster, id, u64::MAX) {
-                // Both have the leader choose whom it would rather be succeeded by.
-                if matches!(given, Input::DiskStalled | Input::Transfer(None)) {
-                    continue;
-                }
-                assert!(
-                    does_the_same(raft, &given, &names),
-                    "n{id} as n{} does otherwise on {given:?}",
-                    names(id)
-                );
-                compared += 1;
-                led += u64::from(raft.role() == RoleKind::Leader);
-            }
+            assert!(
+                does_the_same(raft, &given, &names),
+                "n{id} as n{} does otherwise on {given:?}",
+                names(id)
+            );
+            compared += 1;
+            led += u64::from(raft.role() == RoleKind::Leader);
         }
-    }
+    });
     assert!(
         compared > 5_000 && led > 1_000,
         "only {compared} inputs, {led} of them to leaders"

@@ -3,11 +3,12 @@
 
 mod common;
 
-use common::explore::{Chance, Mood, Seen, disturb, equip};
+use common::Cluster;
+use common::explore::{Chance, Mood, equip};
 use common::inputs::inputs;
-use common::{Cluster, n};
+use common::lives::{live, three};
 use quorate_base::NodeId;
-use quorate_raft::{Config, Effects, Input, Limits, Outgoing, Raft, Timer};
+use quorate_raft::{Effects, Input, Outgoing, Raft, Timer};
 
 /// Effects without the numbers that may differ, in an order of their own and each message once.
 fn bare(mut effects: Effects) -> Effects {
@@ -69,67 +70,46 @@ fn same_deeds(cluster: &Cluster, id: NodeId) -> u64 {
 
 #[test]
 fn a_core_with_other_numbers_does_the_same() {
-    let mut shifted = 0;
-    for seed in 0..150 {
-        let chance = &mut Chance(seed);
-        let limits = Limits {
-            max_append_bytes: chance.pick(&[15, 1000]),
-            ..Limits::default()
-        };
-        let mut cluster = Cluster::of(Config::of((1..=3).map(n)), limits);
-        let mut mood = Mood::any(chance);
-        mood.length = 300;
-        let (mut seen, mut token) = (Seen::new(), 0);
+    let begin = |_, chance: &mut Chance| {
+        let mut cluster = three(chance);
+        let mood = Mood::any(chance);
         equip(&mut cluster, chance, &mood);
-        for _ in 0..mood.length {
-            disturb(&mut cluster, chance, &mood, &mut seen, &mut token);
-            let id = chance.pick(&cluster.ids());
-            if chance.one_in(10) && cluster.is_up(id) {
-                cluster.drain(id);
-                shifted += same_deeds(&cluster, id);
-            }
-        }
-    }
+        (cluster, mood)
+    };
+    let mut shifted = 0;
+    live(150, begin, |cluster, id, _| shifted += same_deeds(cluster, id));
     assert!(shifted > 5_000, "only {shifted} inputs after a renumbering");
 }
 
 /// As long as the haste timer never fires, its steps mean nothing.
 #[test]
 fn a_core_that_forgot_the_steps_of_its_haste_does_the_same() {
-    let mut hasty = 0;
-    for seed in 0..60 {
-        let chance = &mut Chance(seed);
-        let mut cluster = Cluster::new(3);
+    let begin = |_, chance: &mut Chance| {
         let mut mood = Mood::any(chance);
         mood.clocks = false;
-        let (mut seen, mut token) = (Seen::new(), 0);
-        for _ in 0..300 {
-            disturb(&mut cluster, chance, &mood, &mut seen, &mut token);
-            let id = chance.pick(&cluster.ids());
-            if !chance.one_in(10) || !cluster.is_up(id) {
+        (Cluster::new(3), mood)
+    };
+    let mut hasty = 0;
+    live(60, begin, |cluster, id, _| {
+        for input in inputs(cluster, id, u64::MAX) {
+            let mut original = cluster.raft(id).clone();
+            let mut copy = original.clone();
+            copy.forget_haste_steps();
+            hasty += u64::from(copy != original);
+            if matches!(input, Input::Fired(Timer::Haste)) {
                 continue;
             }
-            cluster.drain(id);
-            for input in inputs(&cluster, id, u64::MAX) {
-                let mut original = cluster.raft(id).clone();
-                let mut copy = original.clone();
-                copy.forget_haste_steps();
-                hasty += u64::from(copy != original);
-                if matches!(input, Input::Fired(Timer::Haste)) {
-                    continue;
-                }
-                original.step(input.clone());
-                copy.step(input.clone());
-                let mut done = (original.take_effects(), copy.take_effects());
-                for effects in [&mut done.0, &mut done.1] {
-                    effects.timers.retain(|armed| armed.0 != Timer::Haste);
-                }
-                assert_eq!(done.0, done.1, "n{id} does otherwise on {input:?}");
-                original.forget_haste_steps();
-                copy.forget_haste_steps();
-                assert_eq!(original, copy, "n{id} is another after {input:?}");
+            original.step(input.clone());
+            copy.step(input.clone());
+            let mut done = (original.take_effects(), copy.take_effects());
+            for effects in [&mut done.0, &mut done.1] {
+                effects.timers.retain(|armed| armed.0 != Timer::Haste);
             }
+            assert_eq!(done.0, done.1, "n{id} does otherwise on {input:?}");
+            original.forget_haste_steps();
+            copy.forget_haste_steps();
+            assert_eq!(original, copy, "n{id} is another after {input:?}");
         }
-    }
+    });
     assert!(hasty > 1_000, "only {hasty} inputs in a haste");
 }

@@ -13,7 +13,6 @@ use crate::message::{Body, Round};
 use crate::progress::{Pace, Progress};
 use crate::quorum;
 use crate::read::{ReadQueue, Reader};
-use crate::rename::{self, Names};
 use crate::role::Next;
 use crate::role::membership::Changing;
 use crate::role::transfer::Handover;
@@ -371,14 +370,16 @@ impl Leader {
     }
 
     /// See [`Raft::rename`](crate::Raft::rename).
-    pub fn rename(&mut self, names: Names) {
-        rename::keys(&mut self.peers, names);
+    #[cfg(feature = "check")]
+    pub fn rename(&mut self, names: crate::Names) {
+        crate::rename::keys(&mut self.peers, names);
         self.reads.rename(names);
         self.handover.rename(names);
         // Who is leaving was removed, and keeps its name.
     }
 
     /// See [`Raft::forget_repetitions`](crate::Raft::forget_repetitions).
+    #[cfg(feature = "check")]
     pub fn forget_repetitions(&mut self) {
         self.reads.forget_repetitions();
     }

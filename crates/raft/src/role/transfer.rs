@@ -7,7 +7,6 @@ use quorate_marks::reached;
 use crate::core::Core;
 use crate::effects::{Arm, Timer};
 use crate::message::{Body, Priority};
-use crate::rename::Names;
 use crate::role::{Leader, Next};
 
 /// How long at most a member of higher priority is left alone after it did not take over, in quorum checks.
@@ -46,7 +45,8 @@ impl Patience {
     }
 
     /// See [`Raft::rename`](crate::Raft::rename).
-    pub fn rename(&mut self, names: Names) {
+    #[cfg(feature = "check")]
+    pub fn rename(&mut self, names: crate::Names) {
         self.asked = self.asked.map(names);
     }
 
@@ -83,7 +83,8 @@ impl Handover {
     }
 
     /// See [`Raft::rename`](crate::Raft::rename).
-    pub fn rename(&mut self, names: Names) {
+    #[cfg(feature = "check")]
+    pub fn rename(&mut self, names: crate::Names) {
         if let Some(transfer) = &mut self.transfer {
             transfer.to = names(transfer.to);
         }

@@ -10,6 +10,7 @@ pub mod disk;
 pub mod explore;
 pub mod ghost;
 pub mod inputs;
+pub mod lives;
 pub mod members;
 pub mod network;
 pub mod show;
