@@ -8,6 +8,7 @@
 //! - What changes nothing is no action, be it alone or together with the next input. A state that differs from where it came from only in what may still happen is dropped: all
 //!   it could do can be done from there.
 //! - Answers to leaders and candidates of terms before their receiver's durable one leave the network (`Parcel::is_dead`).
+//! - The timer of a haste does not fire: what it asks, an election timeout asks as well.
 //! - Write numbers, log epochs and byte totals are counted from now on ([`quorate_raft::Raft::renumber`]).
 //!
 //! Symmetry among nodes is used only where lease reads are on (`symmetry.rs`): else the core breaks ties by node id (who asks
@@ -99,8 +100,8 @@ impl Cluster {
     /// From now on states that differ only in what nodes are called are one. Everybody must be a voter, and everybody remain one.
     pub fn take_names_for_nothing(&mut self) {
         assert!(
-            self.rules.leases && !self.rules.haste && self.rules.menu.is_empty(),
-            "names mean something in a haste and in changes of the membership"
+            self.rules.leases && self.rules.menu.is_empty(),
+            "names mean something in a haste, which only leases rule out, and in changes of the membership"
         );
         self.trades = Trade::all(self.size());
     }
@@ -166,6 +167,13 @@ impl Cluster {
         let slot = usize::try_from(id.0).ok()?.checked_sub(1)?;
         let number = state.nodes.get(slot).filter(|number| **number != NOBODY)?;
         Some(Arc::clone(self.tables().nodes.get(*number)))
+    }
+
+    /// Whether anybody leads.
+    pub fn is_led(&self, state: &State) -> bool {
+        let ids = (1..=self.size() as u64).map(NodeId);
+        let mut nodes = ids.filter_map(|id| self.node(state, id));
+        nodes.any(|node| node.raft.role() == RoleKind::Leader)
     }
 
     /// The record.
@@ -333,7 +341,6 @@ fn pay(tables: &Tables, left: Bounds, what: Stimulus, how: How) -> Option<Bounds
         Stimulus::Deliver(id) if tables.parcels.get(id).asks_for_a_read() => take(|b| &mut b.reads)?,
         Stimulus::Deliver(_) | Stimulus::Persist(_) | Stimulus::Fill(_) => {}
         Stimulus::Fire(Timer::Election) => take(|b| &mut b.campaigns)?,
-        Stimulus::Fire(Timer::Haste) => take(|b| &mut b.haste)?,
         Stimulus::Fire(_) => take(|b| &mut b.ticks)?,
         Stimulus::Propose(_) => take(|b| &mut b.proposals)?,
         Stimulus::Read(_) => take(|b| &mut b.reads)?,
@@ -473,7 +480,7 @@ fn note(tables: &Tables, next: &State, action: Action, reaction: &Reaction) -> O
         Stimulus::Propose(_) | Stimulus::Read(_) => true,
         _ => !reaction.events.is_empty(),
     };
-    if !counted && !reaction.log_changed && !reaction.disk_changed {
+    if !counted && !reaction.log_changed && !reaction.disk_changed && reaction.matched.is_empty() {
         return None;
     }
     let before = tables.ghosts.get(next.ghost);
@@ -499,6 +506,7 @@ fn note(tables: &Tables, next: &State, action: Action, reaction: &Reaction) -> O
             check_matching(node, other);
         }
     }
+    ghost.check_matches(&nodes, node, &reaction.matched, reaction.disk_changed);
     if reaction.log_changed || reaction.disk_changed || ghost.len() > before.len() {
         ghost.check_quorums_hold_c(&nodes);
     }
@@ -544,8 +552,6 @@ pub fn usual_rules() -> Rules {
             ..Limits::default()
         },
         menu: Vec::new(),
-        reads: true,
-        haste: false,
         forgetful: false,
         leases: false,
     }

@@ -202,6 +202,48 @@ impl Ghost {
         }
     }
 
+    /// What leaders believe of others is so (S7): of those whose match has `risen` in the list of `node`, and, if what it has on disk is another, of `node`
+    /// in all lists.
+    pub fn check_matches(&self, nodes: &[&Node], node: &Node, risen: &[(NodeId, Index)], disk_changed: bool) {
+        for (id, matched) in risen {
+            if let Some(follower) = nodes.iter().find(|other| other.id() == *id) {
+                self.check_believed(node, follower, *matched);
+            }
+        }
+        if disk_changed {
+            for leader in nodes.iter().filter(|other| other.id() != node.id()) {
+                let believed = leader.raft.peers().find(|(id, _)| *id == node.id());
+                if let Some((_, peer)) = believed {
+                    self.check_believed(leader, node, peer.matched);
+                }
+            }
+        }
+    }
+
+    /// A leader's log and the disk of a follower that it believes to hold it up to `matched` are the same there (S7). One that was deposed without knowing it may be
+    /// wrong about who follows another now.
+    fn check_believed(&self, leader: &Node, follower: &Node, matched: Index) {
+        let (log, image) = (leader.raft.log(), &follower.image);
+        let (at, id) = (leader.id(), follower.id());
+        assert!(
+            matched <= log.last_index(),
+            "n{at} believes n{id} to hold {matched}, its own log ends at {} (S7)",
+            log.last_index()
+        );
+        if matched == Index::ZERO || image.hard.term > leader.raft.term() {
+            return;
+        }
+        // What one of the two has compacted is in C.
+        let in_c = || self.at(matched).map(|c| c.id.term);
+        let known = |term: Option<Term>, base: Index| term.or_else(|| in_c().filter(|_| base > matched));
+        let held = known(image.term_at(matched), image.base.last.index);
+        let leads = known(log.term_at(matched), log.base().last.index);
+        assert!(
+            held.is_some() && held == leads,
+            "n{at} believes n{id} to hold {matched} as it does, in term {leads:?}, but its disk has term {held:?} there (S7)"
+        );
+    }
+
     /// A node's log starts after something that is in C (S12).
     pub fn check_base(&self, node: &Node) {
         let base = node.raft.log().base().last;

@@ -8,7 +8,7 @@ use quorate_raft::{Change, Config, Promote};
 
 use crate::cluster::{Cluster, usual_rules};
 use crate::node::Rules;
-use crate::state::Bounds;
+use crate::state::{Bounds, State};
 
 /// One of the models.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -38,11 +38,8 @@ impl Kind {
         let mut rules = usual_rules();
         match self {
             Kind::Static => {}
-            Kind::Membership => {
-                rules.menu = menu();
-                rules.reads = false;
-            }
-            Kind::Snapshots => rules.reads = false,
+            Kind::Membership => rules.menu = menu(),
+            Kind::Snapshots => {}
         }
         rules
     }
@@ -84,7 +81,8 @@ impl Kind {
         }
     }
 
-    /// How much may happen at `level`, from 1 on. Each level allows all that the one before did, and first a little of everything.
+    /// How much may happen at `level`, from 1 on, where somebody leads. Each level allows all that the one before did, and the
+    /// first what the model is about: an election; a change of the membership; a command, a compaction, and the heartbeat that shows who needs a snapshot.
     pub fn bounds(self, level: u8) -> Bounds {
         // One from level `first` on, one more every so many levels.
         let from = |first: u8, every: u8| match level.checked_sub(first) {
@@ -92,10 +90,11 @@ impl Kind {
             None => 0,
         };
         let common = Bounds {
-            campaigns: 1 + from(5, 2),
+            campaigns: u8::from(level > 1) + from(5, 2),
             proposals: from(2, 4),
             crashes: from(3, 3),
             slow: from(3, 2),
+            reads: from(4, 2),
             ticks: from(4, 2),
             reports: from(4, 3),
             batched: from(5, 3),
@@ -105,29 +104,42 @@ impl Kind {
         };
         match self {
             Kind::Static => Bounds {
-                reads: from(4, 2),
+                campaigns: common.campaigns.max(1),
                 ..common
             },
             Kind::Membership => Bounds {
-                changes: from(2, 3),
+                changes: from(2, 3).max(1),
                 ..common
             },
             Kind::Snapshots => Bounds {
-                compactions: from(2, 3),
+                proposals: common.proposals.max(1),
+                compactions: from(2, 3).max(1),
+                ticks: common.ticks.max(1),
                 flushes: from(4, 3),
                 ..common
             },
         }
     }
+
+    /// The same for a search from `state`: where nobody leads, somebody has to be elected first.
+    pub fn bounds_from(self, level: u8, cluster: &Cluster, state: &State) -> Bounds {
+        let bounds = self.bounds(level);
+        let election = u8::from(self != Kind::Static && !cluster.is_led(state));
+        Bounds {
+            campaigns: bounds.campaigns + election,
+            ..bounds
+        }
+    }
 }
 
-/// The changes that may be asked for. Forced ones need not wait until learners have caught up and timers have counted who is alive.
+/// The changes that may be asked for. Forced ones need not wait until learners have caught up, and until enough is heard of others.
 fn menu() -> Vec<(Vec<Change>, bool)> {
-    let add = |id| Change::AddLearner {
+    let join = |id, promote| Change::AddLearner {
         id: NodeId(id),
-        promote: Promote::Never,
+        promote,
         about: Box::default(),
     };
+    let add = |id| join(id, Promote::Never);
     let promote = |id| Change::Promote(NodeId(id));
     let remove = |id| Change::Remove(NodeId(id));
     let swap = (4..=6).map(promote).chain((1..=3).map(remove));
@@ -137,6 +149,9 @@ fn menu() -> Vec<(Vec<Change>, bool)> {
         (vec![add(4)], false),
         (vec![promote(4), remove(3)], true),
         (vec![remove(1)], true),
+        (vec![join(4, Promote::WhenCaughtUp)], false),
+        (vec![promote(4), remove(3)], false),
+        (vec![remove(1)], false),
     ]
 }
 

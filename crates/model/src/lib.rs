@@ -12,6 +12,7 @@
 
 pub mod action;
 pub mod cluster;
+mod conduct;
 pub mod disk;
 pub mod ghost;
 pub mod hunt;

@@ -252,7 +252,8 @@ fn run(start: &Start, level: u8, limits: Limits) -> anyhow::Result<Option<Report
         played => played.with_context(|| format!("the script {}", start.name()))?,
     };
     let mut cluster = played.cluster;
-    cluster.start_from(&played.state, played.kind.bounds(level));
+    let bounds = played.kind.bounds_from(level, &cluster, &played.state);
+    cluster.start_from(&played.state, bounds);
     // What a former search has left with the allocator is used again; it is not this one's.
     let memory = limits.memory.max(resident() + (64 << 20));
     Ok(Some(search(cluster, Limits { memory, ..limits })))

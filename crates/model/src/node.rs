@@ -20,10 +20,6 @@ pub struct Rules {
     pub limits: Limits,
     /// The changes of the membership that may be asked for, and whether by force.
     pub menu: Vec<(Vec<Change>, bool)>,
-    /// Somebody may read, so the names of reads must not be used twice.
-    pub reads: bool,
-    /// [`Timer::Haste`] may fire.
-    pub haste: bool,
     /// Lease reads are on. Nobody reads by a lease here, since there is no time; but there is no haste either, so ids decide less.
     pub leases: bool,
     /// Disks forget at a restart whom they had voted for. Never so but to show that the checker finds what comes of it.
@@ -47,7 +43,7 @@ pub struct Node {
     pub(crate) timers: u8,
     /// Appends that wait for their payloads, in order for each peer.
     pub cold: Vec<Cold>,
-    /// How often it was started, if that matters.
+    /// How often it was started: the names of reads must not be used twice.
     pub(crate) starts: u64,
 }
 

@@ -70,8 +70,6 @@ bounds! {
     campaigns,
     /// Other timers: heartbeats, quorum checks, reads asked again, transfers given up.
     ticks,
-    /// Steps of a haste.
-    haste,
     /// Commands.
     proposals,
     /// Linearizable reads.

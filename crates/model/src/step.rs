@@ -11,6 +11,7 @@ use quorate_raft::{
 };
 
 use crate::action::{How, Stimulus};
+use crate::conduct::Cause;
 use crate::disk::{Entry, FilledWrite, Payload, configuration, noop};
 use crate::node::{Cold, Event, Node, Outcome, Rules};
 use crate::parcel::{Parcel, What};
@@ -34,17 +35,18 @@ impl Step<'_> {
     }
 
     /// Does something to the core, and checks the step.
-    fn act<R>(&mut self, act: impl FnOnce(&mut Raft) -> R) -> R {
+    fn act<R>(&mut self, cause: &Cause, act: impl FnOnce(&mut Raft) -> R) -> R {
         let before = self.node.raft.clone();
         let result = act(&mut self.node.raft);
         invariants::check(&self.node.raft);
         invariants::check_delta(&before, &self.node.raft);
+        cause.check(&before, &self.node.raft);
         self.observe(&before);
         result
     }
 
     fn step(&mut self, input: Input) {
-        self.act(|raft| raft.step(input));
+        self.act(&Cause::of(&input), |raft| raft.step(input));
     }
 
     fn observe(&mut self, before: &Raft) {
@@ -155,10 +157,9 @@ impl Step<'_> {
         }
         // What waits for one peer stays in order; across peers there is none.
         node.cold.sort_by_key(|cold| cold.to);
-        if !self.rules.haste {
-            node.raft.forget_haste_steps();
-            node.timers &= !(1 << Timer::Haste as u8);
-        }
+        // It never fires.
+        node.raft.forget_haste_steps();
+        node.timers &= !(1 << Timer::Haste as u8);
         Outcome {
             node: self.node,
             events: self.events,
@@ -230,7 +231,7 @@ impl Step<'_> {
 
     /// Takes the effects: messages leave, a write goes to the disk, the machine works.
     fn drain(&mut self) {
-        let effects = self.act(Raft::take_effects);
+        let effects = self.act(&Cause::Other, Raft::take_effects);
         for placed in &effects.placed {
             let (at, payload) = match placed {
                 Placed::Noop { at } => (*at, noop(at.term)),
@@ -475,7 +476,7 @@ impl Step<'_> {
         self.write(survive);
         self.events.push(Event::Crashes);
         let node = &mut self.node;
-        node.starts += u64::from(self.rules.reads);
+        node.starts += 1;
         if self.rules.forgetful {
             node.image.hard.vote = None;
         }

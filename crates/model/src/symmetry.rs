@@ -250,7 +250,7 @@ mod tests {
         for kind in [Kind::Static, Kind::Snapshots] {
             let mut cluster = kind.nameless().expect("the membership stays");
             let first = cluster.first().clone();
-            cluster.start_from(&first, kind.bounds(1));
+            cluster.start_from(&first, Kind::Static.bounds(1));
             let trades = Trade::all(cluster.size());
             let start = cluster.init_states().remove(0);
             let reach = |next: &dyn Fn(&State, Action) -> Option<State>| {

@@ -10,6 +10,8 @@ use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Once};
 
+use quorate_base::{Index, NodeId};
+
 use crate::action::{How, ParcelId, Stimulus};
 use crate::ghost::Ghost;
 use crate::node::{Event, Node, Outcome, Rules};
@@ -60,6 +62,8 @@ pub(crate) struct Reaction {
     pub log_changed: bool,
     /// The log on disk is another.
     pub disk_changed: bool,
+    /// Whose match has risen in this leader's list, and to where.
+    pub matched: Vec<(NodeId, Index)>,
 }
 
 impl Tables {
@@ -96,6 +100,7 @@ impl Tables {
         let (log, image) = (before.raft.log(), &before.image);
         let log_changed = node.raft.log() != log || node.raft.commit() != before.raft.commit();
         let disk_changed = node.image.entries != image.entries || node.image.base != image.base;
+        let matched = risen(&before, &node);
         let mut sent = Vec::new();
         let mut noted = Vec::new();
         for event in events {
@@ -115,6 +120,7 @@ impl Tables {
             events: noted,
             log_changed,
             disk_changed,
+            matched,
         }))
     }
 
@@ -151,6 +157,17 @@ impl Tables {
             count("takes two inputs at once");
         }
     }
+}
+
+/// Whom a leader believes to hold more of its log than before.
+fn risen(before: &Node, after: &Node) -> Vec<(NodeId, Index)> {
+    let known: BTreeMap<NodeId, Index> = match before.raft.term() == after.raft.term() {
+        true => before.raft.peers().map(|(id, peer)| (id, peer.matched)).collect(),
+        false => BTreeMap::new(),
+    };
+    let was = |id| known.get(&id).copied().unwrap_or(Index::ZERO);
+    let now = after.raft.peers().map(|(id, peer)| (id, peer.matched));
+    now.filter(|(id, matched)| *matched > was(*id)).collect()
 }
 
 /// Values of one kind, each kept once.

@@ -103,13 +103,17 @@ impl Mood {
             ],
         };
         weights.extend(own);
-        Mood {
+        let mut mood = Mood {
             weights,
             slow: chance.pick(&[0, 0, 5, 25]),
             batched: chance.pick(&[0, 0, 0, 5]),
             cold: chance.pick(&[0, 0, 0, 10]),
             cuts: chance.pick(&[0, 3, 8]),
+        };
+        if kind != Kind::Static {
+            mood.weights.insert(Sort::Reads, chance.pick(&[0, 0, 1, 3]));
         }
+        mood
     }
 }
 
