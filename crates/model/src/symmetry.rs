@@ -189,6 +189,7 @@ mod tests {
     use super::*;
     use crate::cluster::Cluster;
     use crate::kind::Kind;
+    use crate::state::Bounds;
     use crate::walk::Walk;
 
     /// Random walks. At every state the names are traded at random: what is possible there, and what it leads to, must be the same under the
@@ -250,7 +251,11 @@ mod tests {
         for kind in [Kind::Static, Kind::Snapshots] {
             let mut cluster = kind.nameless().expect("the membership stays");
             let first = cluster.first().clone();
-            cluster.start_from(&first, Kind::Static.bounds(1));
+            let bounds = Bounds {
+                compactions: u8::from(kind == Kind::Snapshots),
+                ..Kind::Static.bounds(1)
+            };
+            cluster.start_from(&first, bounds);
             let trades = Trade::all(cluster.size());
             let start = cluster.init_states().remove(0);
             let reach = |next: &dyn Fn(&State, Action) -> Option<State>| {
