@@ -1,16 +1,20 @@
 //! Two hundred clusters, each for a virtual minute under its own mixture of faults: every invariant after every step, full scans in
 //! between, the clients' history, the liveness of a part and of the whole, and that nothing of what the simulator is for was left out.
+//!
+//! A seed that found a bug is not kept here for long: with the next thing that the simulator learns to draw, the seed is another life. What
+//! it found gets a test of its own, where the bug was. So seed 3216 (a staged snapshot was resumed after a failed sync, from pages
+//! that had never reached the medium) has become `errors_of_every_kind_at_every_call_lose_no_snapshot` in `crates/node/tests/staging.rs`.
 
 mod linearizable;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use quorate_sim::Report;
 use quorate_sim::campaign::{Campaign, replay};
 use quorate_sim::cells::{Matrix, State, impossible};
 use quorate_sim::coverage::Kind;
-use quorate_sim::params::{Params, SEC};
-use quorate_sim::{Report, run};
+use quorate_sim::params::SEC;
 
 const SEEDS: u64 = 200;
 
@@ -99,15 +103,4 @@ fn a_seed_is_one_run_to_the_last_event() {
     };
     let tally = twice.run(|_| Ok(()), |_, _, _| {});
     assert_eq!((tally.passed, &tally.failed), (6, &Default::default()));
-}
-
-/// Each found a bug once.
-#[test]
-fn seeds_that_once_failed_pass() {
-    // 3216: a staged snapshot was resumed after a failed sync, from pages that had never reached the medium.
-    for seed in [3216] {
-        if let Err((failure, _)) = run(Params::draw(seed), false) {
-            panic!("seed {seed}: {failure}");
-        }
-    }
 }
