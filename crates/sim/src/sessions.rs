@@ -33,10 +33,34 @@ pub enum Logged {
     Session(Bytes, Answer),
 }
 
+impl Logged {
+    /// Whether these bytes are a command of the store, and of no session.
+    pub fn is_of_store(bytes: &Bytes) -> bool {
+        // Commands of the store begin with their format's number, 1; those of sessions have the kind in that byte, too.
+        bytes.first().is_none_or(|first| *first < 0x10)
+    }
+
+    /// A command of a session that executed this, if anything, left the table so and gave this answer.
+    pub fn session(executed: Option<Bytes>, table: Vec<u8>, answer: Answer) -> Logged {
+        let put = |key: &'static str, value: Bytes| {
+            RequestOp::Put(PutRequest {
+                key: key.into(),
+                value,
+                ..PutRequest::default()
+            })
+        };
+        let written = executed.map(|value| put(WRITTEN, value));
+        let txn = TxnRequest {
+            success: written.into_iter().chain([put(TABLE, table.into())]).collect(),
+            ..TxnRequest::default()
+        };
+        Logged::Session(Command::Txn(txn).encode(), answer)
+    }
+}
+
 /// What the entry at `at` means for a state with this table, which takes it in.
 pub fn take_in(table: &mut SessionTable, at: Index, bytes: &Bytes) -> Logged {
-    // Commands of the store begin with their format's number, 1; those of sessions have the kind in that byte, too.
-    if bytes.first().is_none_or(|first| *first < 0x10) {
+    if Logged::is_of_store(bytes) {
         return Logged::Store(bytes.clone());
     }
     let mut executed = None;
@@ -44,20 +68,7 @@ pub fn take_in(table: &mut SessionTable, at: Index, bytes: &Bytes) -> Logged {
         executed = Some(value.clone());
         Bytes::from(at.to_string())
     });
-    let put = |key: &'static str, value: Bytes| {
-        RequestOp::Put(PutRequest {
-            key: key.into(),
-            value,
-            ..PutRequest::default()
-        })
-    };
-    let written = executed.map(|value| put(WRITTEN, value));
-    let saved = put(TABLE, table.save().into());
-    let txn = TxnRequest {
-        success: written.into_iter().chain([saved]).collect(),
-        ..TxnRequest::default()
-    };
-    Logged::Session(Command::Txn(txn).encode(), answer)
+    Logged::session(executed, table.save(), answer)
 }
 
 /// The table as the store has it.

@@ -7,12 +7,13 @@ use quorate_base::{Index, LogId, NodeId};
 use quorate_kv::{Applied, Command, Error, RangeRequest, RangeResponse, Response, ResponseOp};
 use quorate_node::entry::{Content, Entry};
 use quorate_node::event::ToApply;
-use quorate_node::session::{Answer, SessionTable};
+use quorate_node::session::Answer;
 
+use super::sessions::Table;
 use super::{Ghost, Violation};
 use crate::coverage::Kind;
 use crate::model::Model;
-use crate::sessions::{Logged, take_in};
+use crate::sessions::Logged;
 use crate::trace::Nanos;
 
 /// What an applied command answers.
@@ -26,8 +27,8 @@ pub struct Machines {
     expected: Vec<Option<Output>>,
     /// The model's revision and compacted revision after each index.
     revisions: Vec<(i64, i64)>,
-    /// Who has executed what for a session, after everything that any node has applied.
-    sessions: SessionTable,
+    /// The sessions after everything that any node has applied.
+    sessions: Table,
     /// What was answered to the session at each index that holds a command of one.
     answers: Vec<Option<Answer>>,
     /// State hashes, where they were taken.
@@ -188,7 +189,7 @@ impl Ghost {
             return compare(id, entry.at, machines.expected[slot].as_ref(), output).map(|()| None);
         }
         let mut asked = entry.command.as_ref();
-        let taken = asked.map(|bytes| take_in(&mut machines.sessions, entry.at.index, bytes));
+        let taken = asked.map(|bytes| machines.sessions.take_in(entry.at.index, bytes));
         let (bytes, told) = match taken {
             None => (None, None),
             Some(Logged::Store(bytes)) => {
