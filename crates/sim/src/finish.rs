@@ -17,9 +17,6 @@ use crate::survivors::Excuse;
 use crate::trace::{Nanos, View};
 use crate::world::World;
 
-/// In so many election timeouts after the last fault there must be a leader, whatever was before.
-pub(crate) const ELECTIONS: u64 = 20;
-
 /// A run that was carried to its end.
 #[derive(Clone, Debug)]
 pub struct Report {
@@ -102,6 +99,7 @@ impl World {
         self.await_replacements()?;
         self.await_leader()?;
         self.await_answers()?;
+        self.await_lasting_leader()?;
         self.await_expiry()?;
         let members = self.members();
         self.last_requests(&members)?;

@@ -2,12 +2,11 @@
 //! membership, nobody left running who was removed. What a part of a cluster must come to while the rest stays broken is in
 //! `survivors`.
 
-use quorate_base::NodeId;
+use quorate_base::{NodeId, Term};
 use quorate_node::handshake::FEATURE_LEVEL;
 use quorate_raft::{Promote, RoleKind};
 
 use crate::failure::Failure;
-use crate::finish::ELECTIONS;
 use crate::host::{Host, Process};
 use crate::params::SEC;
 use crate::picture::Topic;
@@ -50,21 +49,32 @@ impl World {
         }
     }
 
-    /// One leader, followed by all voters, that has committed an entry of its term.
-    pub(crate) fn is_led(&self) -> bool {
+    /// The leader that all voters follow, with its term, if it has committed an entry of that term.
+    pub(crate) fn leader_of_all(&self) -> Option<(NodeId, Term)> {
         let config = self.ghost.commits().config();
-        let voters = config.voters.iter().chain(&config.outgoing);
-        let rafts: Option<Vec<_>> = voters
-            .map(|id| Some(self.hosts.get(id)?.process.as_ref()?.node.raft()))
-            .collect();
-        let Some(rafts) = rafts else { return false };
-        let Some(leader) = rafts.iter().find(|raft| raft.role() == RoleKind::Leader) else {
-            return false;
-        };
-        rafts
+        self.followed_by(config.voters.union(&config.outgoing))
+    }
+
+    /// The leader among these nodes that all of them follow, with its term, if it has committed an entry of that term.
+    pub(crate) fn followed_by<'a>(
+        &self,
+        ids: impl IntoIterator<Item = &'a NodeId>,
+    ) -> Option<(NodeId, Term)> {
+        let rafts = ids
+            .into_iter()
+            .map(|id| Some(self.hosts.get(id)?.process.as_ref()?.node.raft()));
+        let rafts: Vec<_> = rafts.collect::<Option<_>>()?;
+        let leader = rafts.iter().find(|raft| raft.role() == RoleKind::Leader)?;
+        let followed = rafts
             .iter()
-            .all(|raft| raft.term() == leader.term() && raft.leader() == Some(leader.id()))
-            && leader.log().term_at(leader.commit()) == Some(leader.term())
+            .all(|raft| raft.term() == leader.term() && raft.leader() == Some(leader.id()));
+        let decides = leader.log().term_at(leader.commit()) == Some(leader.term());
+        (followed && decides).then(|| (leader.id(), leader.term()))
+    }
+
+    /// There is a leader that all voters follow.
+    pub(crate) fn is_led(&self) -> bool {
+        self.leader_of_all().is_some()
     }
 
     /// All members run, and no change is under way, nor is one to be expected: the leader's configuration is committed and plain, learners that promote
@@ -125,12 +135,13 @@ impl World {
     }
 
     pub(crate) fn await_leader(&mut self) -> Result<(), Failure> {
-        self.until(
-            ELECTIONS * self.params.election + 2 * SEC,
-            "leader that all voters follow",
-            World::is_led,
-        )?;
+        self.until(self.patience(), "leader that all voters follow", World::is_led)?;
         self.until(60 * SEC, "settled membership", World::is_settled)?;
         self.until(60 * SEC, "end of removed members", World::is_tidy)
+    }
+
+    /// Nobody asks for anything and nothing is broken: the leader stays. (It may hand over first to one that is to be preferred.)
+    pub(crate) fn await_lasting_leader(&mut self) -> Result<(), Failure> {
+        self.await_stable_leader("leader that stays", World::leader_of_all)
     }
 }

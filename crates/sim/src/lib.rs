@@ -18,7 +18,7 @@
 //! | what must hold after every step; full scans | [`ghost`], `scanning` |
 //! | what clients may see | [`history`], against [`model`] |
 //! | a run from beginning to end | `finish` ([`run`], [`Report`]) |
-//! | liveness of a part that is healed while the rest stays broken, of the healed whole; verdict | `survivors`, `healing`, `judge` |
+//! | liveness of a part that is healed while the rest stays broken, of the healed whole; stable leaders; verdict | `survivors`, `healing`, `stability`, `judge` |
 //! | many seeds and their sum; how fast it all is | [`campaign`], [`speed`] |
 //! | clusters whose faults are chosen by hand | [`scenario`] |
 //! | how runs fail, what they show | [`failure`], [`trace`], [`picture`] and `observe` |
@@ -63,6 +63,7 @@ mod observe;
 mod operator;
 mod scanning;
 mod sessions;
+mod stability;
 mod state;
 mod states;
 mod steering;

@@ -1,19 +1,16 @@
 //! Liveness with the faults still there: when the time of faults is over, a random core of nodes that contains a quorum is healed, and
 //! everything else stays broken for good. The core alone has to come to a stable leader, answers and one state, in bounded time.
 //!
-//! Nobody is excused by a guess. Where the demand fails, [`Excuse`] is what the checker's global knowledge *proves*: that the core is no
-//! quorum of a configuration that may decide, or that none of it holds what was committed. Everything else is a failure.
+//! Nobody is excused by a guess. Where the demand fails, [`Excuse`] is what the checker's global knowledge *proves*: that nobody in the core
+//! could be elected by the core. Everything else is a failure.
 
 use std::collections::BTreeSet;
 
-use quorate_base::{Index, NodeId, Term};
-use quorate_raft::{Change, Config, Promote, RoleKind};
-use thiserror::Error;
+use quorate_base::{NodeId, Term};
+use quorate_raft::{Change, Config, Promote};
 
 use crate::coverage::Kind;
 use crate::failure::Failure;
-use crate::finish::ELECTIONS;
-use crate::ghost::Ghost;
 use crate::ghost::quorum::{electors, is_quorum};
 use crate::nemesis::Restore;
 use crate::net::Pair;
@@ -22,50 +19,12 @@ use crate::picture::Topic;
 use crate::trace::Nanos;
 use crate::world::{Happening, World};
 
+mod excuse;
+
+pub use excuse::Excuse;
+
 /// A pause that ends only by healing.
 pub(crate) const FOREVER: Nanos = Nanos::MAX / 4;
-
-/// For so many election timeouts a leader must stay, once there is one.
-const STABLE: u64 = 10;
-
-/// A proof that the survivors could not do what was demanded of them.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum Excuse {
-    /// A log that contains everything committed holds a configuration in which they are no quorum, or it is the committed one.
-    #[error("{able:?} are no quorum of voters {:?}, outgoing {:?}", config.voters, config.outgoing)]
-    NoQuorum {
-        /// Those whose disks are whole.
-        able: BTreeSet<NodeId>,
-        /// The configuration.
-        config: Box<Config>,
-    },
-    /// None of those who may lead has what was committed: the disks that had it are damaged.
-    #[error("none of {able:?} holds what is committed up to {last}")]
-    NoHolder {
-        /// Those whose disks are whole.
-        able: BTreeSet<NodeId>,
-        /// The last committed index.
-        last: Index,
-    },
-}
-
-impl Excuse {
-    /// What proves that these nodes alone cannot be demanded to come to anything; `None` if they can.
-    pub(crate) fn prove(ghost: &Ghost, able: &BTreeSet<NodeId>) -> Option<Excuse> {
-        let mut active = ghost.active_configs().into_iter();
-        if let Some(config) = active.find(|config| !is_quorum(config, able)) {
-            let (able, config) = (able.clone(), Box::new(config.clone()));
-            return Some(Excuse::NoQuorum { able, config });
-        }
-        let last = ghost.commits().last();
-        let holds = |id: &NodeId| ghost.durable_log(*id).holds(last, ghost.commits());
-        if !able.iter().any(holds) {
-            let able = able.clone();
-            return Some(Excuse::NoHolder { able, last });
-        }
-        None
-    }
-}
 
 /// What a node outside the core suffers for good.
 #[derive(Clone, Copy, Debug)]
@@ -157,6 +116,8 @@ impl World {
         if let Some(excuse) = Excuse::prove(&self.ghost, &core) {
             return Err(excuse);
         }
+        // Where some log goes on with a configuration that needs others, whoever can do without that log is needed for it.
+        let spare = active.iter().all(|config| is_quorum(config, &core));
         // What is asked for at this moment may come into force; those who must do without the others should be able to.
         let asked = active.iter().flat_map(|config| self.asked_for(config));
         let mut needed: Vec<Config> = asked.filter(|config| is_quorum(config, &core)).collect();
@@ -167,7 +128,9 @@ impl World {
         }
         for id in order {
             core.remove(&id);
-            let enough = needed.iter().all(|config| is_quorum(config, &core));
+            let enough = spare
+                && needed.iter().all(|config| is_quorum(config, &core))
+                && Excuse::prove(&self.ghost, &core).is_none();
             if !enough || self.rng.below(4) == 0 {
                 core.insert(id);
             }
@@ -282,8 +245,7 @@ impl World {
             let write = self.last_write(id);
             self.ask(0, id, write);
         }
-        let patience = ELECTIONS * self.params.election + 2 * SEC;
-        self.until(patience, "leader of the core", |world| {
+        self.until(self.patience(), "leader of the core", |world| {
             world.core_leader().is_some()
         })?;
         self.until(30 * SEC, "answers to the core's requests", |world| {
@@ -292,7 +254,7 @@ impl World {
             let mut changes = world.operator.requested();
             !asked.any(|id| core.contains(id)) && !changes.any(|(id, _)| core.contains(&id))
         })?;
-        self.await_stable_leader(patience)?;
+        self.await_stable_leader("leader of the core that stays", World::core_leader)?;
         let members = self.core_members();
         self.last_requests(&members)?;
         let members = self.core_members();
@@ -308,55 +270,7 @@ impl World {
 
     /// The leader that all survivors follow, with its term, if it has committed an entry of that term.
     fn core_leader(&self) -> Option<(NodeId, Term)> {
-        let members = self.core_members();
-        let rafts: Option<Vec<_>> = members
-            .iter()
-            .map(|id| Some(self.hosts[id].process.as_ref()?.node.raft()))
-            .collect();
-        let rafts = rafts?;
-        let leader = rafts.iter().find(|raft| raft.role() == RoleKind::Leader)?;
-        let followed = rafts
-            .iter()
-            .all(|raft| raft.term() == leader.term() && raft.leader() == Some(leader.id()));
-        let decides = leader.log().term_at(leader.commit()) == Some(leader.term());
-        (followed && decides).then(|| (leader.id(), leader.term()))
-    }
-
-    /// Within `patience` the core has a leader that then stays.
-    fn await_stable_leader(&mut self, patience: Nanos) -> Result<(), Failure> {
-        let stay = STABLE * self.params.election;
-        let end = self.now + patience + stay;
-        let mut held = Held::new(self.core_leader(), self.now);
-        while !held.stays(self.now, stay) {
-            if !self.step(end)? && !held.stays(self.now, stay) {
-                return Err(self.missing("leader of the core that stays", patience + stay));
-            }
-            held.note(self.core_leader(), self.now);
-        }
-        Ok(())
-    }
-}
-
-/// Who leads, and since when.
-struct Held {
-    leader: Option<(NodeId, Term)>,
-    since: Nanos,
-}
-
-impl Held {
-    fn new(leader: Option<(NodeId, Term)>, since: Nanos) -> Held {
-        Held { leader, since }
-    }
-
-    fn note(&mut self, leader: Option<(NodeId, Term)>, now: Nanos) {
-        if leader != self.leader {
-            *self = Held::new(leader, now);
-        }
-    }
-
-    /// Whether the same one leads for at least so long, in one term.
-    fn stays(&self, now: Nanos, long: Nanos) -> bool {
-        self.leader.is_some() && now - self.since >= long
+        self.followed_by(&self.core_members())
     }
 }
 
