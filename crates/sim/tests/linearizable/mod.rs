@@ -1,5 +1,8 @@
 //! The search for a linearization by `porcupine-rs`, key by key on small windows of the history. It uses no revisions, terms
 //! or logs, only what was asked and answered and when, so it shares no assumption with the simulator's own checks.
+//!
+//! A key begins without a value. Each later window begins with a value that the one before can have ended with: all of them are tried, and
+//! those with which it has no linearization are dropped. So a window hides nothing from the next one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,12 +28,15 @@ enum Op {
     Swapped { expected: Bytes, new: Bytes },
 }
 
-/// One key. `None` is "anything": the state at the start of a window.
+/// A key's value, if it has one.
+type Value = Option<Bytes>;
+
+/// One key.
 #[derive(Clone, Debug)]
 struct Key;
 
 impl Model for Key {
-    type State = Option<Option<Bytes>>;
+    type State = Value;
     type Op = Op;
     type Metadata = ();
 
@@ -38,16 +44,24 @@ impl Model for Key {
         None
     }
 
-    fn step(state: &Self::State, op: &Op) -> (bool, Self::State) {
-        let is = |value: &Option<Bytes>| state.as_ref().is_none_or(|state| state == value);
+    fn step(state: &Value, op: &Op) -> (bool, Value) {
         match op {
-            Op::Set(value) => (true, Some(value.clone())),
-            Op::Delete { existed } => (
-                state.as_ref().is_none_or(|state| state.is_some() == *existed),
-                Some(None),
-            ),
-            Op::Get(value) => (is(value), Some(value.clone())),
-            Op::Swapped { expected, new } => (is(&Some(expected.clone())), Some(Some(new.clone()))),
+            Op::Set(value) => (true, value.clone()),
+            Op::Delete { existed } => (state.is_some() == *existed, None),
+            Op::Get(value) => (state == value, state.clone()),
+            Op::Swapped { expected, new } => (state.as_ref() == Some(expected), Some(new.clone())),
+        }
+    }
+}
+
+impl Op {
+    /// What the key holds right after it, if it changes that.
+    fn leaves(&self) -> Option<Value> {
+        match self {
+            Op::Set(value) => Some(value.clone()),
+            Op::Delete { existed } => existed.then_some(None),
+            Op::Swapped { new, .. } => Some(Some(new.clone())),
+            Op::Get(_) => None,
         }
     }
 }
@@ -239,6 +253,65 @@ fn windows(mut operations: Vec<Operation<Key>>) -> Vec<Vec<Operation<Key>>> {
     windows
 }
 
+/// The values that a window may end with if it begins with one of `starts`: none, if it has no linearization at all.
+fn ends(window: &[Operation<Key>], starts: &BTreeSet<Value>) -> BTreeSet<Value> {
+    let changes = || window.iter().filter(|operation| operation.op.leaves().is_some());
+    let last_begin = changes().map(|operation| operation.call_time).max();
+    // What ended before another change began was not the last one.
+    let may_be_last = changes().filter(|operation| Some(operation.return_time) >= last_begin);
+    let mut ends: BTreeSet<Value> = may_be_last
+        .filter_map(|operation| operation.op.leaves())
+        .collect();
+    if ends.is_empty() {
+        ends.clone_from(starts);
+    }
+    let begin = window
+        .iter()
+        .map(|operation| operation.call_time)
+        .min()
+        .unwrap_or(0);
+    let end = window
+        .iter()
+        .map(|operation| operation.return_time)
+        .max()
+        .unwrap_or(0);
+    let fits = |start: &Value, end_value: Option<&Value>| {
+        let edge = |op, call_time: i64, return_time| Operation {
+            client_id: None,
+            call_time,
+            return_time,
+            op,
+            metadata: None,
+        };
+        let mut whole = vec![edge(Op::Set(start.clone()), begin - 2, begin - 1)];
+        whole.extend_from_slice(window);
+        whole.extend(end_value.map(|value| edge(Op::Get(value.clone()), end + 1, end + 2)));
+        porcupine_rs::check_operations(&whole)
+    };
+    if end == i64::MAX {
+        // No other window follows an operation that never ends: any end will do.
+        return match starts.iter().any(|start| fits(start, None)) {
+            true => ends,
+            false => BTreeSet::new(),
+        };
+    }
+    ends.retain(|end_value| starts.iter().any(|start| fits(start, Some(end_value))));
+    ends
+}
+
+/// Searches the windows of one key, one after the other, for linearizations.
+fn search(operations: Vec<Operation<Key>>) -> Result<(), String> {
+    let mut states = BTreeSet::from([None]);
+    for window in windows(operations) {
+        let ends = ends(&window, &states);
+        if ends.is_empty() {
+            return Err(format!("beginning with one of {states:?}: {window:#?}"));
+        }
+        states = ends;
+    }
+    Ok(())
+}
+
 /// Searches every window for a linearization. Returns how many operations were covered.
 pub fn check(report: &Report) -> Result<usize, String> {
     let first_seen = first_seen(&report.calls);
@@ -286,12 +359,8 @@ pub fn check(report: &Report) -> Result<usize, String> {
         } else {
             operations
         };
-        for window in windows(operations).into_iter().filter(|window| window.len() > 1) {
-            covered += window.len();
-            if !porcupine_rs::check_operations(&window) {
-                return Err(format!("no linearization of {key:?}: {window:#?}"));
-            }
-        }
+        covered += operations.len();
+        search(operations).map_err(|why| format!("no linearization of {key:?}, {why}"))?;
     }
     Ok(covered)
 }
@@ -323,7 +392,7 @@ mod tests {
         }
     }
 
-    fn get(value: &'static str, invoked: u64, returned: u64) -> Call {
+    fn read(value: &'static str, invoked: u64, returned: u64) -> Call {
         let request = RangeRequest {
             key: "k".into(),
             ..RangeRequest::default()
@@ -369,14 +438,14 @@ mod tests {
     fn a_stale_read_has_no_linearization() {
         let writes = [put("1", 2, 1, 2), put("2", 3, 3, 6)];
         let with = |reads: &[Call]| check(&report([&writes[..], reads].concat()));
-        assert_eq!(with(&[get("1", 4, 5), get("2", 7, 8)]), Ok(4));
+        assert_eq!(with(&[read("1", 4, 5), read("2", 7, 8)]), Ok(4));
         assert_eq!(
-            with(&[get("2", 4, 5), get("2", 7, 8)]),
+            with(&[read("2", 4, 5), read("2", 7, 8)]),
             Ok(4),
             "concurrent with the write"
         );
-        assert!(with(&[get("1", 7, 8)]).is_err(), "stale");
-        assert!(with(&[get("2", 4, 5), get("1", 7, 8)]).is_err(), "back in time");
+        assert!(with(&[read("1", 7, 8)]).is_err(), "stale");
+        assert!(with(&[read("2", 4, 5), read("1", 7, 8)]).is_err(), "back in time");
     }
 
     #[test]
@@ -387,12 +456,88 @@ mod tests {
         };
         let with = |reads: &[Call]| check(&report([&[put("1", 2, 1, 2), unknown.clone()], reads].concat()));
         assert!(
-            with(&[get("1", 7, 8), get("2", 9, 10)]).is_ok(),
+            with(&[read("1", 7, 8), read("2", 9, 10)]).is_ok(),
             "it took effect late"
         );
         assert!(
-            with(&[get("2", 7, 8), get("1", 9, 10)]).is_err(),
+            with(&[read("2", 7, 8), read("1", 9, 10)]).is_err(),
             "and did not go away again"
+        );
+    }
+
+    /// An operation of a client by itself, from one moment to another.
+    fn operation(op: Op, call_time: i64, return_time: i64) -> Operation<Key> {
+        Operation {
+            client_id: None,
+            call_time,
+            return_time,
+            op,
+            metadata: None,
+        }
+    }
+
+    fn set(value: &'static str, call_time: i64, return_time: i64) -> Operation<Key> {
+        operation(Op::Set(Some(value.into())), call_time, return_time)
+    }
+
+    fn get(value: Option<&'static str>, call_time: i64) -> Operation<Key> {
+        operation(Op::Get(value.map(Bytes::from)), call_time, call_time + 1)
+    }
+
+    /// So many reads of "1" that the next quiet moment ends the window, after which `then` comes.
+    fn long(then: &[Operation<Key>]) -> Result<(), String> {
+        let mut operations = vec![set("1", 0, 1)];
+        operations.extend((1..WINDOW as i64).map(|n| get(Some("1"), 2 * n)));
+        let first = windows(operations.clone()).len();
+        operations.extend_from_slice(then);
+        assert!(
+            windows(operations.clone()).len() > first,
+            "one window says nothing here"
+        );
+        search(operations)
+    }
+
+    #[test]
+    fn a_window_begins_where_the_one_before_ended() {
+        let later = 10 * WINDOW as i64;
+        assert_eq!(long(&[get(Some("1"), later)]), Ok(()));
+        assert!(long(&[get(None, later)]).is_err(), "it was there");
+        assert!(long(&[get(Some("0"), later)]).is_err(), "nobody wrote that");
+        assert!(
+            search(vec![get(Some("1"), 0)]).is_err(),
+            "nor that, in the first window"
+        );
+        assert_eq!(search(vec![get(None, 0)]), Ok(()));
+        let gone = operation(Op::Delete { existed: false }, later, later + 1);
+        assert!(long(&[gone]).is_err(), "there was something to delete");
+    }
+
+    #[test]
+    fn a_window_may_end_with_each_write_that_can_be_the_last() {
+        let starts = BTreeSet::from([None, Some("0".into())]);
+        let values = |values: &[&'static str]| -> BTreeSet<Value> {
+            values.iter().map(|value| Some(Bytes::from(*value))).collect()
+        };
+        let race = [set("1", 0, 9), set("2", 5, 14), set("3", 7, 8)];
+        assert_eq!(ends(&race, &starts), values(&["1", "2", "3"]));
+        let early = [set("1", 0, 4), set("2", 5, 14), set("3", 7, 8)];
+        assert_eq!(ends(&early, &starts), values(&["2", "3"]), "1 was over before");
+        let seen = [set("1", 0, 9), set("2", 5, 14), get(Some("2"), 15)];
+        assert_eq!(ends(&seen, &starts), values(&["2"]), "a read tells which");
+        assert_eq!(
+            ends(&[get(Some("0"), 3)], &starts),
+            values(&["0"]),
+            "of the beginnings, too"
+        );
+        assert_eq!(ends(&[get(Some("7"), 3)], &starts), values(&[]));
+        let swapped = Op::Swapped {
+            expected: "0".into(),
+            new: "1".into(),
+        };
+        assert_eq!(ends(&[operation(swapped, 0, 1)], &starts), values(&["1"]));
+        assert_eq!(
+            ends(&[operation(Op::Delete { existed: true }, 0, 1)], &starts),
+            [None].into()
         );
     }
 }
