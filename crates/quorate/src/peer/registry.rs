@@ -7,6 +7,7 @@
 
 use std::collections::BTreeSet;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use quorate_node::roster::{Changed, Roster};
 
 use crate::error::Fatal;
 use crate::lock::DirLock;
-use crate::work::{Report, Reports};
+use crate::work::{Report, Reports, panic_text};
 
 /// How often it is looked whether there is something to save that could wait, and every how many looks log positions are reason enough:
 /// they move on all the time. Terms hardly ever do.
@@ -25,12 +26,17 @@ const LOOKS: (Duration, u32) = (Duration::from_secs(1), 10);
 
 /// See the module.
 pub(crate) struct Registry {
+    file: Arc<File>,
+    /// One save at a time. Held by whoever writes, not by whoever waits for that.
+    saving: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// What a save needs. It outlives those who wait for it.
+struct File {
     disk: Arc<dyn Disk>,
     /// Where it is told that the node must end.
     reports: Reports,
     state: Mutex<State>,
-    /// One save at a time.
-    saving: tokio::sync::Mutex<()>,
 }
 
 struct State {
@@ -57,26 +63,28 @@ impl Registry {
         lock: Option<Arc<DirLock>>,
         reports: Reports,
     ) -> Registry {
+        let state = State {
+            roster,
+            lock,
+            version: 0,
+            telling: 0,
+            urgent: 0,
+            saved: 0,
+            full: false,
+            closed: false,
+        };
         Registry {
-            disk,
-            reports,
-            state: Mutex::new(State {
-                roster,
-                lock,
-                version: 0,
-                telling: 0,
-                urgent: 0,
-                saved: 0,
-                full: false,
-                closed: false,
+            file: Arc::new(File {
+                disk,
+                reports,
+                state: Mutex::new(state),
             }),
-            saving: tokio::sync::Mutex::default(),
+            saving: Arc::default(),
         }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // No code runs under this lock that could leave the state half changed.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.file.state()
     }
 
     /// Whether this one may come in; with what it shows recorded, durably.
@@ -116,52 +124,22 @@ impl Registry {
         }
     }
 
-    /// Makes the changes up to this one durable, and all others that there are.
+    /// Makes the changes up to this one durable, and all others that there are. Whoever waits here may be cut off at any moment (a greeting has
+    /// its time, and connections end with the node), so nothing of a save depends on it: one that has begun goes on to its end, nobody else
+    /// begins another before, and what came of it is noted and told in any case.
     async fn save(&self, wait_for: u64) -> io::Result<()> {
         if self.state().saved >= wait_for {
             return Ok(());
         }
-        let _one = self.saving.lock().await;
-        let (roster, version, lock) = {
-            let state = self.state();
-            if state.saved >= wait_for {
-                return Ok(());
-            }
-            if state.closed {
-                return Err(io::Error::other("the node has stopped"));
-            }
-            (state.roster.clone(), state.version, state.lock.clone())
-        };
-        let disk = self.disk.clone();
-        let result = tokio::task::spawn_blocking(move || {
-            let result = roster.save(&*disk);
-            drop(lock);
-            result
-        })
-        .await
-        .unwrap_or_else(|error| Err(io::Error::other(error)));
-        let mut state = self.state();
-        match result {
-            Err(error) if is_full(&error) => {
-                if !std::mem::replace(&mut state.full, true) {
-                    tracing::error!(
-                        "the disk is full: what is learned of the peers' identities is kept in memory only"
-                    );
-                }
-                Ok(())
-            }
-            Err(error) => {
-                // Whether the new file has the name is not known, nor what a second attempt would be worth.
-                (state.closed, state.lock) = (true, None);
-                drop(state);
-                (self.reports)(Report::Failed(Fatal::Peers(error.to_string())));
-                Err(error)
-            }
-            Ok(()) => {
-                (state.full, state.saved) = (false, version);
-                Ok(())
-            }
-        }
+        let one = self.saving.clone().lock_owned().await;
+        let file = self.file.clone();
+        let saved = tokio::task::spawn_blocking(move || {
+            let saved = file.save(wait_for);
+            drop(one);
+            saved
+        });
+        // It is never aborted but with the runtime, before it has begun.
+        saved.await.unwrap_or_else(|error| Err(io::Error::other(error)))
     }
 
     /// Saves now and then what could wait.
@@ -201,191 +179,52 @@ impl Registry {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::sync::mpsc;
-
-    use quorate_base::DiskFile;
-    use quorate_node::handshake::Papers;
-
-    use super::*;
-    use crate::disk::DirDisk;
-    use crate::testing::TempDir;
-
-    fn hello(boot: u64) -> Hello {
-        Hello {
-            protocol: 2,
-            features: 2,
-            cluster: 9,
-            from: NodeId(1),
-            to: NodeId(2),
-            boot,
-            lane: 0,
-            papers: Some(Papers {
-                nonces: (1..=boot).collect(),
-                ..Papers::default()
-            }),
-        }
+impl File {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // No code runs under this lock that could leave the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn registry(dir: &TempDir) -> Registry {
-        let disk = DirDisk::open(dir.path()).unwrap();
-        let roster = Roster::load(&disk, 9, NodeId(2)).unwrap();
-        let reports: Reports = Arc::new(|_| panic!("this disk does not fail"));
-        Registry::new(roster, Arc::new(disk), None, reports)
-    }
-
-    #[tokio::test]
-    async fn who_is_let_in_is_known_after_a_restart() {
-        let dir = TempDir::new();
-        registry(&dir).admit(NodeId(1), &hello(3)).await.unwrap();
-        let again = registry(&dir);
-        assert!(again.admit(NodeId(1), &hello(2)).await.is_err());
-        again.admit(NodeId(1), &hello(3)).await.unwrap();
-        again.note(NodeId(1), Term(5), Index(7));
-        again.close().await;
-        let known = *registry(&dir).state().roster.known(NodeId(1)).unwrap();
-        assert_eq!((known.boot, known.term, known.matched), (3, Term(5), Index(7)));
-    }
-
-    /// Which call fails, if one does, and how.
-    type Fails = Arc<Mutex<Option<(Call, io::ErrorKind)>>>;
-
-    /// A disk of which one call fails from now on: making a file, syncing it, or syncing the directory.
-    #[derive(Debug)]
-    struct Bad(DirDisk, Fails);
-
-    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-    enum Call {
-        Create,
-        Sync,
-        SyncDir,
-    }
-
-    fn fails(state: &Mutex<Option<(Call, io::ErrorKind)>>, call: Call) -> io::Result<()> {
-        match *state.lock().unwrap() {
-            Some((bad, error)) if bad == call => Err(error.into()),
-            _ => Ok(()),
-        }
-    }
-
-    impl Disk for Bad {
-        fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
-            if create {
-                fails(&self.1, Call::Create)?;
+    /// See [`Registry::save`]; by one thread at a time.
+    fn save(&self, wait_for: u64) -> io::Result<()> {
+        let (roster, version, lock) = {
+            let state = self.state();
+            if state.saved >= wait_for {
+                return Ok(());
             }
-            Ok(Arc::new(BadFile(self.0.open(name, create)?, self.1.clone())))
-        }
-        fn list(&self) -> io::Result<Vec<String>> {
-            self.0.list()
-        }
-        fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-            self.0.rename(from, to)
-        }
-        fn remove(&self, name: &str) -> io::Result<()> {
-            self.0.remove(name)
-        }
-        fn sync_dir(&self) -> io::Result<()> {
-            fails(&self.1, Call::SyncDir)?;
-            self.0.sync_dir()
-        }
-    }
-
-    #[derive(Debug)]
-    struct BadFile(Arc<dyn DiskFile>, Fails);
-
-    impl DiskFile for BadFile {
-        fn len(&self) -> io::Result<u64> {
-            self.0.len()
-        }
-        fn read_at(&self, offset: u64, buf: &mut [u8]) -> io::Result<()> {
-            self.0.read_at(offset, buf)
-        }
-        fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-            self.0.write_at(offset, data)
-        }
-        fn sync(&self) -> io::Result<()> {
-            fails(&self.1, Call::Sync)?;
-            self.0.sync()
-        }
-        fn set_len(&self, len: u64) -> io::Result<()> {
-            self.0.set_len(len)
-        }
-    }
-
-    /// A registry on such a disk, and what it says of the node's end.
-    fn bad(dir: &TempDir, call: Call, error: io::ErrorKind) -> (Registry, Fails, mpsc::Receiver<Fatal>) {
-        let state = Arc::new(Mutex::new(Some((call, error))));
-        let disk = Bad(DirDisk::open(dir.path()).unwrap(), state.clone());
-        let (sender, told) = mpsc::channel();
-        let reports: Reports = Arc::new(move |report| match report {
-            Report::Failed(fatal) => sender.send(fatal).unwrap(),
-            _ => panic!("nothing else is said"),
-        });
-        let roster = Roster::new(9, NodeId(2));
-        (Registry::new(roster, Arc::new(disk), None, reports), state, told)
-    }
-
-    #[tokio::test]
-    async fn a_full_disk_keeps_nobody_out() {
-        let dir = TempDir::new();
-        let (bad, state, told) = bad(&dir, Call::Create, io::ErrorKind::StorageFull);
-        bad.admit(NodeId(1), &hello(3)).await.unwrap();
-        assert!(
-            bad.admit(NodeId(1), &hello(2)).await.is_err(),
-            "it is known all the same"
-        );
-        assert!(!dir.path().join("peers").exists());
-        *state.lock().unwrap() = None;
-        bad.admit(NodeId(1), &hello(3)).await.unwrap();
-        let good = registry(&dir);
-        assert!(good.admit(NodeId(1), &hello(2)).await.is_err(), "now it is saved");
-        assert!(told.try_recv().is_err());
-    }
-
-    /// What was not recorded lets nobody in, and is not recorded by trying again either: a sync that succeeds after one that failed says
-    /// nothing.
-    #[tokio::test]
-    async fn a_broken_disk_lets_nobody_in_and_ends_the_node() {
-        for call in [Call::Create, Call::Sync, Call::SyncDir] {
-            let dir = TempDir::new();
-            let (bad, state, told) = bad(&dir, call, io::ErrorKind::Other);
-            assert_eq!(bad.admit(NodeId(1), &hello(3)).await, Err(Refusal::NotRecorded));
-            assert!(matches!(told.try_recv(), Ok(Fatal::Peers(_))), "{call:?}");
-            *state.lock().unwrap() = None;
-            let before = std::fs::read(dir.path().join("peers")).ok();
-            for boot in [3, 4] {
-                let again = bad.admit(NodeId(1), &hello(boot)).await;
-                assert_eq!(again, Err(Refusal::NotRecorded), "{call:?}");
+            if state.closed {
+                return Err(io::Error::other("the node has stopped"));
             }
-            bad.close().await;
-            assert_eq!(std::fs::read(dir.path().join("peers")).ok(), before);
-            assert!(told.try_recv().is_err(), "once is enough");
-        }
-    }
-
-    /// What could wait is not waited for by anybody, and yet its failure ends the node.
-    #[tokio::test]
-    async fn a_failure_to_save_at_leisure_ends_the_node() {
-        let dir = TempDir::new();
-        let (bad, state, told) = bad(&dir, Call::Sync, io::ErrorKind::Other);
-        *state.lock().unwrap() = None;
-        bad.admit(NodeId(1), &hello(3)).await.unwrap();
-        *state.lock().unwrap() = Some((Call::Sync, io::ErrorKind::Other));
-        bad.note(NodeId(1), Term(5), Index(7));
-        Arc::new(bad).keep().await;
-        assert!(matches!(told.try_recv(), Ok(Fatal::Peers(_))));
-    }
-
-    #[tokio::test]
-    async fn after_closing_the_file_is_left_alone() {
-        let dir = TempDir::new();
-        let registry = registry(&dir);
-        registry.close().await;
-        assert_eq!(
-            registry.admit(NodeId(1), &hello(1)).await,
-            Err(Refusal::NotRecorded)
-        );
-        assert!(!dir.path().join("peers").exists());
+            (state.roster.clone(), state.version, state.lock.clone())
+        };
+        let written = std::panic::catch_unwind(AssertUnwindSafe(|| roster.save(&*self.disk)));
+        let written = written.unwrap_or_else(|panic| Err(io::Error::other(panic_text(&*panic))));
+        let mut state = self.state();
+        let result = match written {
+            Err(error) if is_full(&error) => {
+                if !std::mem::replace(&mut state.full, true) {
+                    tracing::error!(
+                        "the disk is full: what is learned of the peers' identities is kept in memory only"
+                    );
+                }
+                Ok(())
+            }
+            Err(error) => {
+                // Whether the new file has the name is not known, nor what a second attempt would be worth.
+                (state.closed, state.lock) = (true, None);
+                drop(state);
+                (self.reports)(Report::Failed(Fatal::Peers(error.to_string())));
+                Err(error)
+            }
+            Ok(()) => {
+                (state.full, state.saved) = (false, version);
+                Ok(())
+            }
+        };
+        drop(lock);
+        result
     }
 }
+
+#[cfg(test)]
+mod tests;
