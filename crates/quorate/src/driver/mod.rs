@@ -194,7 +194,7 @@ impl<S: StateMachine> Driver<S> {
         };
         let now = self.now();
         if let Some(inbound) = inbound {
-            self.take_frames(now, inbound);
+            self.take_frames(inbound);
         }
         if now > deadline + self.heartbeat {
             self.drain_network().await;
@@ -210,9 +210,8 @@ impl<S: StateMachine> Driver<S> {
             // Lets the runtime look at its sockets, and the readers run.
             tokio::task::yield_now().await;
             quiet += 1;
-            let now = self.now();
             while let Ok(inbound) = self.frames.try_recv() {
-                self.take_frames(now, inbound);
+                self.take_frames(inbound);
                 quiet = 0;
             }
             if quiet == quiet_enough {
@@ -222,11 +221,11 @@ impl<S: StateMachine> Driver<S> {
     }
 
     fn turn(&mut self) -> Result<(), Fatal> {
-        let now = self.now();
         while let Ok(inbound) = self.frames.try_recv() {
-            self.take_frames(now, inbound);
+            self.take_frames(inbound);
         }
         let batch = self.shared.inbox.take();
+        let now = self.now();
         for done in batch.done {
             self.take_done(now, done)?;
         }
@@ -248,7 +247,11 @@ impl<S: StateMachine> Driver<S> {
         Ok(())
     }
 
-    fn take_frames(&mut self, now: Nanos, inbound: Inbound) {
+    /// Steps what a peer has sent, at the time at which it is taken out of the queue. An earlier one would not do: the thread may have been held up
+    /// since, and a voter's promise to stay silent (§6.4.1) would be counted from before the leader sent what it answers. Then it would
+    /// end before the leader's lease does.
+    fn take_frames(&mut self, inbound: Inbound) {
+        let now = self.now();
         let Inbound { from, messages } = inbound;
         for message in messages {
             let message = match self.telling.space {
