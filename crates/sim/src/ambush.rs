@@ -74,7 +74,7 @@ pub(crate) fn lay(seed: u64, setting: &Setting, net: &NetParams, plan: &mut Vec<
     // Fewer of the others, so that these seeds are not merely worse.
     plan.retain(|_| rng.coin());
     let (count, impostors) = (rng.within(24..72), rng.coin());
-    let kinds = Kind::planned().chain(MESSAGES);
+    let kinds = Kind::PLANNED.iter().copied().chain(MESSAGES);
     let kinds: Vec<(Kind, u64)> = kinds.map(|kind| (kind, weight_of(kind, impostors))).collect();
     for _ in 0..count {
         let state = draw_weighted(rng, &STATES);
@@ -214,7 +214,7 @@ mod tests {
             let count = ambushes.iter().filter(|strike| strike.when == when).count();
             assert!(count > 5, "{count} ambushes for {state:?}");
         }
-        for kind in Kind::planned().chain(MESSAGES) {
+        for kind in Kind::PLANNED.iter().copied().chain(MESSAGES) {
             let count = ambushes
                 .iter()
                 .filter(|strike| strike.fault.kind() == kind)

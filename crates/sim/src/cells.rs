@@ -107,8 +107,8 @@ impl States {
         self.0 & (1 << state as u32) != 0
     }
 
-    /// Those of both.
-    pub fn and(self, other: States) -> States {
+    /// These and those of `other`.
+    pub fn with(self, other: States) -> States {
         States(self.0 | other.0)
     }
 
@@ -165,7 +165,7 @@ impl Matrix {
 
 fn cells() -> impl Iterator<Item = (Kind, State)> {
     let row = |fault: Kind| State::ALL.into_iter().map(move |state| (fault, state));
-    Kind::FAULTS.into_iter().flat_map(row)
+    Kind::FAULTS.iter().copied().flat_map(row)
 }
 
 impl fmt::Display for Matrix {
@@ -175,7 +175,7 @@ impl fmt::Display for Matrix {
             let _ = write!(head, "{:>8.7}", format!("{state:?}"));
         }
         writeln!(f, "{head}")?;
-        for fault in Kind::FAULTS {
+        for fault in Kind::FAULTS.iter().copied() {
             write!(f, "{:18}", format!("{fault:?}"))?;
             for state in State::ALL {
                 match (self.count(fault, state), impossible(fault, state)) {

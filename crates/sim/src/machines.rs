@@ -317,7 +317,6 @@ impl World {
             .filter(|_| host.disk.is_armed() && !host.disk.is_dead());
         if power {
             let report = host.disk.crash();
-            self.coverage.hit(Kind::PowerLoss);
             if report.is_torn() {
                 self.coverage.hit(Kind::TornWrite);
             }
@@ -329,7 +328,6 @@ impl World {
             );
         } else {
             host.disk.kill();
-            self.coverage.hit(Kind::Kill);
             self.trace
                 .mark(Topic::Life, self.now, Some(id), format_args!("IS KILLED"));
         }

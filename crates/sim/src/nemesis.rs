@@ -90,7 +90,8 @@ impl World {
             }
             Fault::Flap { .. } => self.start_flapping(number, &fault, any),
             Fault::Reset => self.reset_link(any),
-            Fault::Transfer | Fault::FalseHint => self.tell(&fault, leader.expect("waited for"), any),
+            Fault::Transfer => self.ask_to_hand_over(leader.expect("waited for"), any),
+            Fault::FalseHint => self.mislead(number, leader.expect("waited for"), any),
             Fault::Impostor(pretence) => self.prepare_impostor(number, pretence),
             Fault::OtherCluster => return self.greet_from_elsewhere(number, any),
             // It lies in wait where messages are sent.
@@ -110,11 +111,11 @@ impl World {
         match *fault {
             Fault::StallDisk { leader, lasts } => self.stall_disk(victim(leader), lasts),
             Fault::PowerLoss { leader, down } => {
-                self.found_in(Kind::PowerLoss, victim(leader));
+                self.struck(Kind::PowerLoss, &[victim(leader)]);
                 self.end(victim(leader), true, down);
             }
             Fault::Kill { leader, down } => {
-                self.found_in(Kind::Kill, victim(leader));
+                self.struck(Kind::Kill, &[victim(leader)]);
                 self.end(victim(leader), false, down);
             }
             Fault::CrashInRecovery { .. } => {
@@ -176,22 +177,35 @@ impl World {
         host.paused_until = host.paused_until.max(until);
     }
 
-    /// The leader is asked to hand over to `to`, or some who run are told that it is gone, though it does well.
-    fn tell(&mut self, fault: &Fault, leader: NodeId, to: NodeId) {
-        let (all, running) = (self.rng.coin(), self.running());
-        match fault {
-            Fault::FalseHint => self.struck(Kind::FalseHint, &running),
-            _ => self.struck(Kind::Transfer, &[leader]),
+    /// The leader is asked to hand over to `to`, or to whom it likes.
+    fn ask_to_hand_over(&mut self, leader: NodeId, to: NodeId) {
+        self.struck(Kind::Transfer, &[leader]);
+        self.tell(leader, Event::Transfer(Some(to).filter(|to| *to != leader)));
+    }
+
+    /// Some who run, `first` among them if it does not lead itself, are told that the leader is gone, though it does well. It strikes them and
+    /// the leader.
+    fn mislead(&mut self, number: usize, leader: NodeId, first: NodeId) {
+        let mut others = self.running();
+        others.retain(|id| *id != leader);
+        if others.is_empty() {
+            return self.after(50 * MS, Happening::Fault(number));
         }
-        for id in running {
-            let event = match fault {
-                Fault::Transfer if id == leader => Event::Transfer(Some(to).filter(|to| *to != leader)),
-                Fault::FalseHint if id != leader && (all || self.rng.coin()) => Event::Gone(leader),
-                _ => continue,
-            };
-            let run = self.hosts[&id].run;
-            self.after(0, Happening::Completion { id, run, event });
+        let first = match first == leader {
+            true => self.rng.pick(&others),
+            false => first,
+        };
+        let share = self.rng.pick(&[0, 500_000, 1_000_000]);
+        others.retain(|id| *id == first || self.rng.chance(share));
+        self.struck(Kind::FalseHint, &[&others[..], &[leader]].concat());
+        for id in others {
+            self.tell(id, Event::Gone(leader));
         }
+    }
+
+    fn tell(&mut self, id: NodeId, event: Event) {
+        let run = self.hosts[&id].run;
+        self.after(0, Happening::Completion { id, run, event });
     }
 
     fn reset_link(&mut self, id: NodeId) {

@@ -242,7 +242,11 @@ pub(crate) fn draw_plan(rng: &mut Rng, setting: &Setting) -> Vec<Strike> {
         rng.log_within(SEC..10 * SEC)
     };
     // Each seed has a mixture of its own.
-    let choices: Vec<Kind> = Kind::planned().filter(|_| rng.chance(600_000)).collect();
+    let choices: Vec<Kind> = Kind::PLANNED
+        .iter()
+        .copied()
+        .filter(|_| rng.chance(600_000))
+        .collect();
     let (steered, bursts) = (rng.pick(&[0, 500_000, 800_000]), rng.pick(&[0, 100_000, 400_000]));
     let mut at = rng.within(1..4) * SEC;
     while at < setting.duration * 9 / 10 {

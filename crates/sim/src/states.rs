@@ -16,13 +16,13 @@ impl World {
     /// found it on one.
     pub(crate) fn struck(&mut self, fault: Kind, victims: &[NodeId]) {
         let states = victims.iter().map(|id| self.states_of(*id));
-        let states = states.fold(self.states_of_cluster(), States::and);
+        let states = states.fold(self.states_of_cluster(), States::with);
         self.coverage.struck(fault, states);
     }
 
     /// A fault that is counted elsewhere finds one machine in its states.
     pub(crate) fn found_in(&mut self, fault: Kind, id: NodeId) {
-        let states = self.states_of(id).and(self.states_of_cluster());
+        let states = self.states_of(id).with(self.states_of_cluster());
         self.coverage.matrix.hit(fault, states);
     }
 

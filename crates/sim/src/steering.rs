@@ -88,7 +88,7 @@ impl World {
         let cluster = self.states_of_cluster();
         let here = id.map(|id| self.states_of(id)).unwrap_or_default();
         if let Some(id) = id {
-            self.watch_fuses(id, here.and(cluster));
+            self.watch_fuses(id, here.with(cluster));
         }
         let mut sprung = Vec::new();
         let mut ambushed = false;
@@ -239,7 +239,7 @@ impl World {
         if self.healing || !self.lurking.iter().any(|lurking| kind_of(lurking).is_some()) {
             return None;
         }
-        let states = self.states_of(to).and(self.states_of_cluster());
+        let states = self.states_of(to).with(self.states_of_cluster());
         let met = |lurking: &Lurking| kind_of(lurking).is_some() && states.has(lurking.state);
         let place = self.lurking.iter().position(met)?;
         let kind = kind_of(&self.lurking[place]);

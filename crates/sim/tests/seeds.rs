@@ -84,7 +84,7 @@ fn two_hundred_clusters_survive_a_minute_of_faults() {
         searched > 100 * SEEDS as usize,
         "only {searched} operations were searched for linearizations"
     );
-    let missing = coverage.missing(&Kind::ALL);
+    let missing = coverage.missing(Kind::ALL);
     assert!(missing.is_empty(), "never met in {SEEDS} seeds: {missing:?}");
     judge_matrix(&coverage.matrix);
 }
@@ -109,7 +109,7 @@ fn judge_matrix(matrix: &Matrix) {
     assert_eq!(matrix.disproved(), [], "these were said to be impossible");
     let empty = matrix.below(1);
     let (mut possible, mut faults, mut states) = (0, BTreeMap::new(), BTreeMap::new());
-    for fault in Kind::FAULTS {
+    for fault in Kind::FAULTS.iter().copied() {
         for state in State::ALL
             .into_iter()
             .filter(|state| impossible(fault, *state).is_none())
