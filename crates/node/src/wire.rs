@@ -375,7 +375,8 @@ fn decode_raft(tag: u8, version: u8, reader: &mut Reader) -> Result<Message, Dec
             verified: reader.index()?,
             matched: reader.index()?,
             priority: match version {
-                1 => Priority::default(),
+                // Not said, and so nobody's reason to hand over: two that would rather not lead would do so to each other for ever.
+                1 => Priority::Low,
                 _ => priority(reader.u8()?)?,
             },
         },

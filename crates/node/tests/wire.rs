@@ -240,7 +240,7 @@ proptest! {
             Some(bytes) => {
                 let mut expected = message;
                 if let Raft(Message { body: Body::HeartbeatResponse { priority, .. }, .. }) = &mut expected {
-                    *priority = Priority::Normal;
+                    *priority = Priority::Low;
                 }
                 prop_assert_eq!(bytes[0], 1);
                 prop_assert_eq!(decode(bytes), Ok(expected));
