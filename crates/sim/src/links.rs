@@ -32,6 +32,7 @@ impl World {
         if !delivered {
             return Ok(());
         }
+        self.ghost.vote_heard(pair.0, &message, pair.1)?;
         let from = self.hosts.get(&pair.0).map_or(pair.0, |host| host.member);
         self.note_peer(pair.1, from, &message);
         self.step_node(pair.1, Event::Peer { from, message })

@@ -184,7 +184,7 @@ impl Ghost {
         self.leaders.len()
     }
 
-    /// A machine claims to be this member: its votes are the member's.
+    /// A machine claims to be this member: its votes are the member's if anybody hears them.
     pub fn alias(&mut self, machine: NodeId, member: NodeId) {
         self.aliases.insert(machine, member);
     }

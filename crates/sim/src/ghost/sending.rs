@@ -130,9 +130,27 @@ impl Ghost {
         if self.durable_votes.get(&(id, term)) != Some(&to) {
             return Violation::because("S6", format!("{id} votes for {to} in term {term}, not durably"));
         }
-        // One vote for the member, on whichever machine it runs.
-        let member = self.aliases.get(&id).copied().unwrap_or(id);
-        let before = *self.votes.entry((member, term)).or_insert(to);
+        self.note_vote(id, term, to)
+    }
+
+    /// A vote of a machine that only claims to be a member is the member's if it is heard. Until then it is one of those that nobody lets in.
+    pub fn vote_heard(
+        &mut self,
+        machine: NodeId,
+        message: &PeerMessage,
+        by: NodeId,
+    ) -> Result<(), Violation> {
+        let PeerMessage::Raft(Message { term, body }) = message else {
+            return Ok(());
+        };
+        match (body, self.aliases.get(&machine).copied()) {
+            (Body::VoteResponse { granted: true }, Some(member)) => self.note_vote(member, *term, by),
+            _ => Ok(()),
+        }
+    }
+
+    fn note_vote(&mut self, id: NodeId, term: Term, to: NodeId) -> Result<(), Violation> {
+        let before = *self.votes.entry((id, term)).or_insert(to);
         if before != to {
             return Violation::because("S8", format!("{id} votes for {before} and {to} in term {term}"));
         }
