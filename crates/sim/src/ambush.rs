@@ -14,20 +14,24 @@ use crate::trace::Nanos;
 /// So many seeds in a million have ambushes.
 const SHARE: u32 = 700_000;
 
+/// So many of those in a million have impostors. They and disks that break their word exclude each other for some time, so that a seed has
+/// one or the other.
+const SHARE_WITH_IMPOSTORS: u32 = 460_000;
+
 /// How much more often one lies in wait for a state, the more seldom faults meet it by chance.
 const STATES: [(State, u64); 22] = [
     (State::HandingOver, 24),
-    (State::Truncating, 20),
-    (State::Full, 24),
+    (State::Truncating, 22),
+    (State::Full, 22),
     (State::Rivals, 26),
     (State::ColdReading, 12),
-    (State::Candidate, 14),
+    (State::Candidate, 15),
     (State::NewLeader, 14),
     (State::Compacting, 8),
-    (State::Joint, 10),
+    (State::Joint, 12),
     (State::Paused, 8),
-    (State::Slow, 10),
-    (State::Learning, 6),
+    (State::Slow, 9),
+    (State::Learning, 9),
     (State::Installing, 6),
     (State::Leasing, 6),
     (State::PreCandidate, 8),
@@ -40,16 +44,49 @@ const STATES: [(State, u64); 22] = [
     (State::Reading, 2),
 ];
 
-/// How often one is of a kind: seldom if it strikes many machines at once, often if it often has to wait in vain. Impostors and broken disks
-/// exclude each other for some time, so that a seed has mostly one or the other.
-fn weight_of(kind: Kind, impostors: bool) -> u64 {
+/// The same for disks that break their word. There is only one at a time, and until it is replaced the others wait: whoever waits for what is often
+/// the case would strike first, and nobody else.
+const STATES_OF_BREAKERS: [(State, u64); 19] = [
+    (State::Rivals, 36),
+    (State::PreCandidate, 22),
+    (State::NewLeader, 20),
+    (State::Full, 28),
+    (State::Candidate, 20),
+    (State::HandingOver, 22),
+    (State::Truncating, 18),
+    (State::Slow, 16),
+    (State::ColdReading, 10),
+    (State::Recovering, 10),
+    (State::Paused, 12),
+    (State::Leasing, 5),
+    (State::Sending, 6),
+    (State::Installing, 6),
+    (State::Cut, 2),
+    (State::Leaderless, 2),
+    (State::Compacting, 1),
+    (State::Flushing, 1),
+    (State::Reading, 1),
+];
+
+/// Disks that break their word, and how often one is of a kind: often if it often waits in vain.
+const BREAKERS: [(Kind, u64); 4] = [
+    (Kind::LostWrite, 58),
+    (Kind::MisdirectedWrite, 56),
+    (Kind::BitRotFound, 32),
+    (Kind::RotInUse, 38),
+];
+
+/// So many ambushes in a million are of these, in seeds that have any.
+const SHARE_OF_BREAKERS: u32 = 550_000;
+
+/// How often one of the others is of a kind: seldom if it strikes many machines at once, often if it often has to wait in vain.
+fn weight_of(kind: Kind, state: State, impostors: bool) -> u64 {
     match kind {
-        Kind::LostWrite | Kind::MisdirectedWrite | Kind::BitRotFound | Kind::RotInUse if impostors => 0,
-        Kind::LostWrite => 60,
-        Kind::MisdirectedWrite => 46,
-        Kind::BitRotFound | Kind::RotInUse => 34,
+        // Hardly anything is read in the moment in which a log is cut off.
+        Kind::ReadError if state == State::Truncating => 24,
+        Kind::LostWrite | Kind::MisdirectedWrite | Kind::BitRotFound | Kind::RotInUse => 0,
         Kind::WipedRefused | Kind::BackupRefused | Kind::DuplicateRefused if !impostors => 0,
-        Kind::WipedRefused | Kind::BackupRefused | Kind::DuplicateRefused => 22,
+        Kind::WipedRefused | Kind::BackupRefused | Kind::DuplicateRefused => 24,
         // It has few states.
         Kind::CrashInRecovery => 8,
         // Clocks leap only where no lease counts on them, and only bytes can be garbled.
@@ -62,6 +99,9 @@ fn weight_of(kind: Kind, impostors: bool) -> u64 {
     }
 }
 
+/// So many ambushes in a million come with something that brings their state about.
+const SHARE_WITH_OPENER: u32 = 700_000;
+
 /// Faults of messages, which can be made to strike one.
 const MESSAGES: [Kind; 4] = [Kind::Drop, Kind::Delay, Kind::Duplicate, Kind::Garbled];
 
@@ -71,13 +111,24 @@ pub(crate) fn lay(seed: u64, setting: &Setting, net: &NetParams, plan: &mut Vec<
     if !rng.chance(SHARE) {
         return;
     }
+    let (count, impostors) = (rng.within(24..70), rng.chance(SHARE_WITH_IMPOSTORS));
+    let breaks = !impostors && setting.can_replace();
     // Fewer of the others, so that these seeds are not merely worse.
-    plan.retain(|_| rng.coin());
-    let (count, impostors) = (rng.within(24..72), rng.coin());
-    let kinds = Kind::PLANNED.iter().copied().chain(MESSAGES);
-    let kinds: Vec<(Kind, u64)> = kinds.map(|kind| (kind, weight_of(kind, impostors))).collect();
+    plan.retain(|strike| rng.chance(470_000) && !(breaks && strike.fault.wants_dispensable()));
     for _ in 0..count {
-        let state = draw_weighted(rng, &STATES);
+        let breaker = breaks && rng.chance(SHARE_OF_BREAKERS);
+        let state = draw_weighted(
+            rng,
+            if breaker {
+                &STATES_OF_BREAKERS[..]
+            } else {
+                &STATES[..]
+            },
+        );
+        let kinds = match breaker {
+            true => BREAKERS.to_vec(),
+            false => others(state, impostors),
+        };
         let Some(fault) = draw_ambush(rng, state, &kinds, setting, net) else {
             continue;
         };
@@ -86,13 +137,21 @@ pub(crate) fn lay(seed: u64, setting: &Setting, net: &NetParams, plan: &mut Vec<
         let when = When::Only(state);
         plan.push(Strike { at, when, fault });
         let at = at + rng.within(MS..4 * SEC);
-        if setting.nodes > 1 && rng.chance(700_000) {
+        if setting.nodes > 1 && rng.chance(SHARE_WITH_OPENER) {
             plan.extend(match state {
                 State::PreCandidate if writes => hurry(rng, at),
                 _ => draw_opener(rng, state, at).into_iter().collect(),
             });
         }
     }
+}
+
+/// What lies in wait for this state, apart from disks that break their word.
+fn others(state: State, impostors: bool) -> Vec<(Kind, u64)> {
+    let kinds = Kind::PLANNED.iter().copied().chain(MESSAGES);
+    kinds
+        .map(|kind| (kind, weight_of(kind, state, impostors)))
+        .collect()
 }
 
 fn draw_weighted<T: Copy>(rng: &mut Rng, items: &[(T, u64)]) -> T {
@@ -150,7 +209,7 @@ pub(crate) fn draw_opener(rng: &mut Rng, state: State, at: Nanos) -> Option<Stri
             false => Fault::Kill { leader: true, down },
         },
         State::Truncating => Fault::IsolateLeader(lasts),
-        State::Rivals if rng.coin() => Fault::FalseHint,
+        State::Rivals if rng.chance(300_000) => Fault::FalseHint,
         State::Rivals => Fault::Stall(SEC + lasts / 4),
         State::Full => Fault::FullDisk(lasts),
         State::Slow => Fault::SlowDisk {
@@ -172,26 +231,16 @@ pub(crate) fn draw_opener(rng: &mut Rng, state: State, at: Nanos) -> Option<Stri
     Some(Strike { at, when, fault })
 }
 
-/// Who is about to ask for votes has heard nobody for long, and has nothing left to write; a disk that has been silent for long keeps it from
-/// asking. Only who is told that its leader is gone asks while it still writes.
+/// Who is about to ask for votes has heard nobody for long, and has nothing left to write. Only who is told that its leader is gone asks while
+/// it still writes, until it hears of the leader again: it is told so several times, each time with something to write.
 fn hurry(rng: &mut Rng, at: Nanos) -> Vec<Strike> {
-    let slow = Fault::SlowDisk {
-        lasts: rng.within(4..9) * SEC,
-        factor: rng.log_within(3..40),
-    };
     let hint = |at| Strike {
         at,
-        when: When::Only(State::Slow),
+        when: When::Only(State::Writing),
         fault: Fault::FalseHint,
     };
-    let when = When::Only(State::Writing);
-    let mut strikes = vec![Strike {
-        at,
-        when,
-        fault: slow,
-    }];
-    strikes.extend((0..3).map(|_| hint(at + rng.within(200..4_000) * MS)));
-    strikes
+    let hints = 0..rng.within(3..8);
+    hints.map(|_| hint(at + rng.within(0..10 * SEC))).collect()
 }
 
 #[cfg(test)]
@@ -207,7 +256,7 @@ mod tests {
             .iter()
             .filter(|plan| plan.iter().any(|strike| lies(&strike)));
         let with = with.count();
-        assert!((200..320).contains(&with), "{with} of 400 seeds");
+        assert!((230..330).contains(&with), "{with} of 400 seeds");
         let ambushes: Vec<&Strike> = plans.iter().flatten().filter(lies).collect();
         for (state, _) in STATES {
             let when = When::Only(state);

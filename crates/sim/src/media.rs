@@ -260,7 +260,7 @@ impl World {
         host.broken = true;
         host.disk.kill();
         self.ghost.lost(id)?;
-        self.after(SEC, Happening::Replace(id));
+        self.after(200 * MS, Happening::Replace(id));
         Ok(())
     }
 
@@ -270,7 +270,7 @@ impl World {
             if !self.silent {
                 self.replace_broken(broken);
             }
-            self.after(2 * SEC, Happening::Replace(broken));
+            self.after(500 * MS, Happening::Replace(broken));
         }
     }
 

@@ -155,7 +155,7 @@ impl Params {
             max_held: rng.log_within(1..64) as usize,
             flush_bytes: rng.log_within(4 << 10..128 << 10) as usize,
             clients: rng.within(3..9),
-            think: rng.log_within(90 * MS..400 * MS),
+            think: rng.log_within(78 * MS..350 * MS),
             keys: rng.log_within(2..64),
             duration,
             operations: 1_000,

@@ -267,6 +267,11 @@ pub(crate) fn draw_plan(rng: &mut Rng, setting: &Setting) -> Vec<Strike> {
 }
 
 impl Setting {
+    /// Whether a member can be replaced. Old software shows no identity; and whoever is alone has nobody to be refused by, nor to be replaced with.
+    pub fn can_replace(&self) -> bool {
+        self.nodes > 2 && self.features > 1
+    }
+
     /// Whether a run of this kind ever is in this state.
     pub fn knows(&self, state: State) -> bool {
         match state {
@@ -294,8 +299,7 @@ fn draw_crash(rng: &mut Rng) -> Fault {
 pub(crate) fn draw_fault(rng: &mut Rng, kind: Kind, setting: &Setting) -> Option<Fault> {
     let (several, many) = (setting.nodes > 1, setting.nodes > 2);
     let (lasts, down) = (rng.log_within(20..8_000) * MS, rng.log_within(1..5_000) * MS);
-    // Old software shows no identity; and whoever is alone has nobody to be refused by, nor to be replaced with.
-    let replaceable = many && setting.features > 1;
+    let replaceable = setting.can_replace();
     let operations = rng.log_within(1..80);
     let leader = rng.coin();
     Some(match kind {

@@ -4,7 +4,7 @@
 //! over before. Which fault waits for which state is decided in [`plan`](crate::plan) and [`ambush`](crate::ambush).
 
 use quorate_base::NodeId;
-use quorate_raft::RoleKind;
+use quorate_raft::{Priority, RoleKind};
 
 use crate::cells::{State, States};
 use crate::coverage::Kind;
@@ -176,6 +176,14 @@ impl World {
         self.hosts.values().find(still).map(|host| host.id)
     }
 
+    /// Whether this one asks for votes at once if it is told that the leader is gone: the others wait for it.
+    fn asks_first(&self, id: NodeId) -> bool {
+        let leader = self.leader();
+        let config = self.ghost.commits().config();
+        let mut next = config.voters.iter().filter(|voter| Some(**voter) != leader);
+        leader.is_some() && next.next() == Some(&id) && self.hosts[&id].priority != Priority::Low
+    }
+
     /// Whether a fault of an ambush can strike this machine now, in this state.
     fn is_open_to(&self, fault: &Fault, state: State, id: NodeId) -> bool {
         let host = self.hosts.get(&id).filter(|host| !host.impostor);
@@ -188,6 +196,7 @@ impl World {
         let at_work = !process.disk_queue.is_empty();
         match fault {
             Fault::Transfer => self.leader() == Some(id),
+            Fault::FalseHint if state == State::Writing => self.asks_first(id),
             Fault::FalseHint | Fault::IsolateLeader(_) | Fault::CutFollower(_) | Fault::Stall(_) => {
                 self.leader().is_some()
             }
