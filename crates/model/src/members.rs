@@ -1,5 +1,8 @@
 //! The invariants of the membership (S5, S11, and S12 where it is about the configuration), counted here by hand, so that the core's
 //! own counting is checked too. What one node can see of them is in `quorate_raft::invariants`.
+//!
+//! The core's own tests count by hand as well, and keep a disk and a record of their own (`crates/raft/tests/common`). That is on purpose: there a record holds all
+//! that ever was, in time; here it is part of every state, and holds no more than it must. And a mistake in one checker is none in the other.
 
 use std::collections::BTreeSet;
 

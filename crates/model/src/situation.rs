@@ -5,6 +5,8 @@
 mod changes;
 mod stores;
 
+use std::collections::BTreeSet;
+
 use quorate_base::{Index, LogId, Term};
 use quorate_raft::{Body, RoleKind};
 
@@ -125,27 +127,21 @@ fn three_claims(v: &View) -> bool {
     (1..=last.unwrap_or(0)).map(Index).any(|index| {
         let claims = v.nodes.iter().filter_map(|node| node.raft.log().id_at(index));
         let open = claims.filter(|id| v.ghost.at(index).map(|c| c.id) != Some(*id));
-        let terms: std::collections::BTreeSet<Term> = open.map(|id| id.term).collect();
+        let terms: BTreeSet<Term> = open.map(|id| id.term).collect();
         terms.len() > 2
     })
 }
 
 /// How many have voted for this one in its term, on disk.
 fn durable_votes(v: &View, candidate: &Node) -> usize {
-    let voted = |node: &&std::sync::Arc<Node>| {
-        let hard = node.image.hard;
-        hard.term == candidate.raft.term() && hard.vote == Some(candidate.id())
-    };
-    v.nodes.iter().filter(voted).count()
+    let voted = v.nodes.iter().filter(|node| View::has_voted(node, candidate));
+    voted.count()
 }
 
 fn elected_and_unaware(v: &View) -> bool {
     v.in_role(RoleKind::Candidate).any(|candidate| {
         let config = candidate.raft.config();
-        let elected = v.is_quorum(config, |node| {
-            let hard = node.image.hard;
-            hard.term == candidate.raft.term() && hard.vote == Some(candidate.id())
-        });
+        let elected = v.is_quorum(config, |node| View::has_voted(node, candidate));
         let earlier = |node: &Node| node.raft.term() < candidate.raft.term() && !v.tail(node).is_empty();
         elected && v.leaders().any(earlier)
     })
@@ -191,9 +187,8 @@ fn acknowledged_and_overwritten(v: &View) -> bool {
         let Body::Appended { upto } = body else {
             return false;
         };
-        let leads = to.raft.role() == RoleKind::Leader && to.raft.term() == term;
         let acknowledged = to.raft.log().id_at(*upto);
-        leads && acknowledged.is_some_and(|id| !from.image.holds(id))
+        View::leads(to, term) && acknowledged.is_some_and(|id| !from.image.holds(id))
     })
 }
 
@@ -201,9 +196,8 @@ fn every_term_another(v: &View) -> bool {
     let Some(leader) = v.newest_leader() else {
         return false;
     };
-    let terms: std::collections::BTreeSet<Term> = v.nodes.iter().map(|node| node.raft.term()).collect();
-    let later = |node: &Node| node.raft.term() > leader.raft.term();
-    terms.len() > 2 && v.in_role(RoleKind::Candidate).any(later) && !v.tail(leader).is_empty()
+    let terms: BTreeSet<Term> = v.nodes.iter().map(|node| node.raft.term()).collect();
+    terms.len() > 2 && v.runs_after(leader.raft.term()) && !v.tail(leader).is_empty()
 }
 
 fn candidate_lacks_what_is_committed(v: &View) -> bool {
@@ -237,7 +231,7 @@ fn pre_vote_outdated(v: &View) -> bool {
 }
 
 fn three_append_one_place(v: &View) -> bool {
-    let mut claims = std::collections::BTreeSet::new();
+    let mut claims = BTreeSet::new();
     for (_, to, _, body) in v.messages() {
         if let Body::Append { prev, entries, .. } = body {
             for (index, entry) in (prev.index.0 + 1..).zip(entries) {
@@ -258,11 +252,10 @@ fn committed_on_a_bare_quorum(v: &View) -> bool {
         return false;
     };
     let holders = v.nodes.iter().filter(|node| node.image.holds(last)).count();
-    let knows = |node: &&std::sync::Arc<Node>| node.raft.commit() >= last.index;
     let campaigns = |node: &Node| !node.image.holds(last);
     holders == v.config().voters.len() / 2 + 1
         && v.leaders().next().is_none()
-        && !v.nodes.iter().any(|node| knows(&node))
+        && !v.nodes.iter().any(|node| node.raft.commit() >= last.index)
         && v.in_role(RoleKind::Candidate).any(campaigns)
 }
 
@@ -271,8 +264,7 @@ fn conflict_below_the_match(v: &View) -> bool {
         let Body::Conflict { prev, .. } = body else {
             return false;
         };
-        let leads = to.raft.role() == RoleKind::Leader && to.raft.term() == term;
         let matched = |peer: (_, quorate_raft::PeerStatus)| peer.0 == from.id() && peer.1.matched >= *prev;
-        leads && to.raft.peers().any(matched)
+        View::leads(to, term) && to.raft.peers().any(matched)
     })
 }

@@ -77,6 +77,12 @@ impl View {
         self.leaders().max_by_key(|node| node.raft.term())
     }
 
+    /// Whether anybody runs for a term after this one.
+    pub fn runs_after(&self, term: Term) -> bool {
+        let mut candidates = self.in_role(RoleKind::Candidate);
+        candidates.any(|node| node.raft.term() > term)
+    }
+
     /// Leaders of terms before that one.
     pub fn outdated_leaders(&self) -> impl Iterator<Item = &Node> + Clone {
         let newest = self.newest_leader().map(|node| node.raft.term());
@@ -107,6 +113,17 @@ impl View {
             let (term, body) = parcel.body()?;
             Some((self.node(parcel.from), self.node(parcel.to), term, body))
         })
+    }
+
+    /// Whether this node has voted, on disk, for this candidate in its term.
+    pub fn has_voted(node: &Node, candidate: &Node) -> bool {
+        let hard = node.image.hard;
+        hard.term == candidate.raft.term() && hard.vote == Some(candidate.id())
+    }
+
+    /// Whether this node leads this term.
+    pub fn leads(node: &Node, term: Term) -> bool {
+        node.raft.role() == RoleKind::Leader && node.raft.term() == term
     }
 
     /// Whether the disks of these nodes alone could decide something in `config`.

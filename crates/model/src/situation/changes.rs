@@ -1,6 +1,9 @@
 //! Situations about who belongs to the cluster, and about requests whose leader is gone: changes of the membership, transfers, reads.
 
-use quorate_base::NodeId;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use quorate_base::{LogId, NodeId};
 use quorate_raft::{Body, RoleKind};
 
 use super::Situation;
@@ -30,8 +33,7 @@ pub(super) const ALL: &[Situation] = &[
             let v = &now.after;
             v.leaders().any(|leader| {
                 let gone = !leader.raft.config().is_voter(leader.id()) && !leader.raft.config_is_settled();
-                let later = |node: &Node| node.raft.term() > leader.raft.term();
-                gone && v.in_role(RoleKind::Candidate).any(later)
+                gone && v.runs_after(leader.raft.term())
             })
         },
     },
@@ -131,7 +133,7 @@ fn joint_and_halves_behind(v: &View) -> bool {
     let config = leader.raft.config();
     let at = leader.raft.log().id_at(leader.raft.log().config_index());
     let has = |id: &NodeId| at.is_some_and(|at| v.node(*id).image.holds(at));
-    let split = |half: &std::collections::BTreeSet<NodeId>| half.iter().any(has) && !half.iter().all(has);
+    let split = |half: &BTreeSet<NodeId>| half.iter().any(has) && !half.iter().all(has);
     config.is_joint() && split(&config.voters) && split(&config.outgoing)
 }
 
@@ -151,7 +153,7 @@ fn two_changes_in_two_logs(v: &View) -> bool {
         (!committed && log.base().last.index < id.index).then(|| (id, log.config().clone()))
     };
     let changes: Vec<_> = v.nodes.iter().filter_map(|node| open(node)).collect();
-    let apart = |one: &(quorate_base::LogId, _)| {
+    let apart = |one: &(LogId, _)| {
         changes
             .iter()
             .any(|two| one.0.term != two.0.term && one.1 != two.1)
@@ -201,7 +203,7 @@ fn campaign_on_an_old_configuration(v: &View) -> bool {
 }
 
 fn restarted_in_joint(v: &View) -> bool {
-    let joint = |node: &&std::sync::Arc<Node>| {
+    let joint = |node: &&Arc<Node>| {
         node.raft.config().is_joint() && node.raft.commit() < node.raft.log().config_index()
     };
     let Some(config) = v.nodes.iter().find(joint).map(|node| node.raft.config()) else {

@@ -1,5 +1,6 @@
 //! Situations about disks, machines and snapshots: what was lost with a crash, what overtakes what on its way to the disk.
 
+use quorate_base::{LogId, Term};
 use quorate_raft::{Body, RoleKind};
 
 use super::Situation;
@@ -48,8 +49,7 @@ pub(super) const ALL: &[Situation] = &[
             let Some(leader) = v.newest_leader() else {
                 return false;
             };
-            let later = |node: &Node| node.raft.term() > leader.raft.term();
-            leader.writes.len() > 1 && v.in_role(RoleKind::Candidate).any(later)
+            leader.writes.len() > 1 && v.runs_after(leader.raft.term())
         },
     },
     Situation {
@@ -152,8 +152,7 @@ fn verified_and_lost(v: &View) -> bool {
         let Body::HeartbeatResponse { verified, .. } = body else {
             return false;
         };
-        let leads = to.raft.role() == RoleKind::Leader && to.raft.term() == term;
-        leads && *verified > from.raft.last().index
+        View::leads(to, term) && *verified > from.raft.last().index
     })
 }
 
@@ -165,7 +164,7 @@ fn truncates_what_waits(node: &Node) -> bool {
 }
 
 /// The snapshots on their way: to whom, of which term, and what they cover.
-fn snapshots(v: &View) -> impl Iterator<Item = (&Node, quorate_base::Term, quorate_base::LogId)> {
+fn snapshots(v: &View) -> impl Iterator<Item = (&Node, Term, LogId)> {
     v.network.iter().filter_map(|parcel| match &parcel.what {
         What::Snapshot { term, meta, .. } => Some((v.node(parcel.to), *term, meta.last)),
         _ => None,
@@ -186,20 +185,16 @@ fn snapshot_of_a_deposed_leader(v: &View) -> bool {
 }
 
 fn two_snapshots_to_one(v: &View) -> bool {
-    let lacks = |one: &(&Node, _, quorate_base::LogId)| one.0.raft.last().index < one.2.index;
+    let lacks = |one: &(&Node, _, LogId)| one.0.raft.last().index < one.2.index;
     snapshots(v).filter(lacks).any(|one| {
-        let other =
-            |two: &(&Node, quorate_base::Term, _)| two.0.id() == one.0.id() && two.2 > one.2 && two.1 > one.1;
+        let other = |two: &(&Node, Term, _)| two.0.id() == one.0.id() && two.2 > one.2 && two.1 > one.1;
         snapshots(v).filter(lacks).any(|two| other(&two))
     })
 }
 
 fn installs_while_terms_change(v: &View) -> bool {
-    let Some(installing) = v.nodes.iter().find(|node| node.is_installing()) else {
-        return false;
-    };
-    let later = |node: &Node| node.raft.term() > installing.raft.term();
-    v.in_role(RoleKind::Candidate).any(later)
+    let installing = v.nodes.iter().find(|node| node.is_installing());
+    installing.is_some_and(|node| v.runs_after(node.raft.term()))
 }
 
 fn restarts_half_installed(now: &Moment) -> bool {
