@@ -3,10 +3,17 @@
 //! the lessor's affair; whether it exists is the state machine's.
 //!
 //! The rules that keep a lease from ending too early while leaders change:
-//! - a leader takes office with the leases of a linearizable read that was begun in its term ([`follow`](Office::follow),
-//!   [`take`](Office::take)), each at its full TTL;
-//! - a renewal is an answer only once a round that began after it has shown that its leader still leads ([`Renewal`]);
+//! - a leader takes office with the leases of a linearizable read that was begun in its term, each at its full TTL;
+//! - a renewal is an answer only once a round that began after it has shown that its leader still leads;
 //! - an expiry is proposed under the term in which it was seen, and is void in any other ([`expired`](Office::expired)).
+//!
+//! What takes a word with others comes in steps, each of which hands out what the next one needs:
+//!
+//! | | first | then | then |
+//! | --- | --- | --- | --- |
+//! | office | [`follow`](Office::follow) gives a [`Claim`] | a linearizable read of all leases | [`take`](Office::take) |
+//! | renewal | [`renew`](Office::renew) gives a [`Renewal`] | a round | [`confirmed`](Renewal::confirmed) gives the answer |
+//! | renewal of a lease not known here | [`renew`](Office::renew) gives a [`Look`] | a linearizable read | [`looked`](Office::looked) gives a [`Renewal`] |
 
 use bytes::Bytes;
 use quorate_base::Term;
@@ -24,6 +31,39 @@ pub struct Office {
     term: Option<Term>,
 }
 
+/// The right to take office for a term, once the leases are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "the office is to be taken"]
+pub struct Claim {
+    term: Term,
+}
+
+impl Claim {
+    /// The term.
+    pub fn term(self) -> Term {
+        self.term
+    }
+}
+
+/// What must come next before anything may be said of a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a renewal is answered once leadership was confirmed"]
+pub enum Next {
+    /// There is no such lease here, but its grant may be committed and not applied on this member yet: a linearizable read, after which
+    /// the office [looks again](Office::looked).
+    Look(Look),
+    /// A round begun from now on, which shows in which term this member leads, if it does: [`Renewal::confirmed`].
+    Confirm(Renewal),
+}
+
+/// A lease that is to be looked for once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a renewal is answered once leadership was confirmed"]
+pub struct Look {
+    term: Term,
+    id: i64,
+}
+
 /// A renewal that was made and is not to be spoken of yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use = "a renewal is answered once leadership was confirmed"]
@@ -33,11 +73,6 @@ pub struct Renewal {
 }
 
 impl Renewal {
-    /// Whether there was such a lease to renew.
-    pub fn found(self) -> bool {
-        self.ttl.is_some()
-    }
-
     /// What may be answered when a round *begun after the renewal* has shown that this member leads in `term`: the TTL, or that there is
     /// no such lease. `None` if that is not the term of the renewal: another leader may have let the lease expire in between, and the
     /// renewal means nothing.
@@ -52,20 +87,22 @@ impl Office {
         self.term
     }
 
-    /// The member leads in this term, or does not lead: an office that belongs to another term is left. Whether one is to be taken: with
-    /// the leases as a linearizable read finds them that begins now or later.
-    pub fn follow(&mut self, leads: Option<Term>) -> bool {
+    /// The member leads in this term, or does not lead: an office that belongs to another term is left. If one is to be taken, the claim
+    /// to it: with the leases as a linearizable read finds them that begins now or later.
+    pub fn follow(&mut self, leads: Option<Term>) -> Option<Claim> {
         if self.term.is_some() && self.term != leads {
             self.term = None;
             self.lessor.demote();
         }
-        leads.is_some() && self.term.is_none()
+        let vacant = self.term.is_none();
+        leads.filter(|_| vacant).map(|term| Claim { term })
     }
 
-    /// Takes office for `term`. No entry may be applied between the reading of `leases` and this call.
-    pub fn take(&mut self, term: Term, leases: impl IntoIterator<Item = Lease>, now: u64) {
+    /// Takes office. No entry may be applied between the reading of `leases` and this call. Leadership may be over by now: what is done in
+    /// an office of a term that has ended is void, and [`follow`](Office::follow) leaves it.
+    pub fn take(&mut self, claim: Claim, leases: impl IntoIterator<Item = Lease>, now: u64) {
         self.lessor.promote(leases, now);
-        self.term = Some(term);
+        self.term = Some(claim.term);
     }
 
     /// A command was applied to `kv`: grants and revocations concern the lessor. Its deadlines follow this member's clock, which never
@@ -86,8 +123,19 @@ impl Office {
         }
     }
 
-    /// Renews a lease, if this is the office of `term`.
-    pub fn renew(&mut self, id: i64, term: Term, now: u64) -> Option<Renewal> {
+    /// Renews a lease, if this member is in office.
+    pub fn renew(&mut self, id: i64, now: u64) -> Option<Next> {
+        let term = self.term?;
+        Some(match self.lessor.renew(id, now) {
+            None => Next::Look(Look { term, id }),
+            ttl => Next::Confirm(Renewal { term, ttl }),
+        })
+    }
+
+    /// A linearizable read, begun after [`renew`](Office::renew) knew no such lease, has been served: whatever was granted before the renewal was
+    /// asked for is known now. Renews it, if this is still the same office.
+    pub fn looked(&mut self, look: Look, now: u64) -> Option<Renewal> {
+        let Look { term, id } = look;
         (self.term == Some(term)).then(|| Renewal {
             term,
             ttl: self.lessor.renew(id, now),
@@ -134,43 +182,95 @@ mod tests {
         Lease { id, ttl, grant }
     }
 
+    /// An office of this term, in which lease 7 lives for five seconds from now 0 on.
+    fn taken(term: u64) -> Office {
+        let mut office = Office::default();
+        take(&mut office, term);
+        office
+    }
+
+    fn take(office: &mut Office, term: u64) {
+        let claim = office.follow(Some(Term(term))).expect("to be taken");
+        assert_eq!(claim.term(), Term(term));
+        office.take(claim, [lease(7, 5)], 0);
+    }
+
     #[test]
     fn an_office_ends_with_its_term() {
         let mut office = Office::default();
-        assert!(!office.follow(None));
-        assert!(office.follow(Some(Term(3))), "to be taken");
-        office.take(Term(3), [lease(7, 5)], 0);
-        assert!(!office.follow(Some(Term(3))), "held");
+        assert_eq!(office.follow(None), None);
+        take(&mut office, 3);
+        assert_eq!(office.follow(Some(Term(3))), None, "held");
         assert_eq!(office.term(), Some(Term(3)));
         assert!(
-            office.follow(Some(Term(5))),
+            office.follow(Some(Term(5))).is_some(),
             "leading again, in another term: anything may have happened between the two"
         );
         assert_eq!((office.term(), office.time_to_live(7, 0)), (None, None));
-        office.take(Term(5), [lease(7, 5)], 0);
-        assert!(!office.follow(None));
+        take(&mut office, 5);
+        assert_eq!(office.follow(None), None);
         assert_eq!(office.term(), None);
         assert!(office.expired(NAMED_GRANTS, u64::MAX, 9).is_empty());
     }
 
     #[test]
-    fn a_renewal_counts_in_its_term_only() {
+    fn a_claim_that_comes_late_is_to_an_office_that_is_left_at_once() {
         let mut office = Office::default();
-        assert_eq!(office.renew(7, Term(3), 0), None, "not in office");
-        office.take(Term(3), [lease(7, 5)], 0);
-        assert_eq!(office.renew(7, Term(2), 0), None, "in another office");
-        let renewal = office.renew(7, Term(3), SECOND).expect("in office");
-        assert!(renewal.found());
+        let claim = office.follow(Some(Term(3))).expect("to be taken");
+        assert_eq!(office.follow(None), None, "deposed while the leases are read");
+        office.take(claim, [lease(7, 5)], 0);
+        let Some(Next::Confirm(renewal)) = office.renew(7, 0) else {
+            panic!("the office does not know yet")
+        };
+        assert_eq!(renewal.confirmed(Term(4)), None, "void");
+        assert!(
+            office.follow(Some(Term(4))).is_some(),
+            "it is left, and another to be taken"
+        );
+        assert_eq!(office.renew(7, 0), None);
+    }
+
+    #[test]
+    fn a_renewal_counts_in_its_term_only() {
+        assert_eq!(Office::default().renew(7, 0), None, "not in office");
+        let mut office = taken(3);
+        let Some(Next::Confirm(renewal)) = office.renew(7, SECOND) else {
+            panic!("it is there")
+        };
         assert_eq!(renewal.confirmed(Term(3)), Some(Some(5)));
         assert_eq!(renewal.confirmed(Term(4)), None);
-        let nothing = office.renew(8, Term(3), SECOND).expect("in office");
-        assert_eq!((nothing.found(), nothing.confirmed(Term(3))), (false, Some(None)));
+        assert_eq!(office.time_to_live(7, SECOND), Some((5, 5)));
+    }
+
+    #[test]
+    fn a_lease_that_is_not_known_is_looked_for_once() {
+        let mut office = taken(3);
+        let Some(Next::Look(look)) = office.renew(8, SECOND) else {
+            panic!("there is none")
+        };
+        let nothing = office.looked(look, SECOND).expect("in office");
+        assert_eq!(nothing.confirmed(Term(3)), Some(None));
+        assert_eq!(
+            nothing.confirmed(Term(4)),
+            None,
+            "nor is it denied by whom nobody follows"
+        );
+        office.lessor.grant(lease(8, 9), SECOND);
+        let found = office.looked(look, SECOND).expect("in office");
+        assert_eq!(
+            found.confirmed(Term(3)),
+            Some(Some(9)),
+            "its grant was applied meanwhile"
+        );
+        assert_eq!(office.follow(None), None);
+        assert_eq!(office.looked(look, SECOND), None, "deposed");
+        take(&mut office, 5);
+        assert_eq!(office.looked(look, SECOND), None, "in another office");
     }
 
     #[test]
     fn an_expiry_carries_the_term_of_the_office() {
-        let mut office = Office::default();
-        office.take(Term(3), [lease(7, 5)], 0);
+        let mut office = taken(3);
         assert!(office.expired(NAMED_GRANTS, 5 * SECOND - 1, 9).is_empty());
         let mut reported = office.expired(NAMED_GRANTS, 5 * SECOND, 9);
         let (expired, command) = reported.pop().expect("it has expired");

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use quorate::ProposeError;
 use quorate_base::{NodeId, Term};
 use quorate_kv::lease::Expired;
-use quorate_kv::office::{Office, Renewal};
+use quorate_kv::office::{Claim, Next, Office};
 use quorate_kv::{Applied, Kv, Lease, Response};
 use tokio::sync::watch;
 use tonic::Status;
@@ -72,10 +72,18 @@ impl Leases {
         self.office().applied(kv, command, applied, now);
     }
 
-    pub(crate) fn promote(&self, term: Term, leases: Vec<Lease>) {
+    fn take(&self, claim: Claim, leases: Vec<Lease>) {
         let now = self.now();
-        self.office().take(term, leases, now);
-        self.term.send_replace(Some(term));
+        self.office().take(claim, leases, now);
+        self.term.send_replace(Some(claim.term()));
+    }
+
+    /// Takes office anew, with these leases.
+    #[cfg(test)]
+    pub(crate) fn promote(&self, term: Term, leases: Vec<Lease>) {
+        assert_eq!(self.follow(None), None);
+        let claim = self.follow(Some(term)).expect("an office to be taken");
+        self.take(claim, leases);
     }
 
     /// What has expired by the end of all time, not yet reported.
@@ -84,14 +92,14 @@ impl Leases {
         self.office().expired(level, u64::MAX, usize::MAX)
     }
 
-    /// This member leads in this term, or does not. Whether office is to be taken.
-    fn follow(&self, leads: Option<Term>) -> bool {
+    /// This member leads in this term, or does not. The claim to the office that is to be taken, if one is.
+    fn follow(&self, leads: Option<Term>) -> Option<Claim> {
         let mut office = self.office();
-        let wanted = office.follow(leads);
+        let claim = office.follow(leads);
         let held = office.term();
         self.term
             .send_if_modified(|told| std::mem::replace(told, held) != held);
-        wanted
+        claim
     }
 
     /// The proposal to revoke an expired lease was not answered. Only what certainly has no effect is tried again.
@@ -115,11 +123,13 @@ pub(crate) async fn run(ctx: Arc<Context>) {
             let now = status.borrow_and_update();
             (now.is_leader(), now.term, now.stopping)
         };
-        let wanted = ctx.leases.follow(leads.then_some(term));
+        let claim = ctx.leases.follow(leads.then_some(term));
         if stopping {
             return;
         }
-        if wanted && !take_office(&ctx, term).await {
+        if let Some(claim) = claim
+            && !take_office(&ctx, claim).await
+        {
             // Either leadership is gone already, or it is not confirmed yet: look again.
             ctx.leadership_changed(TICK).await;
             continue;
@@ -135,11 +145,11 @@ pub(crate) async fn run(ctx: Arc<Context>) {
 
 /// Promotes the lessor from a state that holds everything earlier terms committed. Runs on the driver, between two applied
 /// entries, so that no grant or revocation falls between the list and the promotion.
-async fn take_office(ctx: &Context, term: Term) -> bool {
+async fn take_office(ctx: &Context, claim: Claim) -> bool {
     let leases = ctx.leases.clone();
     let promoted = ctx.handle.read(move |machine| {
         let listed = machine.kv().leases()?;
-        leases.promote(term, listed);
+        leases.take(claim, listed);
         Ok::<(), quorate_kv::Error>(())
     });
     match promoted.await {
@@ -224,26 +234,25 @@ where
     }
 }
 
-/// The leader's part of a renewal: acknowledged only when a round begun after it has shown that this is still the leader, in
-/// the term in which the lessor took office. Otherwise another leader might have let the lease expire already.
+/// The leader's part of a renewal. What comes after what, and what may be answered in the end, is for the office to say.
 pub(crate) async fn renew_here(ctx: &Context, id: i64) -> Result<Option<i64>, Refusal> {
-    let term = office(ctx).await?;
-    let mut renewal = renew_in(ctx, id, term)?;
-    if !renewal.found() {
-        // Perhaps the grant is committed but not applied on this member yet.
-        let exists = ctx.handle.read(move |machine| machine.kv().lease(id)).await;
-        exists
-            .map_err(read_refusal)?
-            .map_err(|e| Refusal::Failed(errors::of_kv(&e)))?;
-        renewal = renew_in(ctx, id, term)?;
-    }
+    office(ctx).await?;
+    let now = ctx.leases.now();
+    let next = ctx.leases.office().renew(id, now);
+    let renewal = match next.ok_or(Refusal::NotLeader)? {
+        Next::Confirm(renewal) => renewal,
+        Next::Look(look) => {
+            let exists = ctx.handle.read(move |machine| machine.kv().lease(id)).await;
+            exists
+                .map_err(read_refusal)?
+                .map_err(|e| Refusal::Failed(errors::of_kv(&e)))?;
+            let now = ctx.leases.now();
+            let looked = ctx.leases.office().looked(look, now);
+            looked.ok_or(Refusal::NotLeader)?
+        }
+    };
     let confirmed = ctx.handle.confirm_leadership().await.map_err(read_refusal)?;
     renewal.confirmed(confirmed).ok_or(Refusal::NotLeader)
-}
-
-fn renew_in(ctx: &Context, id: i64, term: Term) -> Result<Renewal, Refusal> {
-    let now = ctx.leases.now();
-    ctx.leases.office().renew(id, term, now).ok_or(Refusal::NotLeader)
 }
 
 /// The leader's part of a question about the remaining time.

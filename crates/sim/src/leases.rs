@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use quorate_base::{NodeId, Term};
 use quorate_kv::lease::Expired;
-use quorate_kv::office::{Office, Renewal};
+use quorate_kv::office::{Claim, Look, Next, Office, Renewal};
 use quorate_kv::{Applied, Response};
 use quorate_node::Failure as Refusal;
 use quorate_node::event::{Event, Token};
@@ -50,21 +50,12 @@ pub struct Tenure {
 /// What a read of the node is for.
 #[derive(Clone, Copy, Debug)]
 enum Read {
-    /// To take office for this term.
-    Office(Term),
+    /// To take office.
+    Office(Claim),
     /// To see whether a lease was granted that is not known here yet.
-    Look(Request),
+    Look(Origin, Look),
     /// To confirm leadership after a renewal.
-    Confirm(Request, Renewal),
-}
-
-/// A renewal that was asked for.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Request {
-    pub origin: Origin,
-    pub lease: i64,
-    /// The term of the office that it was brought to.
-    pub term: Term,
+    Confirm(Origin, Renewal),
 }
 
 impl Tenure {
@@ -110,12 +101,12 @@ impl World {
         if tenure.turn != turn {
             return Ok(());
         }
-        let wanted = tenure.office.follow(leads);
+        let claim = tenure.office.follow(leads);
         let asked = tenure.reads.values().any(|read| matches!(read, Read::Office(_)));
         let mut events = Vec::new();
-        if let Some(term) = leads.filter(|_| wanted && !asked) {
+        if let Some(claim) = claim.filter(|_| !asked) {
             let token = tenure.token();
-            tenure.reads.insert(token, Read::Office(term));
+            tenure.reads.insert(token, Read::Office(claim));
             events.push(read(token, true, local));
         }
         let level = tenure.level;
@@ -214,29 +205,40 @@ impl World {
 
     /// The leader's part.
     fn renew_here(&mut self, id: NodeId, origin: Origin, lease: i64) -> Result<(), Failure> {
-        let Some(term) = self.process(id).expect("it is running").tenure.office.term() else {
-            self.tell_renewed(id, origin, Outcome::NotDone);
-            return Ok(());
-        };
-        self.renew_in(id, Request { origin, lease, term }, true)
+        let local = self.hosts[&id].local(self.now);
+        let office = &mut self.process(id).expect("it is running").tenure.office;
+        let next = office.renew(lease, local);
+        self.go_on(id, origin, next)
     }
 
-    /// Renews in the office of the request's term, and has leadership confirmed. With `look`, a lease that is not known is looked for first.
-    fn renew_in(&mut self, id: NodeId, request: Request, look: bool) -> Result<(), Failure> {
+    /// Asks the node for what the office wants before anything is said of a renewal. Without office it is refused.
+    fn go_on(&mut self, id: NodeId, origin: Origin, next: Option<Next>) -> Result<(), Failure> {
+        let (purpose, forward) = match next {
+            None => {
+                self.tell_renewed(id, origin, Outcome::NotDone);
+                return Ok(());
+            }
+            Some(Next::Confirm(renewal)) if self.hasty => {
+                self.confirmed(id, origin, renewal);
+                return Ok(());
+            }
+            Some(Next::Look(look)) => (Read::Look(origin, look), true),
+            Some(Next::Confirm(renewal)) => (Read::Confirm(origin, renewal), false),
+        };
         let local = self.hosts[&id].local(self.now);
         let tenure = &mut self.process(id).expect("it is running").tenure;
-        let Some(renewal) = tenure.office.renew(request.lease, request.term, local) else {
-            self.tell_renewed(id, request.origin, Outcome::NotDone);
-            return Ok(());
-        };
         let token = tenure.token();
-        let (purpose, forward) = if look && !renewal.found() {
-            (Read::Look(request), true)
-        } else {
-            (Read::Confirm(request, renewal), false)
-        };
         tenure.reads.insert(token, purpose);
         self.step_node(id, read(token, forward, local))
+    }
+
+    /// The node leads after a renewal, in its own opinion: what the office allows to answer then.
+    fn confirmed(&mut self, id: NodeId, origin: Origin, renewal: Renewal) {
+        let answer = self.leads(id).and_then(|term| {
+            let ttl = renewal.confirmed(term)?;
+            Some(Outcome::Renewed { ttl, term })
+        });
+        self.tell_renewed(id, origin, answer.unwrap_or(Outcome::NotDone));
     }
 
     /// A read that was asked for leases may be served, or has failed.
@@ -246,45 +248,35 @@ impl World {
         token: Token,
         result: Result<(), Refusal>,
     ) -> Result<(), Failure> {
-        let (leads, local) = (self.leads(id), self.hosts[&id].local(self.now));
+        let local = self.hosts[&id].local(self.now);
         let process = self.process(id).expect("it has just answered");
         let read = process.tenure.reads.remove(&token);
         let read = read.unwrap_or_else(|| panic!("n{id} answers the read {token} twice"));
         match (read, result) {
-            (Read::Office(term), Ok(())) => {
+            (Read::Office(claim), Ok(())) => {
                 let leases = catch(|| process.kv.leases().map_err(|error| error.to_string()));
                 let Some(leases) = self.settle(id, leases)? else {
                     return Ok(());
                 };
                 let tenure = &mut self.process(id).expect("settled").tenure;
-                tenure.office.take(term, leases, local);
+                tenure.office.take(claim, leases, local);
                 self.trace.mark(
                     Topic::Client,
                     self.now,
                     Some(id),
-                    format_args!("holds the leases in term {term}"),
+                    format_args!("holds the leases in term {}", claim.term()),
                 );
                 self.watch_leadership(id);
             }
             // It is tried again with the next tick.
             (Read::Office(_), Err(_)) => {}
-            (Read::Look(request), Ok(())) => self.renew_in(id, request, false)?,
-            (Read::Confirm(request, renewal), Ok(())) => {
-                let confirmed = leads.and_then(|term| renewal.confirmed(term));
-                match confirmed {
-                    Some(ttl) => self.tell_renewed(
-                        id,
-                        request.origin,
-                        Outcome::Renewed {
-                            ttl,
-                            term: request.term,
-                        },
-                    ),
-                    None => self.tell_renewed(id, request.origin, Outcome::NotDone),
-                }
+            (Read::Look(origin, look), Ok(())) => {
+                let next = process.tenure.office.looked(look, local).map(Next::Confirm);
+                self.go_on(id, origin, next)?;
             }
-            (Read::Look(request) | Read::Confirm(request, _), Err(_)) => {
-                self.tell_renewed(id, request.origin, Outcome::NotDone);
+            (Read::Confirm(origin, renewal), Ok(())) => self.confirmed(id, origin, renewal),
+            (Read::Look(origin, _) | Read::Confirm(origin, _), Err(_)) => {
+                self.tell_renewed(id, origin, Outcome::NotDone);
             }
         }
         Ok(())

@@ -171,7 +171,7 @@ impl World {
     }
 
     /// A machine stands still.
-    fn pause(&mut self, id: NodeId, lasts: Nanos) {
+    pub(crate) fn pause(&mut self, id: NodeId, lasts: Nanos) {
         let until = self.now + lasts;
         let host = self.host(id);
         host.paused_until = host.paused_until.max(until);

@@ -144,6 +144,11 @@ impl Scenario {
         self.world.blind = true;
     }
 
+    /// From now on leaders answer renewals of leases without having their leadership confirmed.
+    pub fn go_hasty(&mut self) {
+        self.world.hasty = true;
+    }
+
     /// Takes the power from a node, flips bits of its log and starts it again.
     pub fn rot(&mut self, id: NodeId, flips: u64) {
         let plan = &mut self.world.params.plan;
@@ -262,6 +267,11 @@ impl Scenario {
         self.world.end(id, false, down);
     }
 
+    /// Stops a node's process for a while. What comes meanwhile waits for it.
+    pub fn pause(&mut self, id: NodeId, lasts: Nanos) {
+        self.world.pause(id, lasts);
+    }
+
     /// Tells a node that the process of another is gone, true or not.
     pub fn hint(&mut self, id: NodeId, gone: NodeId) -> Result<(), Failure> {
         self.world.step_node(id, Event::Gone(gone))
@@ -292,6 +302,22 @@ impl Scenario {
             serializable: false,
         };
         self.world.ask(0, id, read);
+        call
+    }
+
+    /// Asks `id` for a lease of so many seconds. Returns the number of the call.
+    pub fn grant(&mut self, id: NodeId, lease: i64, ttl: i64) -> usize {
+        let call = self.world.calls.len();
+        let grant = Command::grant(FEATURE_LEVEL, lease, ttl);
+        self.world.ask(0, id, Action::Write(grant));
+        call
+    }
+
+    /// Asks `id` to renew a lease, and waits long for the answer. Returns the number of the call.
+    pub fn renew(&mut self, id: NodeId, lease: i64) -> usize {
+        let call = self.world.calls.len();
+        self.world.clients[0].become_patient();
+        self.world.ask(0, id, Action::Renew { lease });
         call
     }
 

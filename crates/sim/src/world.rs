@@ -178,6 +178,8 @@ pub struct World {
     pub(crate) stand_ins: BTreeMap<NodeId, NodeId>,
     /// Nobody looks at what peers have shown before: only to show what that is good for.
     pub(crate) blind: bool,
+    /// Leaders answer renewals without having their leadership confirmed: only to show what that is good for.
+    pub(crate) hasty: bool,
     /// The kinds of fault that must have been met before the run ends.
     pub(crate) wanted: Vec<Kind>,
     /// Planned faults that wait for a state.
@@ -241,6 +243,7 @@ impl World {
             stand_ins: BTreeMap::new(),
             recorded: BTreeMap::new(),
             blind: false,
+            hasty: false,
             wanted: params.planned(),
             lurking: Vec::new(),
             masquerade: None,

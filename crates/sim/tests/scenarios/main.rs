@@ -3,6 +3,7 @@
 mod failover;
 mod identity;
 mod leadership;
+mod leases;
 mod membership;
 mod partial_connectivity;
 mod staged_snapshots;
