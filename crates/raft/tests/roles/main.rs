@@ -1,134 +1,14 @@
 //! What one node does, in the role it has, with inputs that are late, early, or meant for another role: rules so small that a cluster
 //! hides their absence, since something later makes up for it.
 
+mod node;
+
+use node::{N1, N2, N3, Node, entries, heartbeat, one_of_three};
 use quorate_base::{Index, LogId, NodeId, Term};
 use quorate_raft::{
-    Arm, Body, Change, ChangeEnd, ChangeRefused, Config, Effects, EntryShape, HardState, Input, Limits,
-    Message, Outgoing, Priority, Promote, Raft, Refused, Restored, RoleKind, SnapMeta, Timer, invariants,
+    Arm, Body, Change, ChangeEnd, ChangeRefused, Config, Effects, Input, Limits, Message, Priority, Promote,
+    Raft, Refused, Restored, RoleKind, SnapMeta, Timer,
 };
-
-const N1: NodeId = NodeId(1);
-const N2: NodeId = NodeId(2);
-const N3: NodeId = NodeId(3);
-
-/// One node, n1, with a quick disk, and what came of it.
-struct Node {
-    raft: Raft,
-    /// All that was sent since the last look.
-    sent: Vec<(NodeId, Body)>,
-    /// The disk does nothing.
-    slow: bool,
-    writes: Vec<u64>,
-}
-
-impl Node {
-    fn new(restored: Restored) -> Node {
-        let mut node = Node {
-            raft: Raft::new(restored),
-            sent: Vec::new(),
-            slow: false,
-            writes: Vec::new(),
-        };
-        node.drain();
-        node
-    }
-
-    /// One of three voters, in term `terms.last()`.
-    fn follower(terms: &[u64], commit: u64) -> Node {
-        Node::new(one_of_three(terms, commit))
-    }
-
-    /// The same, elected for the next term.
-    fn leader(terms: &[u64], limits: Limits) -> Node {
-        let mut node = Node::new(Restored {
-            limits,
-            ..one_of_three(terms, 0)
-        });
-        node.elect();
-        assert_eq!(node.raft.role(), RoleKind::Leader);
-        node
-    }
-
-    fn elect(&mut self) {
-        let next = self.raft.term().next();
-        self.step(Input::Fired(Timer::Election));
-        self.hear(N2, next.0 - 1, Body::PreVoteResponse { next, granted: true });
-        self.hear(N2, next.0, Body::VoteResponse { granted: true });
-    }
-
-    fn step(&mut self, input: Input) -> Effects {
-        let before = self.raft.clone();
-        self.raft.step(input);
-        invariants::check(&self.raft);
-        invariants::check_delta(&before, &self.raft);
-        self.drain()
-    }
-
-    fn drain(&mut self) -> Effects {
-        let mut all = self.raft.take_effects();
-        self.writes.extend(all.write.as_ref().map(|write| write.id));
-        while !self.slow
-            && let Some(write) = self.writes.pop()
-        {
-            self.writes.clear();
-            self.raft.step(Input::Persisted(write));
-            let more = self.raft.take_effects();
-            self.writes.extend(more.write.as_ref().map(|write| write.id));
-            all.send.extend(more.send);
-            all.reads.extend(more.reads);
-            all.changed.extend(more.changed);
-            all.timers.extend(more.timers);
-        }
-        for outgoing in &all.send {
-            if let Outgoing::Message { to, message } = outgoing {
-                self.sent.push((*to, message.body.clone()));
-            }
-        }
-        all
-    }
-
-    fn hear(&mut self, from: NodeId, term: u64, body: Body) -> Effects {
-        let term = Term(term);
-        let message = Message { term, body };
-        self.step(Input::Message { from, message })
-    }
-
-    fn take_sent(&mut self) -> Vec<(NodeId, Body)> {
-        std::mem::take(&mut self.sent)
-    }
-}
-
-fn one_of_three(terms: &[u64], commit: u64) -> Restored {
-    Restored {
-        id: N1,
-        hard: HardState {
-            term: Term(terms.last().copied().unwrap_or(0)),
-            vote: None,
-            commit: Index(commit),
-        },
-        base: SnapMeta {
-            last: LogId::default(),
-            config: Config::of([N1, N2, N3]),
-        },
-        entries: entries(terms),
-        nonce: 100,
-        ..Restored::default()
-    }
-}
-
-fn entries(terms: &[u64]) -> Vec<EntryShape> {
-    let entry = |term: &u64| EntryShape {
-        term: Term(*term),
-        size: 10,
-        config: None,
-    };
-    terms.iter().map(entry).collect()
-}
-
-fn heartbeat(round: u64) -> Body {
-    let commit = Index::ZERO;
-    Body::Heartbeat { commit, round }
-}
 
 /// §3.4: at most one leader a term, so another that says it is one is wrong, or lies.
 #[test]
