@@ -107,7 +107,9 @@ impl World {
         let host = &self.hosts[&id];
         let (params, founding) = (&self.params, host.founder.then(|| self.founding.clone()));
         let result = catch(|| host.boot(params, founding));
-        if let Some(number) = trap.filter(|_| !self.hosts[&id].disk.is_dead()) {
+        // Who has found its log damaged does not start, and the trap may have sprung after that.
+        let refused = matches!(result, Ok(Err(StartFailure::Refused(_))));
+        if let Some(number) = trap.filter(|_| refused || !self.hosts[&id].disk.is_dead()) {
             self.trap_missed(id, number, matches!(result, Ok(Ok(_))));
         }
         let host = &self.hosts[&id];
