@@ -7,6 +7,7 @@ use quorate_base::{Index, LogId, Term};
 
 use crate::chain::Place;
 use crate::command::{Applied, Command, Expiry, Response};
+use crate::cover::Cover;
 use crate::error::Error;
 use crate::interval;
 use crate::kv::Kv;
@@ -89,7 +90,7 @@ impl Kv {
         txn.check()?;
         let reader = self.reader();
         let plan = reader.plan(txn)?;
-        reader.check_plan(&plan, &mut Vec::new())?;
+        reader.check_plan(&plan, &mut Cover::default())?;
         let mut writes = Writes::begin(self);
         let response = writes.run(&plan)?;
         writes.end();

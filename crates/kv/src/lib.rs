@@ -16,6 +16,7 @@ pub mod check;
 mod checked;
 pub mod codec;
 pub mod command;
+mod cover;
 pub mod error;
 mod flush;
 mod hash;

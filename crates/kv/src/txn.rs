@@ -4,8 +4,9 @@
 
 use bytes::Bytes;
 
+use crate::cover::Cover;
 use crate::error::Error;
-use crate::interval::{self, KeyBounds};
+use crate::interval;
 use crate::range::{Reader, key_bounds};
 use crate::row::{Keys, Latest, Leases};
 use crate::types::{
@@ -36,7 +37,7 @@ impl Reader<'_> {
         );
         request.check()?;
         let plan = self.plan(request)?;
-        self.check_plan(&plan, &mut Vec::new())?;
+        self.check_plan(&plan, &mut Cover::default())?;
         self.answer(&plan)
     }
 
@@ -65,20 +66,20 @@ impl Reader<'_> {
         })
     }
 
-    /// Whether everything planned can be done, in its order. `gone` are the ranges deleted so far: a put that keeps something of its key
+    /// Whether everything planned can be done, in its order. `gone` are the keys deleted so far: a put that keeps something of its key
     /// cannot follow the key's deletion. (etcd finds that out half-way, and gives the member up.)
-    pub(crate) fn check_plan<'t>(&self, plan: &Plan<'t>, gone: &mut Vec<KeyBounds<'t>>) -> Result<(), Error> {
+    pub(crate) fn check_plan<'t>(&self, plan: &Plan<'t>, gone: &mut Cover<&'t [u8]>) -> Result<(), Error> {
         for op in &plan.ops {
             match op {
                 PlannedOp::Range(range) => self.check_revision(range.revision)?,
                 PlannedOp::Put(put) => {
-                    if keeps(put) && gone.iter().any(|range| interval::contains(*range, &put.key)) {
+                    if keeps(put) && gone.contains(&put.key) {
                         return Err(Error::KeyNotFound);
                     }
                     self.check_put(put)?;
                 }
                 PlannedOp::DeleteRange(delete) => {
-                    gone.push(interval::bounds(&delete.key, &delete.range_end));
+                    gone.add(&delete.key, interval::end(&delete.key, &delete.range_end));
                 }
                 PlannedOp::Txn(plan) => self.check_plan(plan, gone)?,
             }
