@@ -125,12 +125,13 @@ fn operation(request: pb::RequestOp) -> Result<kv::RequestOp, Status> {
     })
 }
 
-/// Whether every read of a transaction is content with this member's own state.
+/// Whether a transaction asks for what this member has in its own state: it reads, and says of every read that it may be old. Without an
+/// operation nothing says so of its compares. (etcd takes that for consent, and answers from whatever state it is asked at.)
 pub(crate) fn is_serializable(txn: &pb::TxnRequest) -> bool {
-    txn.success
-        .iter()
-        .chain(&txn.failure)
-        .all(|op| matches!(&op.request, Some(pb::request_op::Request::RequestRange(r)) if r.serializable))
+    use pb::request_op::Request;
+    let mut ops = txn.success.iter().chain(&txn.failure).peekable();
+    ops.peek().is_some()
+        && ops.all(|op| matches!(&op.request, Some(Request::RequestRange(range)) if range.serializable))
 }
 
 fn key_value(kv: kv::KeyValue) -> mvccpb::KeyValue {
@@ -289,5 +290,10 @@ mod tests {
         };
         assert!(is_serializable(&txn(vec![read(true), read(true)])));
         assert!(!is_serializable(&txn(vec![read(true), read(false)])));
+        let compares = pb::TxnRequest {
+            compare: vec![pb::Compare::default()],
+            ..Default::default()
+        };
+        assert!(!is_serializable(&compares), "nobody said that it may be old");
     }
 }
