@@ -4,10 +4,12 @@
 //! - [`disk`]: [`Disk`] and [`DiskFile`], the few disk operations the log and the store are built on, and which errors of theirs mean that
 //!   there is no room ([`disk::is_full`]).
 //! - [`machine`]: [`StateMachine`], what an application implements to be replicated.
+//! - [`parts`]: when a part of a buffer is copied, so that it does not keep the whole.
 
 pub mod disk;
 pub mod ids;
 pub mod machine;
+pub mod parts;
 
 pub use disk::{Disk, DiskFile};
 pub use ids::{Index, LogId, NodeId, Term};

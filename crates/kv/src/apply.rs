@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
-use quorate_base::{Index, LogId, Term};
+use bytes::{Bytes, BytesMut};
+use quorate_base::{Index, LogId, Term, parts};
 
 use crate::chain::Place;
 use crate::command::{Applied, Command, Expiry, Response};
@@ -22,13 +22,18 @@ use crate::types::{
 };
 
 impl Kv {
-    /// Applies one decoded command.
-    pub(crate) fn apply_command(&mut self, at: LogId, command: &Command) -> Result<Applied, Error> {
+    /// Applies one decoded command, whose keys and values hold on to `held` bytes.
+    pub(crate) fn apply_command(
+        &mut self,
+        at: LogId,
+        command: &Command,
+        held: usize,
+    ) -> Result<Applied, Error> {
         self.check_alarms(command)?;
         let response = match command {
-            Command::Put(put) => Response::Put(self.apply_put(put)?),
+            Command::Put(put) => Response::Put(self.apply_put(put, held)?),
             Command::DeleteRange(delete) => Response::DeleteRange(self.apply_delete(delete)?),
-            Command::Txn(txn) => Response::Txn(self.apply_txn(txn)?),
+            Command::Txn(txn) => Response::Txn(self.apply_txn(txn, held)?),
             Command::Compact { revision, physical } => {
                 self.apply_compact(*revision, *physical)?;
                 Response::Compact
@@ -67,12 +72,12 @@ impl Kv {
         Ok(())
     }
 
-    fn apply_put(&mut self, put: &PutRequest) -> Result<PutResponse, Error> {
+    fn apply_put(&mut self, put: &PutRequest, held: usize) -> Result<PutResponse, Error> {
         put.check()?;
         // Outside a transaction etcd looks for the lease first.
         self.reader().check_lease(put)?;
         self.reader().check_put(put)?;
-        let mut writes = Writes::begin(self);
+        let mut writes = Writes::begin(self, held);
         let response = writes.put(put);
         writes.end();
         Ok(response)
@@ -80,18 +85,18 @@ impl Kv {
 
     fn apply_delete(&mut self, delete: &DeleteRangeRequest) -> Result<DeleteRangeResponse, Error> {
         delete.check()?;
-        let mut writes = Writes::begin(self);
+        let mut writes = Writes::begin(self, 0);
         let response = writes.delete_range(delete);
         writes.end();
         Ok(response)
     }
 
-    fn apply_txn(&mut self, txn: &TxnRequest) -> Result<TxnResponse, Error> {
+    fn apply_txn(&mut self, txn: &TxnRequest, held: usize) -> Result<TxnResponse, Error> {
         txn.check()?;
         let reader = self.reader();
         let plan = reader.plan(txn)?;
         reader.check_plan(&plan, &mut Cover::default())?;
-        let mut writes = Writes::begin(self);
+        let mut writes = Writes::begin(self, held);
         let response = writes.run(&plan)?;
         writes.end();
         Ok(response)
@@ -140,7 +145,7 @@ impl Kv {
             return Ok(true);
         }
         let keys = fatal(self.attached(id));
-        let mut writes = Writes::begin(self);
+        let mut writes = Writes::begin(self, 0);
         for key in keys {
             writes.delete(key);
         }
@@ -181,12 +186,19 @@ struct Writes<'a> {
     main: i64,
     /// The position of the next write in it, so also how many there were.
     sub: u32,
+    /// How much memory the command's own keys and values hold on to.
+    held: usize,
 }
 
 impl<'a> Writes<'a> {
-    fn begin(kv: &'a mut Kv) -> Writes<'a> {
+    fn begin(kv: &'a mut Kv, held: usize) -> Writes<'a> {
         let main = kv.meta.revision + 1;
-        Writes { kv, main, sub: 0 }
+        Writes {
+            kv,
+            main,
+            sub: 0,
+            held,
+        }
     }
 
     fn end(self) {
@@ -234,7 +246,8 @@ impl<'a> Writes<'a> {
 
     /// Puts a key. The request was checked against the state.
     fn put(&mut self, put: &PutRequest) -> PutResponse {
-        let latest = self.latest(&put.key);
+        let (key, value) = self.own(put);
+        let latest = self.latest(&key);
         let there = latest.as_ref().filter(|latest| !latest.is_tombstone());
         let keeps = put.ignore_value || put.ignore_lease;
         assert!(!keeps || there.is_some(), "what is kept was checked to be there");
@@ -244,7 +257,7 @@ impl<'a> Writes<'a> {
             .map(|latest| fatal(self.reader().version(latest.at)));
         let value = match &before {
             Some(before) if put.ignore_value => before.value.clone(),
-            _ => put.value.clone(),
+            _ => value,
         };
         let lease_before = there.map_or(0, |latest| latest.lease);
         let lease = if put.ignore_lease { lease_before } else { put.lease };
@@ -255,13 +268,26 @@ impl<'a> Writes<'a> {
             lease,
             value,
         };
-        self.attach(&put.key, lease_before, lease);
-        self.record(put.key.clone(), Some(version), latest);
+        self.attach(&key, lease_before, lease);
+        self.record(key, Some(version), latest);
         let prev_kv = before.filter(|_| put.prev_kv);
         PutResponse {
             revision: self.revision(),
             prev_kv: prev_kv.map(|before| before.with_key(put.key.clone())),
         }
+    }
+
+    /// The key and value to keep of a put: copies, if most of the command is about something else.
+    fn own(&self, put: &PutRequest) -> (Bytes, Bytes) {
+        let (key, value) = (&put.key, &put.value);
+        if !parts::wastes(key.len() + value.len(), self.held) {
+            return (key.clone(), value.clone());
+        }
+        let mut copy = BytesMut::with_capacity(key.len() + value.len());
+        copy.extend_from_slice(key);
+        copy.extend_from_slice(value);
+        let mut copy = copy.freeze();
+        (copy.split_to(key.len()), copy)
     }
 
     /// The latest change of a key, a deletion too.
@@ -306,6 +332,8 @@ impl<'a> Writes<'a> {
         let latest = self.latest(&key).filter(|latest| !latest.is_tombstone());
         let latest = latest.expect("only keys that were just found are deleted");
         let before = latest.at;
+        // A copy: the key as it stands in memory holds on to the value put with it, and this one stays when that is gone.
+        let key = Bytes::copy_from_slice(&key);
         self.attach(&key, latest.lease, 0);
         self.record(key, None, Some(latest));
         before

@@ -408,8 +408,9 @@ impl StateMachine for Kv {
 
     fn apply(&mut self, at: LogId, command: &Bytes) -> Self::Output {
         self.skip(at);
+        let held = command.len();
         let command = Command::decode(command)?;
-        match self.apply_command(at, &command) {
+        match self.apply_command(at, &command, held) {
             // What this disk cannot read the others may have applied: going on would let the members diverge.
             Err(Error::Storage(why)) => {
                 panic!("the store cannot be read, and nothing can be applied without it: {why}")

@@ -489,3 +489,71 @@ fn a_long_read_is_known_as_one_and_a_picture_keeps_the_state_it_was_taken_of() {
     assert_eq!(picture.range(&all), Ok(answer));
     assert_eq!(picture.hash(), hash);
 }
+
+/// Memory is counted by the keys and values that are kept, so that nothing else may stay with them.
+#[test]
+fn what_is_kept_of_a_command_does_not_keep_the_rest() {
+    let large = |name: &str| PutRequest {
+        value: Bytes::from(vec![7; 100_000]),
+        ..put(name)
+    };
+    let failing = TxnRequest {
+        compare: vec![Compare {
+            key: key("a"),
+            range_end: Bytes::new(),
+            op: CompareOp::Greater,
+            target: CompareTarget::Version(100),
+        }],
+        success: vec![RequestOp::Put(large("a"))],
+        failure: vec![op_put("b")],
+    };
+    let ignoring = PutRequest {
+        ignore_value: true,
+        value: Bytes::new(),
+        ..put("b")
+    };
+    let beside = txn(vec![RequestOp::Put(ignoring), RequestOp::Put(large("c"))]);
+    let table = [
+        ("a put", Command::Put(large("a")), true),
+        ("a deletion", Command::DeleteRange(delete("a", "")), false),
+        ("the branch not taken", Command::Txn(failing), false),
+        ("one put of two", Command::Txn(beside), true),
+        (
+            "a deletion of several",
+            Command::DeleteRange(delete("a", "d")),
+            false,
+        ),
+    ];
+    let mut store = Store::new();
+    for (what, command, shared) in table {
+        let bytes = command.encode();
+        let at = LogId::new(store.term, store.kv.applied().index.get() + 1);
+        drop(store.kv.apply(at, &bytes).unwrap());
+        assert_eq!(!bytes.is_unique(), shared, "{what}");
+        let within = |kept: &Bytes| bytes.as_ptr_range().contains(&kept.as_ptr());
+        for event in &store.kv.take_events().unwrap().events {
+            let name = (what, &event.kv.key);
+            assert_eq!(within(&event.kv.key), event.kv.value.len() > 50_000, "{name:?}");
+            assert_eq!(within(&event.kv.value), event.kv.value.len() > 50_000, "{name:?}");
+        }
+    }
+}
+
+/// Keys in memory lie beside the value put with them, which is not to stay for the sake of the key when it is gone.
+#[test]
+fn a_deleted_key_does_not_keep_its_value() {
+    let mut store = Store::new();
+    let put = Command::Put(PutRequest {
+        value: Bytes::from(vec![7; 100_000]),
+        ..put("a")
+    });
+    let bytes = put.encode();
+    store.kv.apply(LogId::new(1, 1), &bytes).unwrap();
+    store.kv.take_events();
+    store.apply(Command::DeleteRange(delete("a", "b"))).unwrap();
+    let events = store.kv.take_events().unwrap();
+    let [deletion] = &events.events[..] else {
+        panic!("one event: {events:?}")
+    };
+    assert!(!bytes.as_ptr_range().contains(&deletion.kv.key.as_ptr()));
+}

@@ -2,7 +2,7 @@
 //! everywhere (log ids, configurations). All numbers are little-endian and of fixed width.
 
 use bytes::{Buf, Bytes};
-use quorate_base::{Index, LogId, NodeId, Term};
+use quorate_base::{Index, LogId, NodeId, Term, parts};
 use quorate_raft::{Config, Promote, SnapMeta};
 use thiserror::Error;
 
@@ -43,6 +43,11 @@ impl Reader {
             return Err(DecodeError::Short);
         }
         Ok(self.rest.split_to(n))
+    }
+
+    /// The next parts of these lengths, to be kept: those that are a small part of the `held` bytes that the input shares are copied.
+    pub(crate) fn parts(&mut self, lengths: &[usize], held: usize) -> Result<Vec<Bytes>, DecodeError> {
+        parts::cut(&mut self.rest, lengths, held).ok_or(DecodeError::Short)
     }
 
     fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {

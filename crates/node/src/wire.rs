@@ -4,6 +4,7 @@
 //! A frame begins with the protocol version that its connection agreed on, and a kind. Version 2 brought membership changes and the
 //! priority in a heartbeat's answer; what version 1 cannot say is not sent on its connections. Long payloads (entry bodies, commands,
 //! snapshot pieces) are not copied: encoding hands them out beside the head for one vectored write, decoding slices them from the input.
+//! Short entries are copied when they are decoded, since they are kept, and would keep what came with them.
 
 mod changes;
 
@@ -32,6 +33,9 @@ impl Frame {
         self.head.len() + self.parts.iter().map(Bytes::len).sum::<usize>()
     }
 }
+
+/// A frame holds on to at least so much memory: transports cut them out of what they read at once.
+const SHARED: usize = 64 << 10;
 
 /// Gives every kind of frame its number.
 mod kind {
@@ -252,8 +256,9 @@ fn encode_raft(head: &mut Vec<u8>, message: &Message, protocol: u32) {
     }
 }
 
-/// Decodes a frame; total, whatever the bytes. Payloads share their memory.
+/// Decodes a frame; total, whatever the bytes. Payloads share its memory, but for entries that are a small part of it.
 pub fn decode(frame: Bytes) -> Result<PeerMessage, DecodeError> {
+    let held = frame.len().max(SHARED);
     let mut reader = Reader::new(frame);
     let version = reader.u8()?;
     if !(MIN_PROTOCOL..=PROTOCOL).contains(&version.into()) {
@@ -261,7 +266,7 @@ pub fn decode(frame: Bytes) -> Result<PeerMessage, DecodeError> {
         return Err(DecodeError::Version(version));
     }
     let message = match reader.u8()? {
-        kind::APPEND => decode_append(&mut reader)?,
+        kind::APPEND => decode_append(&mut reader, held)?,
         kind::FORWARD => {
             let (term, request) = (reader.term()?, request(&mut reader)?);
             return Ok(PeerMessage::Forward {
@@ -322,17 +327,14 @@ pub fn decode(frame: Bytes) -> Result<PeerMessage, DecodeError> {
     Ok(message)
 }
 
-fn decode_append(reader: &mut Reader) -> Result<PeerMessage, DecodeError> {
+fn decode_append(reader: &mut Reader, held: usize) -> Result<PeerMessage, DecodeError> {
     let (term, prev, commit) = (reader.term()?, reader.log_id()?, reader.index()?);
     let count = reader.count(4)?;
     let mut lengths = Vec::with_capacity(count);
     for _ in 0..count {
         lengths.push(reader.u32()? as usize);
     }
-    let entries = lengths
-        .into_iter()
-        .map(|len| reader.bytes(len))
-        .collect::<Result<_, _>>()?;
+    let entries = reader.parts(&lengths, held)?;
     Ok(PeerMessage::Append {
         term,
         prev,

@@ -1,4 +1,4 @@
-//! The bytes on the wire: every message survives, garbage is refused without panic, payloads are shared and not copied.
+//! The bytes on the wire: every message survives, garbage is refused without panic, long payloads are shared and not copied.
 
 use bytes::Bytes;
 use proptest::collection::{btree_map, btree_set, vec};
@@ -338,22 +338,25 @@ fn another_version_is_named() {
 }
 
 #[test]
-fn payloads_are_shared_both_ways() {
-    let entry = Bytes::from(vec![1; 1000]);
-    let prev = LogId::new(1, 1);
-    let message = PeerMessage::Append {
+fn long_payloads_are_shared_both_ways_and_short_ones_keep_nothing_else() {
+    let (long, short) = (Bytes::from(vec![1; 50_000]), Bytes::from(vec![2; 1_000]));
+    let append = |entries| PeerMessage::Append {
         term: Term(1),
-        prev,
-        entries: vec![entry.clone()],
+        prev: LogId::new(1, 1),
+        entries,
         commit: Index(1),
     };
+    let message = append(vec![long.clone(), short.clone(), short.clone()]);
     assert_eq!(
         encode(&message, PROTOCOL).unwrap().parts[0].as_ptr(),
-        entry.as_ptr()
+        long.as_ptr()
     );
     let bytes = bytes_of(&message);
-    let Ok(PeerMessage::Append { entries, .. }) = decode(bytes.clone()) else {
+    let Ok(PeerMessage::Append { mut entries, .. }) = decode(bytes.clone()) else {
         panic!("an Append was encoded")
     };
-    assert_eq!(entries[0].as_ptr(), bytes[bytes.len() - 1000..].as_ptr());
+    assert_eq!(entries, [long.clone(), short.clone(), short.clone()]);
+    assert_eq!(entries[0].as_ptr(), bytes[bytes.len() - 52_000..].as_ptr());
+    drop(entries.remove(0));
+    assert!(bytes.is_unique(), "the short ones are elsewhere");
 }

@@ -1,7 +1,7 @@
 //! Reading entries back from the segments, for followers that lag behind what the caller keeps in memory.
 
 use bytes::Bytes;
-use quorate_base::Index;
+use quorate_base::{Index, parts};
 use quorate_marks::reached;
 
 use crate::entries::EntryPlace;
@@ -18,7 +18,7 @@ const RUN: u32 = 1 << 20;
 
 impl Wal {
     /// The bodies of the entries from `first` on, up to `last`, or fewer if they would exceed `max_bytes`; at least one. Every
-    /// body was checked against its checksum. Bodies of one call may share memory, up to a MiB.
+    /// body was checked against its checksum. Bodies of one call may share memory, but those that are a small part of it.
     pub fn read(&self, first: Index, last: Index, max_bytes: usize) -> Result<Vec<Bytes>, ReadError> {
         if first < self.first_index() {
             reached!("wal.read.compacted");
@@ -93,7 +93,7 @@ impl Wal {
             };
             match record::decode(segment.place, place.offset, &record).map_err(damage)? {
                 (Stored::Record(Record::Entry { index: found, body }), _) if found == index => {
-                    bodies.push(body)
+                    bodies.push(parts::detach(body, bytes.len()))
                 }
                 _ => return Err(damage("another record than the entry written there").into()),
             }
