@@ -108,13 +108,16 @@ pub fn encode_command(at: LogId, request: RequestId, command: &[u8]) -> Bytes {
     body.into()
 }
 
+/// Whether a body holds a command. Whatever begins so and is long enough does; there is nothing more to it that could be wrong.
+pub fn is_command(body: &[u8]) -> bool {
+    body.first() == Some(&(VERSION << 4 | COMMAND)) && body.len() >= COMMAND_OVERHEAD
+}
+
 /// What the core must know of a body, and its index.
 pub fn shape(body: &Bytes) -> Result<(Index, EntryShape), DecodeError> {
     let size =
         u32::try_from(body.len()).map_err(|_| DecodeError::Invalid("an entry is longer than 4 GiB"))?;
-    // Whatever is at least so long is a command; there is nothing more to it that could be wrong.
-    let is_command = body.first() == Some(&(VERSION << 4 | COMMAND)) && body.len() >= COMMAND_OVERHEAD;
-    let (at, config) = match id_of(body).filter(|_| is_command) {
+    let (at, config) = match id_of(body).filter(|_| is_command(body)) {
         Some(at) => (at, None),
         None => match Entry::decode(body)? {
             Entry {
@@ -184,6 +187,10 @@ mod tests {
             };
             let body = entry.encode();
             assert_eq!(Entry::decode(&body).unwrap(), entry);
+            assert_eq!(
+                is_command(&body),
+                matches!(entry.content, Content::Command { .. })
+            );
             assert_eq!(id_of(&body), Some(entry.at));
             let (index, shape) = shape(&body).unwrap();
             assert_eq!(

@@ -254,9 +254,7 @@ async fn a_full_disk_is_seen_before_it_hurts_and_outlived() {
         .await
         .unwrap();
 
-    let mut command = add(1).to_vec();
-    command.resize(1 << 20, 0);
-    let command = Bytes::from(command);
+    let command = megabyte();
     let mut done = 0;
     let refused = loop {
         match within(node.propose(command.clone())).await {
@@ -290,9 +288,7 @@ async fn a_full_member_lives_on_while_the_others_write_and_catches_up_when_there
     cluster.leader().await;
     faults.full.store(true, Ordering::SeqCst);
 
-    let mut command = add(1).to_vec();
-    command.resize(1 << 20, 0);
-    let command = Bytes::from(command);
+    let command = megabyte();
     let mut status = cluster.handle(3).subscribe();
     let mut out = false;
     // Far more than two segments hold. If the full member leads, it hands over, and some proposals fail on the way.
@@ -313,6 +309,103 @@ async fn a_full_member_lives_on_while_the_others_write_and_catches_up_when_there
     faults.full.store(false, Ordering::SeqCst);
     until(|| cluster.handle(3).status().applied == cluster.handle(1).status().applied).await;
     assert_eq!(sum_at(cluster.handle(3)).await, done);
+    cluster.stop_all().await;
+}
+
+/// A megabyte that adds one.
+fn megabyte() -> Bytes {
+    let mut command = add(1).to_vec();
+    command.resize(1 << 20, 0);
+    command.into()
+}
+
+/// Reads until it works: leadership may be on the move.
+async fn read_at_last(handle: &Handle<Sum>) -> u64 {
+    within(async {
+        loop {
+            match handle.read(|machine| machine.sum).await {
+                Ok(sum) => return sum,
+                Err(_) => breathe().await,
+            }
+        }
+    })
+    .await
+}
+
+/// Nobody campaigns here but who is told to; and nothing is done without the other one.
+#[tokio::test]
+async fn where_every_disk_is_full_the_leader_stays_and_reads_go_on_even_with_the_last_room_used_up() {
+    let mut cluster = Cluster::prepare(2);
+    let mut faults = std::collections::BTreeMap::new();
+    for id in 1..=2 {
+        let (switch, disk) = faulty(cluster.dirs[&id].path());
+        faults.insert(id, switch);
+        cluster.disks.insert(id, disk);
+    }
+    let cluster = cluster.led(|config| config.election = PATIENCE).await;
+    cluster.connected().await;
+    let space = |id: u64| cluster.handle(id).status().space;
+    let reign = |id: u64| {
+        let status = cluster.handle(id).status();
+        (status.term, status.leader)
+    };
+
+    for disk in faults.values() {
+        disk.full.store(true, Ordering::SeqCst);
+    }
+    let mut done = 0;
+    while (1..=2).any(|id| space(id) == Space::Ok) {
+        done += 1;
+        reach(cluster.handle(1), megabyte(), done).await;
+    }
+    // Whoever is full first hands over to the other one, which may not know yet that it is, too. At rest is a leader that has heard of the
+    // other's want from itself (with every read) and takes proposals.
+    let (leader, rest) = loop {
+        let leader = cluster.leader().await;
+        let before = reign(leader);
+        read_at_last(cluster.handle(leader)).await;
+        done += 1;
+        reach(cluster.handle(leader), add(1), done).await;
+        if before == reign(leader) && before.1 == Some(NodeId(leader)) {
+            break (leader, before);
+        }
+    };
+    for _ in 0..10 {
+        done += 1;
+        assert_eq!(within(cluster.handle(leader).propose(add(1))).await, Ok(done));
+        for id in 1..=2 {
+            assert_eq!(sum(cluster.handle(id)).await, Ok(done));
+            assert_eq!(reign(id), rest);
+        }
+    }
+
+    // Whoever leads and has used up its room tries once whether somebody else has some.
+    while (1..=2).any(|id| space(id) != Space::Out) {
+        for id in 1..=2 {
+            match within(cluster.handle(id).propose(megabyte())).await {
+                Ok(sum) => done = sum,
+                Err(ProposeError::NotDone(_)) => {}
+                Err(error) => panic!("{error}"),
+            }
+        }
+    }
+    for id in 1..=2 {
+        assert_eq!(read_at_last(cluster.handle(id)).await, done);
+    }
+    // A term that begins with no room at all.
+    let leader = cluster.leader().await;
+    within(cluster.handle(leader).transfer(None)).await.unwrap();
+    for id in 1..=2 {
+        assert_eq!(read_at_last(cluster.handle(id)).await, done);
+        let refused = within(cluster.handle(id).propose(add(1))).await;
+        assert_eq!(refused, Err(ProposeError::NotDone(Reason::NoSpace)));
+    }
+
+    for (id, disk) in &faults {
+        disk.full.store(false, Ordering::SeqCst);
+        until(|| space(*id) == Space::Ok).await;
+    }
+    reach(cluster.handle(leader), add(1), done + 1).await;
     cluster.stop_all().await;
 }
 

@@ -9,6 +9,7 @@ mod host;
 mod members;
 mod replies;
 mod requests;
+mod space;
 mod stop;
 mod telling;
 mod watchdog;
@@ -20,7 +21,6 @@ use std::time::{Duration, Instant};
 use quorate_base::{NodeId, StateMachine};
 use quorate_node::Node;
 use quorate_node::event::{Effects, Event, MachineOp, Nanos};
-use quorate_node::message::PeerMessage;
 use tokio::sync::mpsc;
 
 use crate::config::Config;
@@ -31,11 +31,11 @@ use crate::inbox::Done;
 use crate::log_thread::{DiskOp, LogThread};
 use crate::membership::Membership;
 use crate::peer::{Inbound, Links, Network};
-use crate::status::Space;
 use crate::work::Report;
 use host::Host;
 use members::Roll;
 use replies::{Readers, Replies, reason};
+use space::Refuge;
 use stop::Stop;
 use telling::Telling;
 use watchdog::Watchdog;
@@ -83,8 +83,7 @@ pub(crate) struct Driver<S: StateMachine> {
     roll: Roll,
     stop: Stop,
     watchdog: Watchdog,
-    /// When a leader whose disk is full may next try to hand over.
-    next_handover: Nanos,
+    refuge: Refuge,
     /// When to ask the machine for a job again.
     next_tend: Nanos,
     /// Effects were left over.
@@ -139,7 +138,7 @@ impl<S: StateMachine> Driver<S> {
             timeout: nanos(config.timeout),
             stop: Stop::No,
             watchdog: Watchdog::new(nanos(config.election) / 2),
-            next_handover: 0,
+            refuge: Refuge::default(),
             next_tend: TEND_EVERY,
             again: false,
         }
@@ -235,6 +234,7 @@ impl<S: StateMachine> Driver<S> {
         if self.node.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.node.step(now, Event::Wake);
         }
+        self.watch_disk(now);
         self.flee_full_disk(now);
         self.describe_members(now);
         self.tend(now);
@@ -254,28 +254,9 @@ impl<S: StateMachine> Driver<S> {
         let now = self.now();
         let Inbound { from, messages } = inbound;
         for message in messages {
-            let message = match self.telling.space {
-                Space::Out => self.spare_the_disk(from, message),
-                Space::Ok | Space::Low => Some(message),
-            };
-            if let Some(message) = message {
+            if let Some(message) = self.hear(from, message) {
                 self.node.step(now, Event::Peer { from, message });
             }
-        }
-    }
-
-    /// With the log's reserve nearly used up, what would add to the log is passed over: entries, which the leader sends again, and other members'
-    /// proposals, which are refused. Votes and everything else go on in what is left.
-    fn spare_the_disk(&mut self, from: NodeId, message: PeerMessage) -> Option<PeerMessage> {
-        match message {
-            PeerMessage::Append { ref entries, .. } if !entries.is_empty() => None,
-            PeerMessage::Forward { request, .. } => {
-                let why = quorate_node::event::Reason::Busy;
-                // A full queue loses it, and the sender's deadline decides.
-                let _ = self.links.send(from, PeerMessage::Refuse { request, why });
-                None
-            }
-            other => Some(other),
         }
     }
 
@@ -321,18 +302,11 @@ impl<S: StateMachine> Driver<S> {
         Ok(())
     }
 
-    /// A leader whose disk is full should not lead; while nobody takes over, it tries again now and then. (A silent disk the node itself
-    /// notices.)
-    fn flee_full_disk(&mut self, now: Nanos) {
+    /// A silent disk the node itself notices; here it is told to whoever reads logs and metrics.
+    fn watch_disk(&mut self, now: Nanos) {
         if self.watchdog.barks(now) {
             self.shared.metrics.disk_stalls.add(1);
             tracing::warn!("the disk has not answered for half an election timeout");
-        }
-        let full = self.telling.space != Space::Ok;
-        if full && now >= self.next_handover && self.node_leads() && self.heir_is_connected() {
-            self.next_handover = now + 2 * self.election;
-            tracing::warn!("handing over leadership, since this node cannot write");
-            self.node.step(now, Event::Transfer(None));
         }
     }
 
@@ -383,6 +357,7 @@ impl<S: StateMachine> Driver<S> {
             self.follow_membership();
         }
         for (to, message) in send {
+            let message = self.say(message);
             if let Err(message) = self.links.send(to, message) {
                 self.telling.dropped(&self.shared.metrics, to);
                 events.push(Event::Dropped { to, message });

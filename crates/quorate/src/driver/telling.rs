@@ -72,9 +72,13 @@ impl<S: StateMachine> Driver<S> {
 
     /// Whether there is a connection to somebody who could take over the leadership.
     pub(super) fn heir_is_connected(&self) -> bool {
-        let voters = self.roll.membership.voters.iter();
-        let mut heirs = voters.filter(|id| **id != self.telling.id);
-        heirs.any(|heir| self.telling.is_connected(*heir))
+        let mut voters = self.roll.membership.voters.iter();
+        voters.any(|id| self.is_heir(*id))
+    }
+
+    /// Whether this is such a one.
+    pub(super) fn is_heir(&self, id: NodeId) -> bool {
+        id != self.telling.id && self.roll.membership.voters.contains(&id) && self.telling.is_connected(id)
     }
 
     /// The term in which this node leads, if it does.

@@ -270,6 +270,8 @@ pub struct Cluster {
     /// Bound until first used, so that nobody takes the port.
     listeners: BTreeMap<u64, TcpListener>,
     pub members: BTreeMap<u64, Live>,
+    /// What members run on in place of the real disk.
+    pub disks: BTreeMap<u64, Arc<dyn Disk>>,
     pub adjust: Adjust,
 }
 
@@ -282,6 +284,7 @@ impl Cluster {
             bound: BTreeMap::new(),
             listeners: BTreeMap::new(),
             members: BTreeMap::new(),
+            disks: BTreeMap::new(),
             adjust: |_| {},
         };
         for id in 1..=size {
@@ -321,13 +324,19 @@ impl Cluster {
 
     /// Three members with election timeouts so long that a first election would take its time, and yet with a leader.
     pub async fn start_led(patient: Adjust) -> Cluster {
-        let mut cluster = Cluster::prepare(3);
+        Cluster::prepare(3).led(patient).await
+    }
+
+    /// The same of what was prepared.
+    pub async fn led(self, patient: Adjust) -> Cluster {
+        let mut cluster = self;
         // Somebody has to begin.
         cluster.adjust = |config| config.election = Duration::from_secs(2);
         cluster.start_member(1).await;
         cluster.adjust = patient;
-        cluster.start_member(2).await;
-        cluster.start_member(3).await;
+        for id in 2..=cluster.addresses.len() as u64 {
+            cluster.start_member(id).await;
+        }
         within(async {
             while cluster.leader().await == 1 {
                 // Whether somebody took over is seen above.
@@ -352,7 +361,7 @@ impl Cluster {
 
     pub async fn start_member(&mut self, id: u64) {
         let config = self.config(id);
-        self.start_with(id, config, None).await;
+        self.start_with(id, config, self.disks.get(&id).cloned()).await;
     }
 
     pub async fn start_with(&mut self, id: u64, config: Config, disk: Option<Arc<dyn Disk>>) {
