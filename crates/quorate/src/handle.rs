@@ -119,7 +119,8 @@ impl<S: StateMachine> Handle<S> {
     /// A read of the state as it happens to be here (etcd's "serializable"): no messages, perhaps stale.
     ///
     /// # Errors
-    /// Only if the node stops, or too many requests wait.
+    /// Only if the node stops, too many requests wait, or the state is being replaced by a snapshot for all the time that a request may
+    /// take.
     pub async fn local<R: Send + 'static>(
         &self,
         look: impl FnOnce(&S) -> R + Send + 'static,

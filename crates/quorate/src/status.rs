@@ -57,7 +57,7 @@ pub struct PeerStatus {
 /// A node's state at one moment.
 ///
 /// Receivers of [`Handle::subscribe`](crate::Handle::subscribe) are woken when term, leader, role, space, the membership or a
-/// connection changes; the indexes move on without waking anybody.
+/// connection changes, or a restore begins or ends; the indexes move on without waking anybody.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Status {
     /// This member.
@@ -80,6 +80,8 @@ pub struct Status {
     pub last_log: LogId,
     /// Whether the disk has room for the log.
     pub space: Space,
+    /// Whether the state machine is being replaced by a snapshot. Reads wait for it, and large ones take their time.
+    pub restoring: bool,
     /// Whether the node is stopping or has stopped.
     pub stopping: bool,
     /// Who belongs to the cluster. Empty on a node that has joined and not heard of a leader yet.
@@ -100,6 +102,7 @@ impl Status {
             || self.leader != other.leader
             || self.role != other.role
             || self.space != other.space
+            || self.restoring != other.restoring
             || self.stopping != other.stopping
             || self.membership != other.membership
             || self.peers.len() != other.peers.len()

@@ -2,7 +2,9 @@
 
 mod common;
 
+use std::io;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -173,6 +175,61 @@ async fn a_member_that_was_away_too_long_gets_a_snapshot() {
     cluster.kill(away);
     cluster.start_member(away).await;
     assert_eq!(sum_at(cluster.handle(away)).await, 100);
+    cluster.stop_all().await;
+}
+
+/// The real disk, on which restoring a snapshot takes as long as the gate is closed.
+#[derive(Debug)]
+struct Slow(DirDisk, Arc<(Mutex<bool>, Condvar)>);
+
+impl Disk for Slow {
+    fn open(&self, name: &str, create: bool) -> io::Result<Arc<dyn DiskFile>> {
+        // The disk thread writes this file, the flusher reads it.
+        if name == "incoming-snapshot" && std::thread::current().name() == Some("quorate-flush") {
+            let (closed, opened) = &*self.1;
+            drop(
+                opened
+                    .wait_while(closed.lock().unwrap(), |closed| *closed)
+                    .unwrap(),
+            );
+        }
+        self.0.open(name, create)
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.0.list()
+    }
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.0.rename(from, to)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.0.remove(name)
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        self.0.sync_dir()
+    }
+}
+
+#[tokio::test]
+async fn while_a_snapshot_is_restored_reads_end_in_time_and_the_status_says_why() {
+    let (mut cluster, _, away) = behind(Cluster::start(3).await).await;
+    let gate = Arc::new((Mutex::new(true), Condvar::new()));
+    let disk = Slow(DirDisk::open(cluster.dirs[&away].path()).unwrap(), gate.clone());
+    let config = Config {
+        timeout: Duration::from_millis(50),
+        ..cluster.config(away)
+    };
+    cluster.start_with(away, config, Some(Arc::new(disk))).await;
+    let handle = cluster.handle(away);
+    let mut status = handle.subscribe();
+    within(status.wait_for(|now| now.restoring)).await.unwrap();
+    let refused = within(handle.local(|machine| machine.sum)).await;
+    assert_eq!(refused, Err(ReadError(Reason::Timeout)));
+    assert!(handle.status().restoring);
+
+    *gate.0.lock().unwrap() = false;
+    gate.1.notify_all();
+    within(status.wait_for(|now| !now.restoring)).await.unwrap();
+    assert_eq!(sum_at(handle).await, 90);
     cluster.stop_all().await;
 }
 

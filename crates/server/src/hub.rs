@@ -369,7 +369,7 @@ impl HubTask {
                 tracing::error!(%error, "cannot read history for watchers; trying again");
                 self.read_history_after(RETRY);
             }
-            // Busy or stopping.
+            // Busy, being restored for long, or stopping.
             Err(_) => self.read_history_after(RETRY),
         }
     }

@@ -1,25 +1,20 @@
 //! The state machine's place: applies on the driver's task, lends the machine to the flusher while a snapshot is restored, hands out
-//! its jobs, and reads its snapshots. Whatever comes for the machine while it is away waits here, in order.
+//! its jobs, and reads its snapshots. Whatever comes for the machine while it is away waits, in order.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use quorate_base::{Index, SnapshotReader, StateMachine};
-use quorate_node::event::{Event, MachineOp, SnapshotOp, StreamId, ToApply};
+use quorate_node::event::{Event, MachineOp, Nanos, SnapshotOp, StreamId, ToApply};
 
 use super::replies::Replies;
+use super::waiting::{Queue, Waiting};
 use crate::error::Fatal;
 use crate::flusher::{FlushOp, Flusher};
 use crate::handle::Shared;
 use crate::inbox::{Done, Look};
 use crate::work::{Report, panic_text};
-
-enum Waiting<S> {
-    Op(MachineOp),
-    Look(Look<S>),
-    Open(StreamId),
-}
 
 /// An open snapshot. The reader is away while a piece is read.
 struct View {
@@ -31,7 +26,7 @@ struct View {
 pub(crate) struct Host<S: StateMachine> {
     /// `None` while it is being restored.
     machine: Option<Box<S>>,
-    waiting: VecDeque<Waiting<S>>,
+    waiting: Queue<S>,
     flusher: Flusher<S>,
     job_runs: bool,
     /// From now on every job is to make everything durable.
@@ -49,7 +44,7 @@ impl<S: StateMachine> Host<S> {
             durable: machine.durable(),
             applied: machine.applied().index,
             machine: Some(Box::new(machine)),
-            waiting: VecDeque::new(),
+            waiting: Queue::new(),
             flusher,
             job_runs: false,
             urgent: false,
@@ -71,7 +66,7 @@ impl<S: StateMachine> Host<S> {
     /// Carries out one operation; what the node should hear of it goes to `events`.
     pub(crate) fn carry_out(&mut self, op: MachineOp, replies: &mut Replies<S>, events: &mut Vec<Event>) {
         match op {
-            op if self.must_wait() => self.waiting.push_back(Waiting::Op(op)),
+            op if self.must_wait() => self.waiting.push(Waiting::Op(op)),
             MachineOp::Apply(entries) => self.apply(entries, replies, events),
             MachineOp::Level(level) => self.machine.as_mut().expect("asked above").level(level),
             MachineOp::Restore(meta) => {
@@ -161,21 +156,36 @@ impl<S: StateMachine> Host<S> {
 
     /// Carries out what waits. A restore among it sends the machine away again, and the rest then waits on.
     fn go_on(&mut self, replies: &mut Replies<S>, events: &mut Vec<Event>) {
-        for waiting in std::mem::take(&mut self.waiting) {
+        for waiting in self.waiting.take() {
             match waiting {
                 Waiting::Op(op) => self.carry_out(op, replies, events),
-                Waiting::Look(look) => self.look(look),
+                Waiting::Look(look, until) => self.look(look, until),
                 Waiting::Open(stream) => self.open_view(stream, events),
             }
         }
     }
 
-    /// Shows the state, in order with what is to be applied.
-    pub(crate) fn look(&mut self, look: Look<S>) {
+    /// Shows the state, in order with what is to be applied; while the machine is away it waits, `until` then.
+    pub(crate) fn look(&mut self, look: Look<S>, until: Nanos) {
         match &self.machine {
             Some(machine) => look(Ok(machine)),
-            None => self.waiting.push_back(Waiting::Look(look)),
+            None => self.waiting.push(Waiting::Look(look, until)),
         }
+    }
+
+    /// Whether the machine is away, being restored.
+    pub(crate) fn is_restoring(&self) -> bool {
+        self.machine.is_none()
+    }
+
+    /// When to [`expire`](Host::expire).
+    pub(crate) fn next_deadline(&self) -> Option<Nanos> {
+        self.waiting.next_deadline()
+    }
+
+    /// Refuses the reads that have waited long enough.
+    pub(crate) fn expire(&mut self, now: Nanos) {
+        self.waiting.expire(now);
     }
 
     /// From now on the machine is to make everything durable.
@@ -193,7 +203,7 @@ impl<S: StateMachine> Host<S> {
     pub(crate) fn snapshot(&mut self, op: SnapshotOp, events: &mut Vec<Event>) {
         match op {
             SnapshotOp::Open { stream } if self.machine.is_none() => {
-                self.waiting.push_back(Waiting::Open(stream));
+                self.waiting.push(Waiting::Open(stream));
             }
             SnapshotOp::Open { stream } => self.open_view(stream, events),
             SnapshotOp::Read { stream, max } => match self.views.get_mut(&stream) {
@@ -209,7 +219,7 @@ impl<S: StateMachine> Host<S> {
 
     fn open_view(&mut self, stream: StreamId, events: &mut Vec<Event>) {
         let Some(machine) = &self.machine else {
-            self.waiting.push_back(Waiting::Open(stream));
+            self.waiting.push(Waiting::Open(stream));
             return;
         };
         let at = match machine.snapshot() {

@@ -12,6 +12,7 @@ mod requests;
 mod space;
 mod stop;
 mod telling;
+mod waiting;
 mod watchdog;
 
 use std::collections::BTreeMap;
@@ -27,7 +28,7 @@ use crate::config::Config;
 use crate::error::{Fatal, ReadError, Reason};
 use crate::flusher::{Flushed, Flusher};
 use crate::handle::Shared;
-use crate::inbox::Done;
+use crate::inbox::{Done, Look};
 use crate::log_thread::{DiskOp, LogThread};
 use crate::membership::Membership;
 use crate::peer::{Inbound, Links, Network};
@@ -182,6 +183,7 @@ impl<S: StateMachine> Driver<S> {
             self.stop.deadline(),
             self.watchdog.deadline(),
             self.roll.leaving_by,
+            self.host.next_deadline(),
         ];
         let deadline = deadlines.into_iter().flatten().fold(self.next_tend, Nanos::min);
         let until = self.began + Duration::from_nanos(deadline);
@@ -239,7 +241,8 @@ impl<S: StateMachine> Driver<S> {
         self.describe_members(now);
         self.tend(now);
         self.carry_out_all(now)?;
-        local.into_iter().for_each(|look| self.host.look(look));
+        self.host.expire(now);
+        self.show(now, local);
         self.go_on_stopping(now);
         self.carry_out_all(now)?;
         self.follow_membership();
@@ -378,7 +381,7 @@ impl<S: StateMachine> Driver<S> {
             self.replies.failed(token, failure);
         }
         for (token, result) in reads {
-            self.answer_readers(token, result);
+            self.answer_readers(now, token, result);
         }
         for (token, end) in changed {
             let log = self.node.raft().log();
@@ -396,12 +399,18 @@ impl<S: StateMachine> Driver<S> {
         Ok(())
     }
 
-    fn answer_readers(&mut self, token: u64, result: Result<(), quorate_node::event::Failure>) {
+    /// Shows the state to these; if it is away, for as long as a request may take.
+    fn show(&mut self, now: Nanos, looks: Vec<Look<S>>) {
+        let until = now.saturating_add(self.timeout);
+        looks.into_iter().for_each(|look| self.host.look(look, until));
+    }
+
+    fn answer_readers(&mut self, now: Nanos, token: u64, result: Result<(), quorate_node::event::Failure>) {
         use quorate_node::event::Failure::{NotDone, Unknown};
         let readers = self.replies.readers(token);
         match (result, readers) {
             (Err(NotDone(why) | Unknown(why)), readers) => readers.fail(ReadError(reason(why))),
-            (Ok(()), Readers::Looks(looks)) => looks.into_iter().for_each(|look| self.host.look(look)),
+            (Ok(()), Readers::Looks(looks)) => self.show(now, looks),
             (Ok(()), Readers::Confirms(replies)) => {
                 let answer = self.leading_term().ok_or(ReadError(Reason::LeaderChanged));
                 for reply in replies {

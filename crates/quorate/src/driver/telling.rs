@@ -114,6 +114,7 @@ impl<S: StateMachine> Driver<S> {
             durable: self.host.durable(),
             last_log: raft.last(),
             space: self.telling.space,
+            restoring: self.host.is_restoring(),
             stopping: self.telling.stopping,
             membership: self.roll.membership.clone(),
             peers,
