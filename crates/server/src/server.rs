@@ -38,9 +38,6 @@ pub enum ServeError {
     /// The node did not start.
     #[error(transparent)]
     Node(#[from] StartError),
-    /// The node did not answer right after its start.
-    #[error("the node ended while it started")]
-    Ended,
 }
 
 /// Why a server that was serving ended.
@@ -61,7 +58,10 @@ pub struct Server {
     running: Running,
     addresses: Vec<SocketAddr>,
     stop: watch::Sender<bool>,
+    /// Accept connections.
     tasks: JoinSet<()>,
+    /// What serves beside the connections: a server is not whole without any of it.
+    helpers: JoinSet<()>,
     /// Every connection holds the other end: nothing is ever sent.
     connections: mpsc::Receiver<()>,
 }
@@ -87,6 +87,7 @@ pub async fn serve(config: ServerConfig, shutdown: impl Future<Output = ()>) -> 
 pub async fn start(config: ServerConfig) -> Result<Server, ServeError> {
     let listen = |(address, source)| ServeError::Listen { address, source };
     let sockets = listener::bind(&config.listen_clients).map_err(listen)?;
+    let (addresses, listeners) = adopt(sockets, &config.listen_clients).map_err(listen)?;
     raise_descriptor_limit();
     let (news, leases) = (Arc::new(News::default()), Arc::new(Leases::default()));
     let (events, events_out) = mpsc::unbounded_channel();
@@ -103,7 +104,7 @@ pub async fn start(config: ServerConfig) -> Result<Server, ServeError> {
     // The data directory knows better than flags that may have been written before this member's cluster changed.
     let owner = handle.status();
     (config.id, config.cluster) = (owner.id, owner.cluster);
-    let (revision, compacted) = at_open.ok_or(ServeError::Ended)?;
+    let (revision, compacted) = at_open.expect("a node that has started has opened its machine");
     let options = HubOptions {
         fragment_bytes: config.max_request_bytes,
         ..HubOptions::default()
@@ -117,14 +118,6 @@ pub async fn start(config: ServerConfig) -> Result<Server, ServeError> {
         events_out,
     );
 
-    let mut listeners = Vec::new();
-    let mut addresses = Vec::new();
-    for (socket, asked) in sockets.into_iter().zip(&config.listen_clients) {
-        let adopted = TcpListener::from_std(socket).and_then(|s| Ok((s.local_addr()?, s)));
-        let (address, socket) = adopted.map_err(|source| listen((*asked, source)))?;
-        addresses.push(address);
-        listeners.push(socket);
-    }
     let client_urls = match config.advertise_clients.is_empty() {
         true => addresses
             .iter()
@@ -147,13 +140,14 @@ pub async fn start(config: ServerConfig) -> Result<Server, ServeError> {
     let (stop, stopped) = watch::channel(false);
     let mut tasks = JoinSet::new();
     let (connected, connections) = mpsc::channel(1);
-    tokio::spawn(hub_task.run());
-    tokio::spawn(asks::serve(ctx.clone(), handle.serve_asks()));
-    tokio::spawn(leases::run(ctx.clone()));
-    tokio::spawn(members::introduce(ctx.clone()));
-    tokio::spawn(members::publish(ctx.clone()));
-    tokio::spawn(space::watch(ctx.clone()));
-    tokio::spawn(ready::watch(ctx.clone(), caught_up));
+    let mut helpers = JoinSet::new();
+    helpers.spawn(hub_task.run());
+    helpers.spawn(asks::serve(ctx.clone(), handle.serve_asks()));
+    helpers.spawn(leases::run(ctx.clone()));
+    helpers.spawn(members::introduce(ctx.clone()));
+    helpers.spawn(members::publish(ctx.clone()));
+    helpers.spawn(space::watch(ctx.clone()));
+    helpers.spawn(ready::watch(ctx.clone(), caught_up));
     for listener in listeners {
         tasks.spawn(listener::accept(
             listener,
@@ -168,6 +162,7 @@ pub async fn start(config: ServerConfig) -> Result<Server, ServeError> {
         addresses,
         stop,
         tasks,
+        helpers,
         connections,
     })
 }
@@ -183,12 +178,20 @@ impl Server {
         &self.handle
     }
 
-    /// Completes when the node has ended by itself. To be awaited at most once to its end.
+    /// Completes when the node has ended by itself, or had to be stopped since something else here panicked: a server without watches, or
+    /// one whose leases never run out, looks healthy and is not. To be awaited at most once to its end.
     ///
     /// # Errors
     /// Why it could not go on.
     pub async fn ended(&mut self) -> Result<(), Fatal> {
-        (&mut self.running).await
+        let why = tokio::select! {
+            ended = &mut self.running => return ended,
+            why = panicked(&mut self.helpers) => why,
+            why = panicked(&mut self.tasks) => why,
+        };
+        tracing::error!(%why, "a part of this server panicked: stopping");
+        self.handle.shutdown().await;
+        Err(Fatal::Panic(why))
     }
 
     /// Ends the server in order: no new connections, leadership handed over, everything written.
@@ -213,6 +216,32 @@ impl Server {
     }
 }
 
+/// Bound addresses and sockets of this runtime. Before the node starts: what fails here must leave nothing running.
+fn adopt(
+    sockets: Vec<std::net::TcpListener>,
+    asked: &[SocketAddr],
+) -> Result<(Vec<SocketAddr>, Vec<TcpListener>), (SocketAddr, io::Error)> {
+    let adopt = |socket| {
+        let listener = TcpListener::from_std(socket)?;
+        Ok((listener.local_addr()?, listener))
+    };
+    let pairs = sockets.into_iter().zip(asked);
+    pairs
+        .map(|(socket, asked)| adopt(socket).map_err(|error| (*asked, error)))
+        .collect()
+}
+
+/// Resolves when one of them has panicked, to the panic's message. That they end in order is nobody's concern.
+async fn panicked(tasks: &mut JoinSet<()>) -> String {
+    loop {
+        match tasks.join_next().await {
+            Some(Err(error)) if error.is_panic() => return error.to_string(),
+            Some(_) => {}
+            None => std::future::pending().await,
+        }
+    }
+}
+
 /// Raises the soft limit of open files to the hard one: every client connection is one.
 fn raise_descriptor_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
@@ -222,5 +251,38 @@ fn raise_descriptor_limit() {
         if let Err(error) = setrlimit(Resource::Nofile, limit) {
             tracing::debug!(%error, "the limit of open files stays as it is");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use quorate_base::NodeId;
+
+    use super::*;
+    use crate::config::Member;
+
+    #[tokio::test]
+    async fn a_part_that_panics_ends_the_server() {
+        let dir = std::env::temp_dir().join(format!("quorate-server-{}", std::process::id()));
+        let member = Member {
+            name: "seven".into(),
+            peer_urls: vec!["http://127.0.0.1:0".into()],
+        };
+        let members = BTreeMap::from([(NodeId(7), member)]);
+        let mut config = ServerConfig::new(NodeId(7), 77, members, &dir);
+        config.listen_clients = vec![([127, 0, 0, 1], 0).into()];
+        let mut server = start(config).await.unwrap();
+        server.helpers.spawn(async { panic!("a bug of this test") });
+        let ended = tokio::time::timeout(Duration::from_secs(120), server.ended()).await;
+        let fatal = ended.expect("it ends").unwrap_err();
+        assert!(
+            matches!(&fatal, Fatal::Panic(why) if why.contains("a bug of this test")),
+            "{fatal}"
+        );
+        assert!(server.node().status().stopping, "the node, too");
+        drop(server);
+        std::fs::remove_dir_all(&dir).unwrap();
     }
 }
