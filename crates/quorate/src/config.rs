@@ -93,6 +93,12 @@ impl Config {
         }
     }
 
+    /// How long a node that ends waits for its disk: first for the state machine to be flushed, then for its threads to let go of the
+    /// directory.
+    pub(crate) fn patience(&self) -> Duration {
+        self.timeout.saturating_mul(4)
+    }
+
     /// What is wrong with these values, if anything is.
     pub(crate) fn problem(&self) -> Option<String> {
         if self.id == NodeId::ZERO {

@@ -153,6 +153,10 @@ pub enum Fatal {
     /// This node was removed from the cluster. It never belongs to it again; its data directory is of no more use to it.
     #[error("the member has been permanently removed from the cluster")]
     Removed,
+    /// The node was stopped, but its disk does not come back. What was acknowledged is there; the data directory is in use until the process
+    /// has ended.
+    #[error("the disk does not answer, so the data directory stays in use until this process has ended")]
+    DiskHangs,
     /// The state machine, or an own invariant, panicked.
     #[error("this node stops after a panic: {0}")]
     Panic(String),

@@ -241,7 +241,8 @@ impl<S: StateMachine> Handle<S> {
     }
 
     /// Stops the node in order: no more proposals, leadership handed over if there is somebody to take it, the state machine
-    /// flushed, everything closed. Returns when the data directory is free again.
+    /// flushed, everything closed. Returns when the data directory is free again, or when its disk has not let go of it for too long
+    /// ([`Fatal::DiskHangs`](crate::Fatal::DiskHangs)).
     pub async fn shutdown(&self) {
         self.shared.inbox.request(Request::Shutdown);
         let mut ended = self.shared.ended.subscribe();

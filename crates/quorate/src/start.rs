@@ -37,6 +37,9 @@ use crate::work::{Reports, panic_text};
 
 /// Resolves when the node has ended, for whatever reason, and its data directory is free again: `Ok` after
 /// [`Handle::shutdown`], an error if it could not go on. Dropping it lets the node run on.
+///
+/// A disk that does not come back holds it up for four times [`Config::timeout`], and then no longer: the directory is still in use then, until
+/// the process ends. That is [`Fatal::DiskHangs`], or whatever ended the node before.
 #[derive(Debug)]
 pub struct Running {
     ended: oneshot::Receiver<Result<(), Fatal>>,
@@ -101,6 +104,7 @@ pub async fn start_with<S: StateMachine>(
     let (shared, links) = share(&config, &opened);
     let incarnation = opened.myself.papers.incarnation;
     let noting = disk.clone();
+    let patience = config.patience();
     let Assembled {
         driver,
         first,
@@ -111,15 +115,23 @@ pub async fn start_with<S: StateMachine>(
     let (sender, ended) = oneshot::channel();
     let ending = Ending(shared.clone());
     tokio::spawn(async move {
-        let result = driver.await;
-        // The driver is gone, and with it the queues into the threads: these finish what they have and let go.
-        for gone in threads {
-            let _ = gone.await;
-        }
-        registry.close().await;
-        // The node ends either way. Without the note it may be started again, and is refused again; only after very many such starts do peers
-        // no longer know its history.
-        if let Ok(Err(Fatal::Refused(why))) = &result
+        // Said at once: what follows may take its time.
+        let mut result = verdict(driver.await);
+        let let_go = async {
+            // The driver is gone, and with it the queues into the threads: these finish what they have and let go.
+            for gone in threads {
+                let _ = gone.await;
+            }
+            registry.close().await;
+        };
+        if tokio::time::timeout(patience, let_go).await.is_err() {
+            tracing::error!(
+                "the disk does not answer: the data directory stays in use until this process has ended"
+            );
+            result = result.and(Err(Fatal::DiskHangs));
+        } else if let Err(Fatal::Refused(why)) = &result
+            // The node ends either way. Without the note it may be started again, and is refused again; only after very many such starts do
+            // peers no longer know its history.
             && let Err(error) = refused::note(&*noting, incarnation, why)
         {
             tracing::error!(%error, "cannot note that this data directory was refused");
@@ -127,7 +139,7 @@ pub async fn start_with<S: StateMachine>(
         drop(noting);
         drop(lock);
         drop(ending);
-        let _ = sender.send(verdict(result));
+        let _ = sender.send(result);
     });
     Ok((Handle::new(shared), Running { ended }))
 }

@@ -172,6 +172,82 @@ async fn a_failed_write_or_sync_of_the_log_ends_the_node_and_acknowledges_nothin
     }
 }
 
+/// A node whose end waits for its disk for a moment only.
+async fn hasty(disk: Option<Arc<dyn Disk>>, dir: &TempDir, open: OpenSum) -> (Handle<Sum>, Running) {
+    let config = Config {
+        timeout: std::time::Duration::from_millis(50),
+        ..alone(dir.path())
+    };
+    let resources = Resources {
+        disk,
+        ..Resources::default()
+    };
+    start_with(config, resources, open).await.unwrap()
+}
+
+type OpenSum = Box<dyn FnOnce(Arc<dyn Disk>) -> io::Result<Sum>>;
+
+/// Opens a machine whose first job ends with the other end of this.
+fn held() -> (std::sync::mpsc::Sender<()>, OpenSum) {
+    let (release, hold) = std::sync::mpsc::channel();
+    let open = |disk| {
+        let mut machine = Sum::open(disk)?;
+        machine.hold = Some(hold);
+        Ok(machine)
+    };
+    (release, Box::new(open))
+}
+
+#[tokio::test]
+async fn a_log_on_a_disk_that_hangs_does_not_keep_the_node_from_ending() {
+    let dir = TempDir::new();
+    let (faults, disk) = faulty(dir.path());
+    let (node, running) = hasty(Some(disk), &dir, Box::new(Sum::open)).await;
+    reach(&node, add(1), 1).await;
+    faults.stall(true);
+    let lost = within(node.propose(add(10))).await;
+    assert!(matches!(lost, Err(ProposeError::Unknown(_))), "{lost:?}");
+    within(node.shutdown()).await;
+    let fatal = fate(running).await;
+    assert!(matches!(fatal, Fatal::DiskHangs), "{fatal}");
+    faults.stall(false);
+}
+
+#[tokio::test]
+async fn a_machine_that_hangs_does_not_keep_the_node_from_ending() {
+    let dir = TempDir::new();
+    let (release, open) = held();
+    let (node, running) = hasty(None, &dir, open).await;
+    reach(&node, add(1), 1).await;
+    within(node.shutdown()).await;
+    let fatal = fate(running).await;
+    assert!(matches!(fatal, Fatal::DiskHangs), "{fatal}");
+    let again = start(alone(dir.path()), Sum::open).await;
+    assert!(matches!(again, Err(StartError::Locked { .. })), "it is in use");
+    drop(release);
+}
+
+/// The machine's job hangs on the same disk on which the log fails.
+#[tokio::test]
+async fn a_log_that_fails_ends_the_node_although_its_machine_hangs() {
+    let dir = TempDir::new();
+    let (faults, disk) = faulty(dir.path());
+    let (release, open) = held();
+    let open: OpenSum = Box::new(|disk| {
+        let mut machine = open(disk)?;
+        machine.eager = true;
+        Ok(machine)
+    });
+    let (node, running) = hasty(Some(disk), &dir, open).await;
+    reach(&node, add(1), 1).await;
+    faults.sync.store(true, Ordering::SeqCst);
+    let lost = within(node.propose(add(10))).await;
+    assert!(matches!(lost, Err(ProposeError::Unknown(_))), "{lost:?}");
+    let fatal = fate(running).await;
+    assert!(matches!(fatal, Fatal::Log(_)), "{fatal}");
+    drop(release);
+}
+
 #[tokio::test]
 async fn a_leader_whose_disk_fails_is_replaced_and_loses_nothing() {
     let mut cluster = Cluster::prepare(3);

@@ -80,6 +80,8 @@ pub(crate) struct Driver<S: StateMachine> {
     heartbeat: Nanos,
     election: Nanos,
     timeout: Nanos,
+    /// How long the machine is waited for at the end.
+    patience: Nanos,
     telling: Telling,
     roll: Roll,
     stop: Stop,
@@ -137,6 +139,7 @@ impl<S: StateMachine> Driver<S> {
             heartbeat: nanos(config.heartbeat),
             election: nanos(config.election),
             timeout: nanos(config.timeout),
+            patience: nanos(config.patience()),
             stop: Stop::No,
             watchdog: Watchdog::new(nanos(config.election) / 2),
             refuge: Refuge::default(),

@@ -13,8 +13,9 @@ pub(crate) enum Stop {
     No,
     /// Somebody else is to lead, and proposals under way are to end; not for longer than this.
     HandOver { until: Nanos },
-    /// The machine is to be durable up to here.
-    Flush { upto: Index },
+    /// The machine is to be durable up to here; that is not waited for longer than this. Without it the next start has more of the log to
+    /// apply again.
+    Flush { upto: Index, until: Nanos },
     /// All is done.
     Done,
 }
@@ -23,8 +24,8 @@ impl Stop {
     /// When to look again without any other reason.
     pub(crate) fn deadline(self) -> Option<Nanos> {
         match self {
-            Stop::HandOver { until } => Some(until),
-            _ => None,
+            Stop::HandOver { until } | Stop::Flush { until, .. } => Some(until),
+            Stop::No | Stop::Done => None,
         }
     }
 }
@@ -50,16 +51,21 @@ impl<S: StateMachine> Driver<S> {
             if (led && self.replies.waiting() == 0) || now >= until {
                 self.stop = Stop::Flush {
                     upto: self.host.applied(),
+                    until: now.saturating_add(self.patience),
                 };
                 let mut events = Vec::new();
                 self.host.hurry(&mut events);
                 self.step_all(now, events);
             }
         }
-        if let Stop::Flush { upto } = self.stop
-            && self.host.is_flushed(upto)
-        {
-            self.stop = Stop::Done;
+        if let Stop::Flush { upto, until } = self.stop {
+            let flushed = self.host.is_flushed(upto);
+            if !flushed && now >= until {
+                tracing::warn!("the state machine is not flushed, and not waited for any longer");
+            }
+            if flushed || now >= until {
+                self.stop = Stop::Done;
+            }
         }
     }
 }
