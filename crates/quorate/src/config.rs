@@ -61,6 +61,9 @@ pub struct Config {
     pub token: Option<String>,
 }
 
+/// The longest command that can be configured to be allowed.
+pub(crate) const MAX_PROPOSAL: usize = 1 << 30;
+
 impl Config {
     /// A node with the usual timings: heartbeat 100 ms, election 1 s, commands up to 1.5 MiB, requests up to 7 s.
     pub fn new(
@@ -116,7 +119,7 @@ impl Config {
                 self.election, self.heartbeat
             ));
         }
-        if self.max_proposal == 0 || self.max_proposal > 1 << 30 {
+        if self.max_proposal == 0 || self.max_proposal > MAX_PROPOSAL {
             return Some("the longest command must be between 1 byte and 1 GiB".into());
         }
         if self.timeout.is_zero() {

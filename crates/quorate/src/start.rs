@@ -29,7 +29,7 @@ use crate::log_thread::LogThread;
 use crate::membership::Membership;
 use crate::opened::{Opened, open_state};
 use crate::peer::asks::Asks;
-use crate::peer::{Links, Network, Registry, Setup, dead_after, max_frame};
+use crate::peer::{Links, Network, Registry, Setup, dead_after, max_ask};
 use crate::refused;
 use crate::status::Status;
 use crate::transport::{TcpTransport, Transport};
@@ -218,7 +218,6 @@ fn assemble<S: StateMachine>(
         metrics: shared.metrics.clone(),
         reports: reports.clone(),
         transport,
-        max_frame: max_frame(&config),
     };
     let (network, frames) = Network::start(setup);
     let spawned = |what| StartError::io(format!("start the {what} thread"));
@@ -334,7 +333,7 @@ fn share<S: StateMachine>(config: &Config, opened: &Opened<S>) -> (Arc<Shared<S>
             config.id,
             Arc::new(links.clone()),
             config.timeout,
-            max_frame(config) / 2,
+            max_ask(config),
         )),
         max_proposal: config.max_proposal,
         election: config.election,

@@ -417,3 +417,38 @@ async fn a_newer_connection_of_a_member_takes_the_place_of_the_older() {
     );
     cluster.stop_all().await;
 }
+
+/// As while the limit is raised member by member: what one of them may propose the others can take in.
+#[tokio::test]
+async fn a_command_longer_than_others_may_propose_tears_no_connection_down() {
+    let cluster = Cluster::start_adjusted(3, |config| {
+        config.max_proposal = if config.id == NodeId(1) { 32 << 20 } else { 1 << 20 };
+    })
+    .await;
+    cluster.connected().await;
+    let mut command = add(1).to_vec();
+    command.resize(12 << 20, 0);
+    let command = bytes::Bytes::from(command);
+    let sum = within(async {
+        loop {
+            let leader = cluster.leader().await;
+            if leader != 1 {
+                let _ = cluster.handle(leader).transfer(Some(NodeId(1))).await;
+            }
+            match cluster.handle(1).propose(command.clone()).await {
+                Ok(sum) => return sum,
+                // Another leads.
+                Err(ProposeError::NotDone(_)) => breathe().await,
+                Err(error) => panic!("{error}"),
+            }
+        }
+    })
+    .await;
+    assert_eq!(sum, 1);
+    for id in 2..=3 {
+        assert_eq!(sum_at(cluster.handle(id)).await, 1);
+        let connects = cluster.handle(1).metrics().peers()[&NodeId(id)].connects.get();
+        assert_eq!(connects, 1, "to member {id}");
+    }
+    cluster.stop_all().await;
+}

@@ -17,11 +17,11 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
-use super::Lane;
 use super::asks::Asks;
 use super::frame::{Arrived, ReadBuffer};
 use super::links::{Links, Myself};
 use super::registry::Registry;
+use super::{Lane, MAX_FRAME};
 use crate::metrics::Metrics;
 use crate::transport::{Accepted, Stream, Transport};
 use crate::work::{Report, Reports};
@@ -49,7 +49,6 @@ pub(crate) struct Porter {
     pub links: Links,
     /// Knows its peers again.
     pub registry: Arc<Registry>,
-    pub max_frame: usize,
     pub frames: mpsc::Sender<Inbound>,
     pub asks: Arc<Asks>,
     pub metrics: Arc<Metrics>,
@@ -220,7 +219,7 @@ impl Porter {
 
     /// Reads until the connection ends; an error is worth a complaint.
     async fn read_frames(&self, stream: &mut Box<dyn Stream>, from: NodeId) -> Result<(), String> {
-        let mut buffer = ReadBuffer::new(self.max_frame);
+        let mut buffer = ReadBuffer::new(MAX_FRAME);
         let metrics = self.metrics.peer(from);
         loop {
             match buffer.fill(stream).await {

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use crate::config::Config;
+use crate::config::{Config, MAX_PROPOSAL};
 use crate::metrics::Metrics;
 use crate::transport::Transport;
 use crate::work::Reports;
@@ -84,8 +84,6 @@ pub(crate) struct Setup {
     pub reports: Reports,
     /// Makes and takes the connections.
     pub transport: Arc<dyn Transport>,
-    /// The longest frame to take.
-    pub max_frame: usize,
 }
 
 impl Network {
@@ -97,7 +95,6 @@ impl Network {
             myself: setup.myself.clone(),
             links: setup.links.clone(),
             registry: setup.registry.clone(),
-            max_frame: setup.max_frame,
             frames,
             asks: setup.asks.clone(),
             metrics: setup.metrics.clone(),
@@ -131,9 +128,14 @@ pub(crate) fn dead_after(config: &Config) -> Duration {
     (config.election * 3).max(Duration::from_secs(3))
 }
 
-/// The longest frame taken from a peer: several times what this node would itself send.
-pub(crate) fn max_frame(config: &Config) -> usize {
-    2 * config.max_proposal + (8 << 20)
+/// The longest frame taken from a peer: several times what any member may be configured to send. Not what this one is: members may
+/// differ in that, while it is changed one by one for example, and whoever closed a connection for an entry of the log would close it again for
+/// the same entry. A promise of length costs nothing, see [`frame`].
+const MAX_FRAME: usize = 2 * MAX_PROPOSAL + (8 << 20);
+
+/// The longest request or answer that this node would itself send.
+pub(crate) fn max_ask(config: &Config) -> usize {
+    config.max_proposal + (4 << 20)
 }
 
 /// Spreads retries so that members do not dial in step. Its quality does not matter.
