@@ -58,4 +58,5 @@ pub use message::{PeerMessage, RequestId, SnapshotOutcome};
 pub use node::Node;
 pub use snapshot::staging;
 pub use snapshot::staging::Staging;
+pub use snapshot::transfer_in;
 pub use status::Status;

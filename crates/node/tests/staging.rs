@@ -149,7 +149,8 @@ fn find(disk: &MemDisk, staging: &mut Staging, seen: &mut Seen) -> Result<Option
                     return Ok(None);
                 }
                 assert_eq!(about, ABOUT);
-                seen.staged = seen.staged.min(len);
+                // From here on it is durable.
+                seen.staged = len;
                 let (bytes, _) = snapshot();
                 assert_eq!(
                     crc,

@@ -62,7 +62,7 @@ impl Identity {
         bytes.into()
     }
 
-    fn decode(bytes: Bytes) -> Result<Identity, DecodeError> {
+    pub(crate) fn decode(bytes: Bytes) -> Result<Identity, DecodeError> {
         let mut reader = Reader::new(bytes);
         match reader.u8()? {
             ABOUT_VERSION => {}

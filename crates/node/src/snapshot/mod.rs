@@ -12,7 +12,18 @@
 //! (`Checking`): the leader says `SnapshotBegin` again and goes on from the answer. A restart of the leader ends its transfers. One
 //! that fails begins anew after a pause, which doubles for as long as nothing gets further than before.
 
+use bytes::Bytes;
+use quorate_base::NodeId;
+
+use crate::event::StreamId;
+
 pub(crate) mod budget;
 pub(crate) mod incoming;
 pub(crate) mod outgoing;
 pub mod staging;
+
+/// Who sends the transfer that a staging file describes so, and its number there; `None` if nobody can tell.
+pub fn transfer_in(about: Bytes) -> Option<(NodeId, StreamId)> {
+    let is = incoming::Identity::decode(about).ok()?;
+    Some((is.from, is.stream))
+}

@@ -243,11 +243,10 @@ impl Staging {
         let found = self.found.take();
         let end = found.expect("only what was found is resumed").end;
         end.file.set_len(end.at)?;
-        // Nor is it known whether the earlier run came to sync the directory.
         self.open = Some(Open {
             stream,
             end,
-            entered: false,
+            entered: true,
         });
         Ok(())
     }
@@ -309,6 +308,11 @@ impl Staging {
                 end: true,
             });
         }
+        if end {
+            // What is said to be staged is durable: an earlier run may have been killed before its sync, of the file or of the directory.
+            found.end.file.sync()?;
+            self.disk.sync_dir()?;
+        }
         Ok(Event::StageChecked {
             about: Some(found.about.clone()),
             len: found.end.len,
@@ -319,7 +323,7 @@ impl Staging {
 }
 
 impl Found {
-    /// Writes once more what was checked, so that the next sync makes it durable: if the sync that an earlier run died of had failed, reads
+    /// Writes once more what was checked, so that the sync at the end makes it durable: if the sync that an earlier run died of had failed, reads
     /// show pages that never reached the medium and that no later sync would write. Answers whether it could: what cannot be read again, or
     /// not be written for want of room, is given up. Any other error of writing is final.
     fn renew(&mut self) -> io::Result<bool> {
