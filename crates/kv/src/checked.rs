@@ -180,7 +180,18 @@ impl Checked {
         let mut sector = [0; SECTOR];
         sector[..header.len()].copy_from_slice(header);
         seal(&mut sector, self.generation, 0);
-        self.file.write_at(place(0), &sector)
+        let at = place(0);
+        let mut before = [0; SECTOR];
+        let was = self.file.len()? >= at + SECTOR as u64;
+        if was {
+            self.file.read_at(at, &mut before)?;
+        }
+        let written = self.file.write_at(at, &sector);
+        if written.is_err() && was {
+            // The system may have taken a part of it, and what stood there was whole and is needed. The first error counts either way.
+            let _ = self.file.write_at(at, &before).and_then(|()| self.file.sync());
+        }
+        written
     }
 
     /// Does something with the checksums of a group, which are read if they were not yet.

@@ -136,6 +136,29 @@ fn a_crash_at_any_operation_loses_nothing_durable() {
     }
 }
 
+/// A write fails of which a part was done, up to any byte, and the process ends; the machine goes on, or loses power too.
+#[test]
+fn a_write_cut_short_loses_nothing_durable() {
+    let log = log();
+    let goal = goal(&log);
+    let whole = MemDisk::default();
+    live(&whole, &log, &mut Index::ZERO.clone()).unwrap();
+    let mut failed = 0;
+    for ops in 0..whole.ops() {
+        // Inside the first fields of a header, of a row of checksums, of a sector, and of a later one.
+        for bytes in [[1, 11, 510, 700][ops as usize % 4], 150] {
+            let disk = MemDisk::default();
+            disk.short_after(ops, bytes);
+            let mut durable = Index::ZERO;
+            failed += usize::from(live(&disk, &log, &mut durable).is_err());
+            let what = format!("operation {ops} cut after {bytes} bytes");
+            check_after(&disk.after_kill(), durable, &log, goal, &what);
+            check_after(&disk, durable, &log, goal, &format!("{what}, then no power"));
+        }
+    }
+    assert!(failed > 100, "only {failed} lives met it");
+}
+
 /// etcd #17780: where the last revision is a deletion, compaction may leave no row to tell which it was. It must not be told from rows.
 #[test]
 fn a_crash_in_a_compaction_up_to_the_last_revision_never_lowers_it() {

@@ -24,6 +24,8 @@ struct State {
     crash_at: Option<u64>,
     /// This operation fails, and no other.
     fail_at: Option<u64>,
+    /// This operation fails, and no other; if it is a write, so many bytes of it were written.
+    short_at: Option<(u64, usize)>,
     /// From this operation on writes fail with "no space".
     full_at: Option<u64>,
     unreadable: bool,
@@ -34,6 +36,16 @@ struct Contents {
     now: Vec<u8>,
     durable: Vec<u8>,
     since: Vec<Change>,
+}
+
+impl Contents {
+    fn as_seen(&self) -> Contents {
+        Contents {
+            now: self.now.clone(),
+            durable: self.now.clone(),
+            since: Vec::new(),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -76,6 +88,23 @@ impl MemDisk {
     pub fn fail_after(&self, ops: u64) {
         let mut state = self.state();
         state.fail_at = Some(state.ops + ops);
+    }
+
+    /// Fails one operation, after so many others; a write leaves its first `bytes` bytes.
+    pub fn short_after(&self, ops: u64, bytes: usize) {
+        let mut state = self.state();
+        state.short_at = Some((state.ops + ops, bytes));
+    }
+
+    /// The disk as found after the process was killed: all of it, synced or not.
+    pub fn after_kill(&self) -> MemDisk {
+        let state = self.state();
+        MemDisk(Arc::new(Mutex::new(State {
+            names: state.names.clone(),
+            durable_names: state.names.clone(),
+            files: state.files.iter().map(Contents::as_seen).collect(),
+            ..State::default()
+        })))
     }
 
     /// Fails writes for want of space from `ops` operations from now on; `None`: there is space again.
@@ -145,6 +174,13 @@ impl State {
             Some(at) if self.ops == at + 1 => Err(io::Error::other("failed")),
             _ => Ok(()),
         }
+    }
+
+    /// How much of the operation under way is done before it fails; `None` if it does not.
+    fn cut(&self) -> Option<usize> {
+        self.short_at
+            .filter(|(at, _)| self.ops == at + 1)
+            .map(|(_, bytes)| bytes)
     }
 
     fn alive(&self) -> io::Result<()> {
@@ -223,10 +259,21 @@ impl MemFile {
         let mut state = self.disk.state();
         state.changing()?;
         state.space()?;
+        let cut = state.cut();
         let file = &mut state.files[self.file];
+        let change = match (change, cut) {
+            (Change::Write(at, data), Some(bytes)) => {
+                Change::Write(at, data[..bytes.min(data.len())].to_vec())
+            }
+            (Change::Len(_), Some(_)) => return Err(io::Error::other("cut short")),
+            (change, None) => change,
+        };
         change.apply(&mut file.now);
         file.since.push(change);
-        Ok(())
+        match cut {
+            None => Ok(()),
+            Some(_) => Err(io::Error::other("cut short")),
+        }
     }
 }
 
