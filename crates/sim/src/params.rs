@@ -166,11 +166,7 @@ impl Params {
             features,
             plan: draw_plan(&mut rng, &setting),
             watch_clients: rng.within(1..4),
-            hub: HubOptions {
-                queue_bytes: rng.pick(&[400, 4 << 10, 1 << 20]),
-                fragment_bytes: rng.pick(&[200, 1 << 10, 1 << 20]),
-                history_bytes: rng.pick(&[300, 4 << 10, 1 << 20]),
-            },
+            hub: draw_hub(&mut rng),
             max_ttl: rng.pick(&[2, 4, 10]),
             lying_disks: false,
         };
@@ -219,6 +215,17 @@ impl Params {
 
 fn draw_error(rng: &mut Rng, most: u64) -> i64 {
     rng.within(0..2 * most + 1) as i64 - most as i64
+}
+
+fn draw_hub(rng: &mut Rng) -> HubOptions {
+    let queue_bytes = rng.pick(&[400, 4 << 10, 1 << 20]);
+    HubOptions {
+        queue_bytes,
+        // Two watchers of a client cannot both fill theirs.
+        stream_bytes: queue_bytes + queue_bytes / 2,
+        fragment_bytes: rng.pick(&[200, 1 << 10, 1 << 20]),
+        history_bytes: rng.pick(&[300, 4 << 10, 1 << 20]),
+    }
 }
 
 fn draw_net(rng: &mut Rng, wide: bool) -> NetParams {

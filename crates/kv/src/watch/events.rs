@@ -32,22 +32,6 @@ impl Events {
         })))
     }
 
-    /// Parts of at most `limit` bytes, or one event each.
-    pub(super) fn split(list: Vec<Arc<Event>>, limit: usize) -> Vec<Events> {
-        let mut parts: Vec<(Vec<Arc<Event>>, usize)> = Vec::new();
-        for event in list {
-            let size = event_bytes(&event);
-            match parts.last_mut() {
-                Some((part, bytes)) if *bytes + size <= limit => {
-                    part.push(event);
-                    *bytes += size;
-                }
-                _ => parts.push((vec![event], size)),
-            }
-        }
-        parts.into_iter().map(|(part, _)| Events::new(part)).collect()
-    }
-
     /// About how much memory they take, if nobody shares them.
     pub(super) fn bytes(&self) -> usize {
         self.0.as_ref().map_or(0, |shared| shared.bytes)
@@ -69,6 +53,69 @@ impl Events {
             None => encode(&[]),
         }
     }
+}
+
+/// The events of one response to a watcher.
+#[derive(Clone, Debug)]
+pub(super) struct Piece {
+    pub(super) events: Events,
+    /// More of the same revision follows.
+    pub(super) fragment: bool,
+}
+
+impl Piece {
+    /// What a watcher gets at once, in pieces of about `limit` bytes. A revision is a piece of its own if it is larger, or, where
+    /// `fragments` are welcome, several of at least one event.
+    pub(super) fn cut(list: Vec<Arc<Event>>, fragments: bool, limit: usize) -> Vec<Piece> {
+        let whole = Events::new(list);
+        let revision = |event: &Arc<Event>| event.kv.mod_revision;
+        let one_revision = whole.first().map(revision) == whole.last().map(revision);
+        if whole.bytes() <= limit || one_revision && !fragments {
+            return vec![Piece {
+                events: whole,
+                fragment: false,
+            }];
+        }
+        let mut pieces = Vec::new();
+        let revisions = whole.chunk_by(|a, b| revision(a) == revision(b));
+        for revisions in gather(revisions, limit) {
+            let of_one = revision(&revisions[0]) == revision(&revisions[revisions.len() - 1]);
+            if !(fragments && of_one) {
+                pieces.push((revisions, false));
+                continue;
+            }
+            let mut parts = gather(revisions.chunks(1), limit).into_iter().peekable();
+            while let Some(part) = parts.next() {
+                pieces.push((part, parts.peek().is_some()));
+            }
+        }
+        let piece = |(list, fragment)| Piece {
+            events: Events::new(list),
+            fragment,
+        };
+        pieces.into_iter().map(piece).collect()
+    }
+
+    /// The last revision of which it has an event.
+    pub(super) fn last_revision(&self) -> Option<i64> {
+        self.events.last().map(|event| event.kv.mod_revision)
+    }
+}
+
+/// Puts chunks together to lists of at most `limit` bytes, or of one chunk.
+fn gather<'a>(chunks: impl Iterator<Item = &'a [Arc<Event>]>, limit: usize) -> Vec<Vec<Arc<Event>>> {
+    let mut lists: Vec<(Vec<Arc<Event>>, usize)> = Vec::new();
+    for chunk in chunks {
+        let size: usize = chunk.iter().map(|event| event_bytes(event)).sum();
+        match lists.last_mut() {
+            Some((list, bytes)) if *bytes + size <= limit => {
+                list.extend_from_slice(chunk);
+                *bytes += size;
+            }
+            _ => lists.push((chunk.to_vec(), size)),
+        }
+    }
+    lists.into_iter().map(|(list, _)| list).collect()
 }
 
 impl Deref for Events {

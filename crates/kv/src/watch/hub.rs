@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::events::Events;
+use super::events::Piece;
 use super::groups::{Groups, Wish};
-use super::stream::{Kind, Queued, Stream};
+use super::stream::{Kind, Stream};
 use super::{HistoryWanted, HubOptions, StreamId, WatchRequest, WatchResponse};
 use crate::kv::{EventBatch, History};
 use crate::types::Event;
@@ -39,6 +39,26 @@ pub struct Hub {
     waiting: BTreeSet<StreamId>,
     /// Streams with too many unsent answers, not yet told.
     overrun: BTreeSet<StreamId>,
+    sweep: Sweep,
+}
+
+/// How far watchers that are behind were served: from `at` on it is their turn, those first that begin up to `end`. Bounded, so that it
+/// comes round to the others though changes come faster than they are read.
+#[derive(Debug, Default)]
+struct Sweep {
+    at: i64,
+    end: i64,
+}
+
+impl Sweep {
+    /// A stretch was read.
+    fn pass(&mut self, history: &History) {
+        // Begun anew, since nobody was left ahead.
+        if !(self.at..=self.end).contains(&history.from) {
+            self.end = history.revision;
+        }
+        self.at = history.through + 1;
+    }
 }
 
 #[derive(Debug)]
@@ -74,6 +94,7 @@ impl Hub {
             ready: BTreeSet::new(),
             waiting: BTreeSet::new(),
             overrun: BTreeSet::new(),
+            sweep: Sweep::default(),
         }
     }
 
@@ -273,7 +294,7 @@ impl Hub {
                     continue;
                 }
                 // It starts in the future, or in the middle of the batch.
-                let events = shared.iter().flat_map(|piece| piece.iter());
+                let events = shared.iter().flat_map(|piece| piece.events.iter());
                 let own: Vec<Arc<Event>> = events
                     .filter(|event| event.kv.mod_revision >= next)
                     .cloned()
@@ -287,34 +308,38 @@ impl Hub {
     }
 
     /// Queues what was published for a synced watcher, or lets it fall behind if it is too much. `first` is the first event's revision.
-    fn deliver(&mut self, key: u64, pieces: &[Events], first: i64, through: i64) {
-        let queued = self.watchers[&key].queued;
-        let bytes: usize = pieces.iter().map(Events::bytes).sum();
-        if queued > 0 && queued + bytes > self.options.queue_bytes {
+    fn deliver(&mut self, key: u64, pieces: &[Piece], first: i64, through: i64) {
+        let watcher = &self.watchers[&key];
+        let stream = &self.streams[&watcher.stream];
+        let bytes: usize = pieces.iter().map(|piece| piece.events.bytes()).sum();
+        let takes: usize = pieces.iter().map(|piece| stream.takes(&piece.events)).sum();
+        let too_much = |queued, more, limit| queued > 0 && queued + more > limit;
+        if too_much(watcher.queued, bytes, self.options.queue_bytes)
+            || too_much(stream.queued, takes, self.options.stream_bytes)
+        {
             self.unsync(key, first);
         } else {
             self.enqueue(key, pieces, through);
         }
     }
 
-    /// The events of one response each: of several if they are large and may be sent in fragments.
-    fn pieces(&self, events: Vec<Arc<Event>>, fragment: bool) -> Vec<Events> {
-        match fragment {
-            true => Events::split(events, self.options.fragment_bytes),
-            false => vec![Events::new(events)],
-        }
+    /// The events of one response each: of several if they are large.
+    fn pieces(&self, events: Vec<Arc<Event>>, fragments: bool) -> Vec<Piece> {
+        Piece::cut(events, fragments, self.options.fragment_bytes)
     }
 
     /// What to read for watchers that are behind and have room. One at a time.
+    ///
+    /// It goes through history in sweeps, so that whoever is further on gets its turn, however many begin anew at the start: the next in
+    /// a sweep comes before those that it has passed.
     pub fn wants_history(&self) -> Option<HistoryWanted> {
-        let mut with_room = self
-            .unsynced
-            .iter()
-            .filter(|(_, key)| self.has_room(&self.watchers[key]))
-            .peekable();
-        let from = with_room.peek()?.0;
+        let ahead = self.unsynced.range((self.sweep.at, 0)..);
+        let ahead = ahead.take_while(|(next, _)| *next <= self.sweep.end);
+        let has_room = |(_, key): &&(i64, u64)| self.has_room(&self.watchers[key]);
+        let (from, _) = ahead.chain(&self.unsynced).find(has_room)?;
+        let mut with_room = self.unsynced.range((*from, 0)..).filter(has_room);
         Some(HistoryWanted {
-            from,
+            from: *from,
             max_bytes: self.options.history_bytes,
             prev_kv: with_room.any(|(_, key)| self.wish(key).prev_kv),
         })
@@ -324,9 +349,10 @@ impl Hub {
         &self.groups[self.watchers[key].group].wish
     }
 
-    /// A slow watcher reads on when half its queue is free, or it would read one event at a time.
+    /// A slow watcher reads on when half its queue and half its stream's is free, or it would read one event at a time.
     fn has_room(&self, watcher: &Watcher) -> bool {
         watcher.queued <= self.options.queue_bytes / 2
+            && self.streams[&watcher.stream].queued <= self.options.stream_bytes / 2
     }
 
     /// Takes in what was read.
@@ -337,12 +363,17 @@ impl Hub {
             .unsynced
             .range((history.from, 0)..=(history.through, u64::MAX))
             .map(|(_, key)| *key)
-            .filter(|key| self.has_room(&self.watchers[key]) && (history.prev_kv || !self.wish(key).prev_kv))
+            .filter(|key| history.prev_kv || !self.wish(key).prev_kv)
             .collect();
+        self.sweep.pass(history);
         // Watchers of one group that come from the same place get the same.
-        let mut read: BTreeMap<(u64, i64), Vec<Events>> = BTreeMap::new();
+        let mut read: BTreeMap<(u64, i64), Vec<Piece>> = BTreeMap::new();
         for key in served {
             let watcher = &self.watchers[&key];
+            // Those before it may have filled their stream.
+            if !self.has_room(watcher) {
+                continue;
+            }
             let (group, next) = (watcher.group, watcher.next);
             let pieces = match read.remove(&(group, next)) {
                 Some(pieces) => pieces,
@@ -358,7 +389,7 @@ impl Hub {
     }
 
     /// What of a stretch of history is for watchers of a group that want it from `next` on.
-    fn read(&self, history: &History, group: u64, next: i64) -> Vec<Events> {
+    fn read(&self, history: &History, group: u64, next: i64) -> Vec<Piece> {
         let wish = &self.groups[group].wish;
         let wanted = |event: &&Arc<Event>| event.kv.mod_revision >= next && wish.covers(event);
         let events: Vec<Arc<Event>> = history.events.iter().filter(wanted).cloned().collect();
@@ -446,7 +477,7 @@ impl Hub {
     /// The next response of a stream. Taking it makes room for more.
     pub fn next(&mut self, id: StreamId) -> Option<WatchResponse> {
         let stream = self.streams.get_mut(&id)?;
-        let queued = stream.queue.pop_front()?;
+        let queued = stream.pop()?;
         match queued.kind {
             Kind::Answer => stream.answers -= 1,
             Kind::Progress => {
@@ -466,8 +497,8 @@ impl Hub {
         Some(queued.response)
     }
 
-    /// Queues events for a watcher: a response for each piece, all but the last of them fragments.
-    fn enqueue(&mut self, key: u64, pieces: &[Events], revision: i64) {
+    /// Queues events for a watcher, a response for each piece. `through` is what it has got everything up to then.
+    fn enqueue(&mut self, key: u64, pieces: &[Piece], through: i64) {
         let watcher = self
             .watchers
             .get_mut(&key)
@@ -479,23 +510,20 @@ impl Hub {
         let prev_kv = self.groups[watcher.group].wish.prev_kv;
         watcher.quiet = false;
         let last = pieces.len().saturating_sub(1);
-        for (n, events) in pieces.iter().enumerate() {
+        for (n, Piece { events, fragment }) in pieces.iter().enumerate() {
             let bytes = events.bytes();
             watcher.queued += bytes;
+            // No response may claim what only a later one brings: clients resume behind the revision they were told.
+            let so_far = pieces[n].last_revision().filter(|_| n < last);
             let response = WatchResponse {
-                revision,
+                revision: so_far.unwrap_or(through),
                 watch_id: watcher.id,
-                fragment: n < last,
+                fragment: *fragment,
                 prev_kv,
                 events: events.clone(),
                 ..WatchResponse::default()
             };
-            stream.queue.push_back(Queued {
-                response,
-                kind: Kind::Events,
-                watcher: key,
-                bytes,
-            });
+            stream.push(response, Kind::Events, (key, bytes));
         }
         self.ready.insert(watcher.stream);
     }
@@ -529,12 +557,7 @@ impl Hub {
         set(&mut response);
         if let Some(stream) = self.streams.get_mut(&to) {
             stream.progress |= kind == Kind::Progress;
-            stream.queue.push_back(Queued {
-                response,
-                kind,
-                watcher,
-                bytes: 0,
-            });
+            stream.push(response, kind, (watcher, 0));
             self.ready.insert(to);
         }
     }

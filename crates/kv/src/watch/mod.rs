@@ -1,8 +1,8 @@
 //! Watch fan-out, sans-I/O: which events go to which watcher.
 //!
 //! The [`Hub`] is fed with every [`EventBatch`](crate::EventBatch) and hands out [`WatchResponse`]s stream by stream. A watcher is *synced* while it gets
-//! events as they are published; one that starts in the past, or whose queue is full, is *unsynced* and catches up from history
-//! ([`Hub::wants_history`], [`Hub::history`]). So nothing is lost and memory is bounded. The hub reads no clock: the caller says when it is
+//! events as they are published; one that starts in the past, or whose queue or stream is full, is *unsynced* and catches up from history
+//! ([`Hub::wants_history`], [`Hub::history`]). So nothing is lost and the memory of each stream is bounded. The hub reads no clock: the caller says when it is
 //! time for progress notifications.
 
 use bytes::Bytes;
@@ -25,7 +25,9 @@ pub struct StreamId(pub u64);
 pub struct HubOptions {
     /// Events queued for one watcher, in bytes, above which it becomes unsynced.
     pub queue_bytes: usize,
-    /// Size above which a response to a watcher with `fragment` is split.
+    /// What is queued for all watchers of a stream, in bytes, above which they become unsynced.
+    pub stream_bytes: usize,
+    /// Size above which what a watcher gets at once is split: between revisions, and within one if it wants fragments.
     pub fragment_bytes: usize,
     /// How much history to read at once, in bytes.
     pub history_bytes: usize,
@@ -35,6 +37,7 @@ impl Default for HubOptions {
     fn default() -> HubOptions {
         HubOptions {
             queue_bytes: 4 << 20,
+            stream_bytes: 16 << 20,
             fragment_bytes: 1_572_864,
             history_bytes: 1 << 20,
         }

@@ -1,17 +1,22 @@
 //! One rule of watches each.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use quorate_base::{LogId, StateMachine};
-use quorate_kv::watch::{Hub, HubOptions, StreamId, WatchRequest};
+use quorate_kv::watch::{Hub, HubOptions, StreamId, WatchRequest, WatchResponse};
 use quorate_kv::*;
 
 use crate::support::disk::MemDisk;
 
 fn small() -> (Kv, Hub, StreamId) {
+    with(HubOptions::default())
+}
+
+fn with(options: HubOptions) -> (Kv, Hub, StreamId) {
     let kv = Kv::open(Arc::new(MemDisk::default()), Options::default()).unwrap();
-    let mut hub = Hub::new(HubOptions::default(), kv.revision(), kv.compacted_revision());
+    let mut hub = Hub::new(options, kv.revision(), kv.compacted_revision());
     let stream = hub.open();
     (kv, hub, stream)
 }
@@ -307,4 +312,133 @@ fn watchers_that_want_the_same_share_one_encoding() {
     hub.history(&kv.history(wanted.from, wanted.max_bytes, wanted.prev_kv).unwrap());
     let (then, made) = forms(&mut hub, &late);
     assert_eq!((then[0] == then[1], made), (true, 1));
+}
+
+/// Takes everything there is on a stream, reads what watchers miss, and so on to the end; how many events each watcher got.
+fn settle(kv: &Kv, hub: &mut Hub, stream: StreamId) -> BTreeMap<i64, usize> {
+    let mut got: BTreeMap<i64, usize> = BTreeMap::new();
+    loop {
+        while let Some(response) = hub.next(stream) {
+            *got.entry(response.watch_id).or_default() += response.events.len();
+        }
+        let Some(wanted) = hub.wants_history() else {
+            return got;
+        };
+        hub.history(&kv.history(wanted.from, wanted.max_bytes, wanted.prev_kv).unwrap());
+    }
+}
+
+#[test]
+fn a_batch_comes_in_responses_of_bounded_size_each_of_whole_revisions() {
+    let (mut kv, mut hub, stream) = with(HubOptions {
+        fragment_bytes: 300,
+        ..HubOptions::default()
+    });
+    hub.create(stream, watch("a", 0));
+    assert!(hub.next(stream).unwrap().created);
+    // Two of these fit.
+    for key in ["a", "a", "b", "a", "a"] {
+        put(&mut kv, key);
+    }
+    let op = RequestOp::Put(PutRequest {
+        key: "a".into(),
+        value: Bytes::from(vec![7; 1_000]),
+        ..PutRequest::default()
+    });
+    let txn = TxnRequest {
+        success: vec![op],
+        ..TxnRequest::default()
+    };
+    kv.apply(LogId::new(1, 6), &Command::Txn(txn).encode()).unwrap();
+    put(&mut kv, "b");
+    hub.publish(&kv.take_events().unwrap());
+    let mut taken = Vec::new();
+    while let Some(response) = hub.next(stream) {
+        assert!(!response.fragment, "nobody asked for fragments");
+        taken.push((response.revision, response.events.len()));
+    }
+    assert_eq!(
+        taken,
+        [(3, 2), (6, 2), (8, 1)],
+        "each header names what has come, the last all of it"
+    );
+}
+
+#[test]
+fn what_waits_on_a_stream_is_bounded_however_many_watchers_it_has() {
+    const BOUND: usize = 100_000;
+    let (mut kv, mut hub, stream) = with(HubOptions {
+        stream_bytes: BOUND,
+        ..HubOptions::default()
+    });
+    for _ in 0..200 {
+        hub.create(stream, watch("a", 0));
+        assert!(hub.next(stream).unwrap().created);
+    }
+    let other = hub.open();
+    hub.create(other, watch("a", 0));
+    assert!(hub.next(other).unwrap().created);
+    for _ in 0..50 {
+        publish(&mut kv, &mut hub, "a");
+    }
+    assert_eq!(hub.watchers(), (1, 200), "the other stream has room");
+    let mut queued = 0;
+    while hub.next(stream).is_some() {
+        queued += 1;
+    }
+    assert!(queued * size_of::<WatchResponse>() <= BOUND, "{queued} responses");
+    assert!(queued >= 200, "{queued}: of use it is, too");
+
+    let (mut kv, mut hub, stream) = with(HubOptions {
+        stream_bytes: BOUND,
+        ..HubOptions::default()
+    });
+    for _ in 0..200 {
+        hub.create(stream, watch("a", 0));
+    }
+    for _ in 0..50 {
+        publish(&mut kv, &mut hub, "a");
+    }
+    let got = settle(&kv, &mut hub, stream);
+    assert_eq!((got.len(), hub.watchers()), (200, (200, 0)));
+    assert!(
+        got.values().all(|events| *events == 50),
+        "nothing is lost: {got:?}"
+    );
+}
+
+#[test]
+fn watchers_that_begin_anew_do_not_hold_up_those_further_on() {
+    let (mut kv, mut hub, stream) = with(HubOptions {
+        history_bytes: 1_000,
+        ..HubOptions::default()
+    });
+    for _ in 0..100 {
+        publish(&mut kv, &mut hub, "a");
+    }
+    hub.create(stream, watch("a", 90));
+    assert!(hub.next(stream).unwrap().created);
+    let restless = hub.open();
+    for readings in 1.. {
+        // It comes back as soon as it was served.
+        hub.create(restless, watch("a", 2));
+        while let Some(response) = hub.next(restless) {
+            if !response.events.is_empty() {
+                hub.cancel(restless, response.watch_id);
+            }
+        }
+        let wanted = hub.wants_history().expect("somebody is behind");
+        hub.history(&kv.history(wanted.from, wanted.max_bytes, wanted.prev_kv).unwrap());
+        // Changes go on meanwhile, and faster than they are read.
+        for _ in 0..20 {
+            publish(&mut kv, &mut hub, "b");
+        }
+        if hub
+            .next(stream)
+            .is_some_and(|response| !response.events.is_empty())
+        {
+            break;
+        }
+        assert!(readings < 40, "it never comes to its turn");
+    }
 }

@@ -124,7 +124,8 @@ impl World {
         let kv = open(1_000);
         let options = HubOptions {
             queue_bytes: 900,
-            fragment_bytes: 300,
+            stream_bytes: 2_000,
+            fragment_bytes: 200,
             history_bytes: 500,
         };
         let mut hub = Hub::new(options, kv.revision(), kv.compacted_revision());
@@ -294,6 +295,10 @@ impl World {
                 event.prev_kv = None;
             }
             client.got.push(event);
+        }
+        if !response.fragment {
+            // Clients resume behind it.
+            self.complete(&self.watching[stream][&response.watch_id], response.revision);
         }
     }
 
