@@ -30,6 +30,9 @@ const QUICK_ROWS: usize = 1_000;
 pub struct Options {
     /// Bytes in the active table at which it is frozen and flushed.
     pub flush_bytes: usize,
+    /// Bytes of commands applied since the last flush at which the next is due, however little they changed: so much of the log is kept
+    /// for the store's sake, and applied again at the next start.
+    pub log_bytes: usize,
     /// Bytes in memory, frozen table included, above which `StateMachine::backlog` says to slow down.
     pub backlog_bytes: usize,
     /// The store's page cache.
@@ -60,6 +63,7 @@ impl Default for Options {
     fn default() -> Options {
         Options {
             flush_bytes: 8 << 20,
+            log_bytes: 64 << 20,
             backlog_bytes: 64 << 20,
             cache_bytes: 24 << 20,
             compact_chunk: 20_000,
@@ -409,6 +413,7 @@ impl StateMachine for Kv {
     fn apply(&mut self, at: LogId, command: &Bytes) -> Self::Output {
         self.skip(at);
         let held = command.len();
+        self.store.log_bytes += held;
         let command = Command::decode(command)?;
         match self.apply_command(at, &command, held) {
             // What this disk cannot read the others may have applied: going on would let the members diverge.

@@ -132,6 +132,8 @@ pub(crate) struct Store {
     disk: Witness,
     options: Options,
     pub(crate) active: Table,
+    /// Bytes of the commands that the active table is what is left of.
+    pub(crate) log_bytes: usize,
     pub(crate) frozen: Option<Arc<Frozen>>,
     pub(crate) view: Arc<View>,
     file: File,
@@ -191,6 +193,7 @@ impl Store {
             running: false,
             pause: false,
             hurry: false,
+            log_bytes: 0,
             waste: Waste::default(),
             views: Vec::new(),
             old: Vec::new(),
@@ -290,8 +293,10 @@ impl Store {
         let anew = !retry && self.waste.is_due();
         if !retry {
             let unflushed = *meta != self.flushed.meta;
-            let full = self.active.bytes() >= self.options.flush_bytes;
+            let full =
+                self.active.bytes() >= self.options.flush_bytes || self.log_bytes >= self.options.log_bytes;
             if full || (urgent || anew || std::mem::take(&mut self.hurry)) && unflushed {
+                self.log_bytes = 0;
                 self.frozen = Some(Arc::new(Frozen {
                     table: std::mem::take(&mut self.active),
                     meta: meta.clone(),

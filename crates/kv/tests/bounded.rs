@@ -250,3 +250,45 @@ fn a_snapshot_restored_in_the_meantime_is_not_overwritten() {
     drop(kv);
     assert_eq!(open(&disk).unwrap().hash().unwrap(), hash);
 }
+
+#[test]
+fn commands_that_change_little_do_not_keep_the_log_for_ever() {
+    let mut kv = Kv::open(
+        Arc::new(MemDisk::default()),
+        Options {
+            log_bytes: 1 << 20,
+            ..Options::default()
+        },
+    )
+    .unwrap();
+    while let Some(job) = kv.job(false) {
+        job().unwrap();
+    }
+    // It fails, and leaves nothing behind but its place in the log.
+    let failing = Command::Txn(TxnRequest {
+        compare: vec![Compare {
+            key: Bytes::from_static(b"k"),
+            range_end: Bytes::new(),
+            op: CompareOp::Equal,
+            target: CompareTarget::Mod(100),
+        }],
+        success: vec![RequestOp::Put(PutRequest {
+            key: Bytes::from_static(b"k"),
+            value: Bytes::from(vec![7; 100_000]),
+            ..PutRequest::default()
+        })],
+        failure: Vec::new(),
+    });
+    let bytes = failing.encode();
+    let mut flushed = Vec::new();
+    for index in 1..=33 {
+        kv.apply(LogId::new(1, index), &bytes).unwrap();
+        while let Some(job) = kv.job(false) {
+            job().unwrap();
+        }
+        if kv.durable() == Index(index) {
+            flushed.push(index);
+        }
+    }
+    assert_eq!(flushed, [11, 22, 33], "once for each MiB of the log");
+}

@@ -346,6 +346,7 @@ fn wal_options(params: &Params, id: NodeId) -> Options {
 fn kv_options(params: &Params) -> quorate_kv::Options {
     quorate_kv::Options {
         flush_bytes: params.flush_bytes,
+        log_bytes: params.flush_bytes,
         backlog_bytes: params.flush_bytes * 8,
         cache_bytes: 64 << 10,
         compact_chunk: 50,
