@@ -68,7 +68,11 @@ impl Ghost {
             );
         }
         match &message.body {
-            Body::Vote { .. } => self.check_vote(id, message.term, id),
+            // Who runs under another's name votes for that name.
+            Body::Vote { .. } => {
+                let own = self.aliases.get(&id).copied().unwrap_or(id);
+                self.check_vote(id, message.term, own)
+            }
             Body::VoteResponse { granted: true } => self.check_vote(id, message.term, to),
             Body::Appended { upto } => {
                 let durable = &self.members[&id].durable;
