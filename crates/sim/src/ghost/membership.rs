@@ -58,10 +58,13 @@ impl Ghost {
         )
     }
 
-    /// Every configuration that some node acts on, and the last committed one.
+    /// Every configuration that some node acts on, or would after a crash now, and the last committed one.
     pub fn all_configs(&self) -> impl Iterator<Item = &Config> {
-        let acted_on = self.members.values().map(|member| member.volatile.config());
-        let known = acted_on.filter(|config| !config.voters.is_empty());
+        let logs = self.members.values();
+        let logs = logs.flat_map(|member| [&member.volatile, &member.durable]);
+        let known = logs
+            .map(|log| log.config())
+            .filter(|config| !config.voters.is_empty());
         known.chain([self.commits.config()])
     }
 
