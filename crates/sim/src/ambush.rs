@@ -69,11 +69,13 @@ const STATES_OF_BREAKERS: [(State, u64); 19] = [
 ];
 
 /// Disks that break their word, and how often one is of a kind: often if it often waits in vain.
-const BREAKERS: [(Kind, u64); 4] = [
+const BREAKERS: [(Kind, u64); 6] = [
     (Kind::LostWrite, 58),
     (Kind::MisdirectedWrite, 56),
     (Kind::BitRotFound, 32),
     (Kind::RotInUse, 38),
+    (Kind::StoreRot, 34),
+    (Kind::StoreLostWrite, 34),
 ];
 
 /// So many ambushes in a million are of these, in seeds that have any.
@@ -85,6 +87,7 @@ fn weight_of(kind: Kind, state: State, impostors: bool) -> u64 {
         // Hardly anything is read in the moment in which a log is cut off.
         Kind::ReadError if state == State::Truncating => 24,
         Kind::LostWrite | Kind::MisdirectedWrite | Kind::BitRotFound | Kind::RotInUse => 0,
+        Kind::StoreRot | Kind::StoreLostWrite => 0,
         Kind::WipedRefused | Kind::BackupRefused | Kind::DuplicateRefused if !impostors => 0,
         Kind::WipedRefused | Kind::BackupRefused | Kind::DuplicateRefused => 24,
         // It has few states.
@@ -92,6 +95,8 @@ fn weight_of(kind: Kind, state: State, impostors: bool) -> u64 {
         // Clocks leap only where no lease counts on them, and only bytes can be garbled.
         Kind::ClockLeap | Kind::Suspend | Kind::Garbled => 5,
         Kind::ShortWrite | Kind::ReadError => 5,
+        // There are few of these, and most states are over before one comes.
+        Kind::DirSyncError => 12,
         Kind::SyncError | Kind::WriteError | Kind::SlowDisk | Kind::StallDisk => 4,
         Kind::CutFollower | Kind::OneLink | Kind::Hub | Kind::Flap | Kind::OtherCluster => 3,
         Kind::IsolateLeader | Kind::FalseHint | Kind::Drop | Kind::Delay | Kind::Duplicate => 1,

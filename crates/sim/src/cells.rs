@@ -213,6 +213,7 @@ pub fn impossible(fault: Kind, state: State) -> Option<&'static str> {
             | Kind::SyncError
             | Kind::WriteError
             | Kind::ShortWrite
+            | Kind::DirSyncError
             | Kind::ReadError
             | Kind::LostWrite
             | Kind::MisdirectedWrite,
@@ -226,7 +227,12 @@ pub fn impossible(fault: Kind, state: State) -> Option<&'static str> {
             Some("leases count on clocks: with them on, clocks only drift, as far as is allowed")
         }
         (
-            Kind::BitRotFound | Kind::RotInUse | Kind::LostWrite | Kind::MisdirectedWrite,
+            Kind::BitRotFound
+            | Kind::RotInUse
+            | Kind::LostWrite
+            | Kind::MisdirectedWrite
+            | Kind::StoreRot
+            | Kind::StoreLostWrite,
             State::Joint | State::Learning,
         ) => Some(
             "only a disk is damaged that the cluster can do without: a voter's, with no change under way",

@@ -393,6 +393,14 @@ impl World {
         let Some(answer) = self.settle(id, answer)? else {
             return Ok(());
         };
+        if let Err(quorate_kv::Error::Storage(why)) = &answer
+            && self.hosts[&id].in_store
+        {
+            self.names_damage(id, why)?;
+            self.met_store_damage(id, why);
+            self.answer(id, token, Outcome::NotDone);
+            return Ok(());
+        }
         let failed =
             matches!(answer, Err(quorate_kv::Error::Storage(_))) && self.hosts[&id].disk.has_failed();
         if failed {

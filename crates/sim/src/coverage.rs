@@ -80,6 +80,8 @@ kinds! {
         WriteError,
         /// A write failed, and a part was written.
         ShortWrite,
+        /// A sync of the directory failed.
+        DirSyncError,
         /// A read failed.
         ReadError,
         /// All nodes were down at once.
@@ -118,6 +120,10 @@ kinds! {
         LostWrite,
         /// A disk put a write in another place, and confirmed it.
         MisdirectedWrite,
+        /// Bits of a store flipped.
+        StoreRot,
+        /// A disk lost a write to a store that it had confirmed, or put it in another place.
+        StoreLostWrite,
     }
     events {
         /// Of the unsynced sectors some survived a crash and others did not.
@@ -176,6 +182,12 @@ kinds! {
         DamageFound,
         /// A running node read back what was damaged, noticed, and ended.
         DamageRead,
+        /// A running node read what was damaged of its store, and said so.
+        StoreDamageRead,
+        /// A store was found damaged: by a node, which did not start, or by the operator.
+        StoreDamageFound,
+        /// What was spoilt of a store nobody has read, nor written anew.
+        StoreDamageUnmet,
         /// A node whose disk had lost the end of its log would have been refused by a peer.
         ShortLogRefused,
         /// A node whose disk had lost the end of its log would have been let in by all: no peer had recorded what it had lost.

@@ -51,10 +51,12 @@ pub struct Host {
     pub features: u32,
     /// It was told never to come back.
     pub expelled: bool,
-    /// Bits of its disk were flipped at rest.
+    /// Its disk has broken its word, or may have.
     pub rotten: bool,
     /// The planned fault that did it, until it is known whether that is noticed.
     pub rotted_by: Option<usize>,
+    /// It is its store that was spoilt, and not its log.
+    pub in_store: bool,
     /// Its disk is damaged, and it does not start.
     pub broken: bool,
     /// It will be destroyed.
@@ -185,6 +187,7 @@ impl Host {
             expelled: false,
             rotten: false,
             rotted_by: None,
+            in_store: false,
             broken: false,
             doomed: false,
             disk,
@@ -200,6 +203,11 @@ impl Host {
             trap: None,
             armed: None,
         }
+    }
+
+    /// Whether its log may not be what was written.
+    pub fn has_log_in_doubt(&self) -> bool {
+        self.rotten && !self.in_store
     }
 
     /// The machine's clock at this moment.
@@ -343,7 +351,8 @@ fn wal_options(params: &Params, id: NodeId) -> Options {
     }
 }
 
-fn kv_options(params: &Params) -> quorate_kv::Options {
+/// What a store is opened with.
+pub fn kv_options(params: &Params) -> quorate_kv::Options {
     quorate_kv::Options {
         flush_bytes: params.flush_bytes,
         log_bytes: params.flush_bytes,

@@ -67,6 +67,7 @@ mod stability;
 mod state;
 mod states;
 mod steering;
+mod stores;
 mod survivors;
 mod turn;
 mod watches;

@@ -132,7 +132,7 @@ impl World {
         if self.hosts[&id].run > 1 {
             self.coverage.hit(Kind::Restart);
         }
-        if self.hosts[&id].rotted_by.is_none() {
+        if self.hosts[&id].rotted_by.is_none() || self.hosts[&id].in_store {
             self.ghost.recovered(id, &booted.found)?;
         } else if !self.examine(id, &mut booted.process, &booted.found)? {
             return Ok(());
@@ -203,11 +203,15 @@ impl World {
             Some(id),
             format_args!("refuses to start: {why}"),
         );
+        if self.hosts[&id].in_store {
+            self.names_damage(id, why)?;
+        }
         let fault = self.hosts[&id]
             .rotted_by
             .map(|number| &self.params.plan[number].fault);
         self.coverage.hit(match fault {
             Some(Fault::BitRot { .. }) => Kind::BitRotFound,
+            Some(Fault::StoreRot { .. } | Fault::StoreLostWrite { .. }) => Kind::StoreDamageFound,
             _ => Kind::DamageFound,
         });
         self.give_up_disk(id)

@@ -61,6 +61,12 @@ impl World {
             return self.wait_or_give_up(number);
         }
         let fault = self.params.plan[number].fault.clone();
+        if fault.is_of_store() {
+            if !self.spoil_store(number, victim) {
+                self.wait_or_give_up(number);
+            }
+            return;
+        }
         self.doubt(victim, number);
         if let Fault::RotInUse { flips } = fault {
             for _ in 0..flips {
@@ -108,7 +114,7 @@ impl World {
         }
     }
 
-    fn doubt(&mut self, id: NodeId, number: usize) {
+    pub(crate) fn doubt(&mut self, id: NodeId, number: usize) {
         let fault = &self.params.plan[number].fault;
         self.trace
             .mark(Topic::Fault, self.now, Some(id), format_args!("{fault:?}"));
@@ -132,21 +138,29 @@ impl World {
         self.spoiled(kind, id);
     }
 
-    /// A process was told of an error and goes on: what failed was not needed (a table that was to be built anew, say). It is counted all the same.
-    pub(crate) fn notice_borne(&mut self, id: NodeId) {
+    /// A process was told of an error and goes on. That is right only where it could not read: who asked is told so, or it does without what
+    /// it read for (what was staged before a restart). After a write or a sync that failed nobody knows what the medium holds, and a full disk, which
+    /// is no such error, is the only one to be borne.
+    pub(crate) fn notice_borne(&mut self, id: NodeId) -> Result<(), Failure> {
         let failed = self.hosts[&id].disk.take_failed();
-        if let Some(kind) = failed.and_then(Blow::told_as) {
-            self.struck(kind, &[id]);
-            let host = self.host(id);
-            // Something else may have been armed since.
-            host.armed = host.armed.filter(|_| host.disk.is_armed());
-            self.trace
-                .mark(Topic::Fault, self.now, Some(id), format_args!("bears {failed:?}"));
+        let Some((blow, kind)) = failed.and_then(|blow| Some((blow, blow.told_as()?))) else {
+            return Ok(());
+        };
+        if blow != Blow::ReadError {
+            let what = format!("S6: n{id} was told of a failed write or sync, {blow:?}, and goes on");
+            return Err(Failure::Correctness(what));
         }
+        self.struck(kind, &[id]);
+        let host = self.host(id);
+        // Something else may have been armed since.
+        host.armed = host.armed.filter(|_| host.disk.is_armed());
+        self.trace
+            .mark(Topic::Fault, self.now, Some(id), format_args!("bears {blow:?}"));
+        Ok(())
     }
 
     /// From now on nobody counts on this disk. Power fails before long, and shows what is on the medium.
-    fn spoiled(&mut self, kind: Kind, id: NodeId) {
+    pub(crate) fn spoiled(&mut self, kind: Kind, id: NodeId) {
         self.struck(kind, &[id]);
         self.trace.mark(
             Topic::Fault,
@@ -157,21 +171,26 @@ impl World {
         self.ghost.distrust(id);
         // Bits rot for longer, until somebody reads them or not.
         let delay = match kind {
-            Kind::RotInUse => self.rng.log_within(MS..20 * SEC),
+            Kind::RotInUse | Kind::StoreRot | Kind::StoreLostWrite => self.rng.log_within(MS..20 * SEC),
             _ => self.rng.log_within(MS..6 * SEC),
         };
         self.after(delay, Happening::Suspect(id));
     }
 
     /// A disk in doubt is put to the test.
-    pub(crate) fn suspect(&mut self, id: NodeId) {
+    pub(crate) fn suspect(&mut self, id: NodeId) -> Result<(), Failure> {
         let Some(host) = self.hosts.get(&id).filter(|host| host.rotted_by.is_some()) else {
-            return;
+            return Ok(());
         };
-        if host.process.is_some() {
-            self.end(id, true, 100 * MS);
-        } else {
+        let in_store = host.in_store;
+        if host.process.is_none() {
             self.after(300 * MS, Happening::Suspect(id));
+            return Ok(());
+        }
+        self.end(id, true, 100 * MS);
+        match in_store {
+            true => self.examine_store(id),
+            false => Ok(()),
         }
     }
 
@@ -181,7 +200,7 @@ impl World {
         for id in ids {
             if self.hosts[&id].rotted_by.is_some() {
                 self.heal_machine(id, false);
-                self.suspect(id);
+                self.suspect(id)?;
             }
         }
         self.until(60 * SEC, "word of the disks in doubt", |world| {
@@ -310,7 +329,12 @@ impl Fault {
                 | Fault::RotInUse { .. }
                 | Fault::LostWrite { .. }
                 | Fault::MisdirectedWrite { .. }
-        )
+        ) || self.is_of_store()
+    }
+
+    /// Whether it spoils a store, and not a log.
+    fn is_of_store(&self) -> bool {
+        matches!(self, Fault::StoreRot { .. } | Fault::StoreLostWrite { .. })
     }
 
     /// What it makes the disk do.
@@ -320,6 +344,7 @@ impl Fault {
             Fault::SyncError => Blow::SyncError,
             Fault::WriteError { .. } => Blow::WriteError,
             Fault::ShortWrite { .. } => Blow::ShortWrite,
+            Fault::DirSyncError => Blow::DirSyncError,
             Fault::ReadError { .. } => Blow::ReadError,
             Fault::LostWrite { cached, .. } => Blow::Lose { cached },
             Fault::MisdirectedWrite { cached, .. } => Blow::Misdirect { cached },
@@ -374,6 +399,7 @@ impl Blow {
             Blow::SyncError => Kind::SyncError,
             Blow::WriteError => Kind::WriteError,
             Blow::ShortWrite => Kind::ShortWrite,
+            Blow::DirSyncError => Kind::DirSyncError,
             Blow::ReadError => Kind::ReadError,
             Blow::PowerLoss | Blow::Lose { .. } | Blow::Misdirect { .. } => return None,
         })

@@ -97,9 +97,7 @@ impl World {
             // It lies in wait where messages are sent.
             Fault::Message(_) => {}
             Fault::BitRot { flips } => self.rot(number, any, flips),
-            Fault::RotInUse { .. } | Fault::LostWrite { .. } | Fault::MisdirectedWrite { .. } => {
-                self.spoil(number, any);
-            }
+            _ if fault.wants_dispensable() => self.spoil(number, any),
             _ => self.strike_one(number, &fault, any, chosen.or(leader)),
         }
         Ok(())

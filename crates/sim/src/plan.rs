@@ -95,6 +95,8 @@ pub enum Fault {
         /// Operations from now.
         operations: u64,
     },
+    /// The disk reports an error at a sync of the directory.
+    DirSyncError,
     /// The disk reports an error at a read.
     ReadError {
         /// Reads from now.
@@ -163,6 +165,20 @@ pub enum Fault {
         /// Reads show it in its place while the machine has power.
         cached: bool,
     },
+    /// Bits of a store flip.
+    StoreRot {
+        /// How many.
+        flips: u64,
+        /// While the node is down.
+        at_rest: bool,
+    },
+    /// The disk said of a write to the store that it was durable, and has lost it.
+    StoreLostWrite {
+        /// Reads show it while the machine has power.
+        cached: bool,
+        /// It is in another place of the store.
+        astray: bool,
+    },
     /// A message is dropped, delayed, duplicated or garbled.
     Message(Kind),
 }
@@ -197,6 +213,7 @@ impl Fault {
             Fault::SyncError => Kind::SyncError,
             Fault::WriteError { .. } => Kind::WriteError,
             Fault::ShortWrite { .. } => Kind::ShortWrite,
+            Fault::DirSyncError => Kind::DirSyncError,
             Fault::ReadError { .. } => Kind::ReadError,
             Fault::CrashInRecovery { .. } => Kind::CrashInRecovery,
             Fault::AllDown(_) => Kind::AllDown,
@@ -217,6 +234,8 @@ impl Fault {
             Fault::RotInUse { .. } => Kind::RotInUse,
             Fault::LostWrite { .. } => Kind::LostWrite,
             Fault::MisdirectedWrite { .. } => Kind::MisdirectedWrite,
+            Fault::StoreRot { .. } => Kind::StoreRot,
+            Fault::StoreLostWrite { .. } => Kind::StoreLostWrite,
             Fault::Message(kind) => *kind,
         }
     }
@@ -352,6 +371,7 @@ fn draw_disk_fault(
         Kind::SyncError => Fault::SyncError,
         Kind::WriteError => Fault::WriteError { operations },
         Kind::ShortWrite => Fault::ShortWrite { operations },
+        Kind::DirSyncError => Fault::DirSyncError,
         Kind::ReadError => Fault::ReadError { reads: operations },
         Kind::SlowDisk => Fault::SlowDisk {
             lasts,
@@ -368,6 +388,14 @@ fn draw_disk_fault(
         },
         Kind::LostWrite if replaceable => Fault::LostWrite { operations, cached },
         Kind::MisdirectedWrite if replaceable => Fault::MisdirectedWrite { operations, cached },
+        Kind::StoreRot if replaceable => Fault::StoreRot {
+            flips: rng.log_within(1..60),
+            at_rest: rng.coin(),
+        },
+        Kind::StoreLostWrite if replaceable => Fault::StoreLostWrite {
+            cached,
+            astray: rng.coin(),
+        },
         _ => return None,
     })
 }

@@ -5,7 +5,11 @@ use std::collections::BTreeMap;
 
 use quorate_base::{Index, NodeId, StateMachine};
 use quorate_kv::RangeRequest;
+use quorate_node::event::{Event, StageOp, StreamId};
+use quorate_node::staging::{STAGING, Staging};
+use quorate_node::transfer_in;
 
+use crate::disk::SimDisk;
 use crate::failure::{Failure, catch};
 use crate::ghost::scan::Scanned;
 use crate::host::{Process, read_log};
@@ -13,6 +17,23 @@ use crate::world::World;
 
 /// In so many steps of the world there is one scan.
 const EVERY: u64 = 1_000;
+
+/// How much of an incoming snapshot, which its sender gave this number, a crash now would leave in the staging file: as a process would find it
+/// that starts then.
+pub(crate) fn staged_durably(disk: &SimDisk, transfer: (NodeId, StreamId)) -> u64 {
+    let mut staging = Staging::new(disk.durable_view(STAGING).mount());
+    loop {
+        match staging.carry_out(StageOp::Check) {
+            Ok(Some(Event::StageChecked { end: false, .. })) => {}
+            Ok(Some(Event::StageChecked {
+                about: Some(about),
+                len,
+                ..
+            })) if transfer_in(about.clone()) == Some(transfer) => return len,
+            _ => return 0,
+        }
+    }
+}
 
 impl World {
     /// Scans when it is time.
@@ -33,8 +54,8 @@ impl World {
         let nodes = self.scanned()?;
         self.ghost.scan(&nodes, all)?;
         for host in self.hosts.values() {
-            // A read that is to fail, or has failed, is the node's, not the checker's.
-            let honest = !host.disk.is_armed() && !host.disk.has_failed();
+            // A read that is to fail, or has failed, or finds damage, is the node's, not the checker's.
+            let honest = !host.disk.is_armed() && !host.disk.has_failed() && !host.in_store;
             if let Some(process) = host.process.as_ref().filter(|_| honest) {
                 self.scan_store(host.id, process)?;
             }
@@ -54,7 +75,10 @@ impl World {
     /// Every node whose disk is not known to be damaged, as it is now.
     pub(crate) fn scanned(&self) -> Result<BTreeMap<NodeId, Scanned<'_>>, Failure> {
         let mut nodes = BTreeMap::new();
-        let whole = self.hosts.values().filter(|host| !host.broken && !host.rotten);
+        let whole = self
+            .hosts
+            .values()
+            .filter(|host| !host.broken && !host.has_log_in_doubt());
         for host in whole {
             let copy = host.disk.durable_view("wal-");
             let found = catch(|| read_log(&copy, &self.params, host.member)).and_then(|found| found);

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::mem;
 
 use quorate_base::NodeId;
+use quorate_node::PeerMessage;
 use quorate_node::event::{Effects, Event, LogOp, StageOp};
 use quorate_node::stored::{Mark, Origin};
 use quorate_raft::invariants;
@@ -18,6 +19,8 @@ use crate::history::Outcome;
 use crate::host::{Batch, DiskWork, MachineWork, Process, read_log};
 use crate::params::{MS, US};
 use crate::picture::Topic;
+use crate::scanning::staged_durably;
+use crate::stores::is_store_damage;
 use crate::world::{Happening, World};
 
 /// One in so many appends is followed by a look at the disk's durable image, besides the full scans.
@@ -93,7 +96,13 @@ impl World {
         }
         self.ghost.stepped(id, process.node.raft())?;
         for (to, message) in &effects.send {
-            self.ghost.sent(id, process.node.raft(), *to, message)?;
+            let raft = process.node.raft();
+            self.ghost.sent(id, raft, *to, message)?;
+            if let PeerMessage::SnapshotAck { stream, len, outcome } = message {
+                let staged = staged_durably(&self.hosts[&id].disk, (*to, *stream));
+                self.ghost
+                    .acknowledged(id, raft, (*to, *stream), (*len, *outcome), staged)?;
+            }
         }
         self.note_leader();
         self.note_membership()?;
@@ -226,7 +235,8 @@ impl World {
         result: Result<Result<T, String>, String>,
     ) -> Result<Option<T>, Failure> {
         self.notice_spoiled(id);
-        let (disk, doubted) = (&self.hosts[&id].disk, self.hosts[&id].rotted_by.is_some());
+        let host = &self.hosts[&id];
+        let (disk, doubted, in_store) = (&host.disk, host.rotted_by.is_some(), host.in_store);
         if disk.is_dead() {
             self.end_in_disk(id, false, 0)?;
             return Ok(None);
@@ -236,14 +246,21 @@ impl World {
         let excused = |why: &str| {
             (faulted && (is_told(why) || result_is_error)) || (ran_full && (is_told(why) || is_full(why)))
         };
+        let damaged = |why: &str| match in_store {
+            true => is_store_damage(why),
+            false => doubted && is_damage(why),
+        };
         match result {
             Ok(Ok(value)) => {
-                self.notice_borne(id);
+                self.notice_borne(id)?;
                 Ok(Some(value))
             }
-            Ok(Err(why)) | Err(why) if excused(&why) || (doubted && is_damage(&why)) => {
+            Ok(Err(why)) | Err(why) if excused(&why) || damaged(&why) => {
                 if is_damage(&why) {
                     self.coverage.hit(Kind::DamageRead);
+                }
+                if is_store_damage(&why) {
+                    self.met_store_damage(id, &why);
                 }
                 self.trace
                     .mark(Topic::Life, self.now, Some(id), format_args!("stops: {why}"));
@@ -362,7 +379,8 @@ impl World {
         for record in batch.writes.iter().flatten() {
             self.note_record(record);
         }
-        if self.rng.below(IMAGE_EVERY) == 0 && !self.params.lying_disks && !self.hosts[&id].rotten {
+        if self.rng.below(IMAGE_EVERY) == 0 && !self.params.lying_disks && !self.hosts[&id].has_log_in_doubt()
+        {
             let copy = self.hosts[&id].disk.durable_view("wal-");
             let (params, member) = (&self.params, self.hosts[&id].member);
             let found = catch(|| read_log(&copy, params, member)).and_then(|found| found);

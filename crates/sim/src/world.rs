@@ -417,10 +417,7 @@ impl World {
             Happening::StallCheck { id, write, .. } => self.check_stall(id, write),
             Happening::Start(id) => self.start(id),
             Happening::Fault(number) => self.release(number),
-            Happening::Suspect(id) => {
-                self.suspect(id);
-                Ok(())
-            }
+            Happening::Suspect(id) => self.suspect(id),
             Happening::Replace(id) => {
                 self.see_replaced(id);
                 Ok(())

@@ -1,7 +1,8 @@
 //! One file of the simulated disk: what programs see now, what a crash would leave, and the sectors between the two.
 //! Names and directories are in the parent module.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 
 use crate::rng::Rng;
 
@@ -9,6 +10,9 @@ use crate::rng::Rng;
 pub const SECTOR: usize = 512;
 
 type Sector = [u8; SECTOR];
+
+/// How many of the last writes of a file are remembered that could turn out to be lost.
+const RECENT: usize = 48;
 
 /// How many overwritten versions of an unsynced sector are remembered as possible outcomes of a crash.
 const VERSIONS: usize = 2;
@@ -25,6 +29,29 @@ pub(super) struct Contents {
     lengths: Vec<usize>,
     /// Sectors that differ or may differ, with older unsynced versions that may have reached the medium.
     dirty: BTreeMap<usize, Vec<Sector>>,
+    /// The last writes are remembered.
+    remembers: bool,
+    recent: VecDeque<Written>,
+    /// Sectors that the medium has not as they were written last.
+    spoilt: BTreeSet<usize>,
+    /// Those of them that were written anew, and not synced yet.
+    renewed: BTreeSet<usize>,
+}
+
+/// A write of whole sectors.
+#[derive(Clone, Debug)]
+struct Written {
+    offset: usize,
+    /// What stood there before.
+    old: Vec<u8>,
+    new: Vec<u8>,
+    synced: bool,
+}
+
+impl Written {
+    fn sectors(&self) -> Range<usize> {
+        self.offset / SECTOR..(self.offset + self.new.len()).div_ceil(SECTOR)
+    }
 }
 
 /// How a crash treats what was not synced.
@@ -66,6 +93,14 @@ fn sector_at(bytes: &[u8], number: usize) -> Sector {
 }
 
 impl Contents {
+    /// A new file; the last writes are remembered if it `remembers`.
+    pub fn empty(remembers: bool) -> Contents {
+        Contents {
+            remembers,
+            ..Contents::default()
+        }
+    }
+
     /// The file as a crash that loses everything unsynced would leave it.
     pub fn durable_only(&self) -> Contents {
         Contents {
@@ -101,6 +136,65 @@ impl Contents {
             if !cached {
                 self.now[offset..end].copy_from_slice(&data[..part]);
             }
+            self.spoil(offset..end);
+        }
+    }
+
+    fn spoil(&mut self, bytes: Range<usize>) {
+        let sectors = bytes.start / SECTOR..bytes.end.div_ceil(SECTOR);
+        self.renewed.retain(|sector| !sectors.contains(sector));
+        self.spoilt.extend(sectors);
+    }
+
+    /// Whether the medium has something else than was written last.
+    pub fn is_spoilt(&self) -> bool {
+        !self.spoilt.is_empty()
+    }
+
+    /// One of the last writes that were synced, but for those at `but`, turns out to be lost: the medium has what stood there before, and reads show
+    /// that unless this place is `cached`. With `astray` it is in another place instead. Returns whether there was such a write.
+    pub fn lose_write(&mut self, but: usize, cached: bool, astray: bool, rng: &mut Rng) -> bool {
+        let may_go =
+            |written: &Written| written.synced && written.offset != but && written.old != written.new;
+        let able: Vec<usize> = (0..self.recent.len())
+            .filter(|n| may_go(&self.recent[*n]))
+            .collect();
+        if able.is_empty() {
+            return false;
+        }
+        let Written { offset, old, new, .. } = self.recent.remove(rng.pick(&able)).expect("just found");
+        self.stray(offset, &old, cached);
+        if astray {
+            let sectors = self.durable.len().saturating_sub(new.len()) / SECTOR;
+            let place = rng.below(sectors + 1) * SECTOR;
+            if place != offset {
+                self.stray(place, &new, cached);
+            }
+        }
+        true
+    }
+
+    /// Remembers a write of whole sectors, and that what stood there is nothing to lose any longer.
+    fn remember(&mut self, offset: usize, data: &[u8]) {
+        let whole = offset.div_ceil(SECTOR)..(offset + data.len()) / SECTOR;
+        let renewed = self.spoilt.iter().filter(|sector| whole.contains(sector));
+        self.renewed.extend(renewed.copied().collect::<Vec<_>>());
+        if !self.remembers {
+            return;
+        }
+        let written = Written {
+            offset,
+            old: self.now[offset..offset + data.len()].to_vec(),
+            new: data.to_vec(),
+            synced: false,
+        };
+        let sectors = written.sectors();
+        let apart =
+            |other: &Written| other.sectors().end <= sectors.start || sectors.end <= other.sectors().start;
+        self.recent.retain(apart);
+        self.recent.push_back(written);
+        if self.recent.len() > RECENT {
+            self.recent.pop_front();
         }
     }
 
@@ -126,11 +220,15 @@ impl Contents {
                 None => drop(self.dirty.insert(number, Vec::new())),
             }
         }
+        self.remember(offset, data);
         self.now[offset..end].copy_from_slice(data);
     }
 
     pub fn set_len(&mut self, len: usize) {
         let before = self.now.len();
+        if len < before {
+            self.recent.clear();
+        }
         self.lengths.push(before);
         self.now.resize(len, 0);
         if len < before {
@@ -150,6 +248,7 @@ impl Contents {
             return;
         }
         let (at, bit) = (rng.pick(&used), 1 << rng.below(8));
+        self.spoil(at..at + 1);
         self.now[at] ^= bit;
         if let Some(byte) = self.durable.get_mut(at) {
             *byte ^= bit;
@@ -158,6 +257,10 @@ impl Contents {
 
     /// Makes everything durable.
     pub fn sync(&mut self) {
+        for sector in std::mem::take(&mut self.renewed) {
+            self.spoilt.remove(&sector);
+        }
+        self.recent.iter_mut().for_each(|written| written.synced = true);
         let dirty = std::mem::take(&mut self.dirty);
         self.lengths.clear();
         self.durable.resize(self.now.len(), 0);
@@ -173,6 +276,7 @@ impl Contents {
     /// A failed sync: some sectors reached the medium, and the others are no longer known to be dirty, so that no later sync
     /// writes them. Reads still show them.
     pub fn fail_sync(&mut self, rng: &mut Rng) {
+        self.forget();
         let dirty = std::mem::take(&mut self.dirty);
         self.lengths.clear();
         self.durable.resize(self.now.len(), 0);
@@ -186,6 +290,7 @@ impl Contents {
     /// The power fails: what was not synced survives or not, sector by sector.
     pub fn crash(&mut self, keep: Keep, rng: &mut Rng) -> Tally {
         let mut tally = Tally::default();
+        self.forget();
         let length = self.length_after_crash(keep, rng);
         let dirty = std::mem::take(&mut self.dirty);
         let full = self.durable.len().max(self.now.len());
@@ -207,6 +312,12 @@ impl Contents {
         self.lengths.clear();
         self.now.clone_from(&self.durable);
         tally
+    }
+
+    /// What was written last may not be on the medium.
+    fn forget(&mut self) {
+        self.recent.clear();
+        self.renewed.clear();
     }
 
     fn length_after_crash(&self, keep: Keep, rng: &mut Rng) -> usize {

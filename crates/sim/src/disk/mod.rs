@@ -35,6 +35,8 @@ pub enum Blow {
     WriteError,
     /// The next write fails, and a part is written.
     ShortWrite,
+    /// The next sync of the directory that has something to do fails, and the machine runs on.
+    DirSyncError,
     /// The next read fails.
     ReadError,
     /// The next write to the log never reaches the medium, and nobody is told.
@@ -54,6 +56,9 @@ pub const IO_ERROR: &str = "simulated I/O error";
 
 /// How the names of the log's files begin.
 const LOG: &str = "wal-";
+
+/// How the names of the store's files begin.
+pub const STORE: &str = "store";
 
 /// What a crash did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -249,6 +254,23 @@ impl SimDisk {
         file.flip(&mut medium.rng);
     }
 
+    /// A write to the file whose name begins so, which was confirmed some time ago, turns out to be lost, or to be elsewhere in that file (`astray`).
+    /// It is none of those at the place `but`. Reads show it in its place as long as the machine has power if `cached`. Returns
+    /// whether there was any.
+    pub fn lose_write(&self, name: &str, but: usize, cached: bool, astray: bool) -> bool {
+        let medium = &mut *self.medium();
+        let files = medium.files_of(name);
+        let file = files.first().and_then(|id| medium.files.get_mut(id));
+        file.is_some_and(|file| file.lose_write(but, cached, astray, &mut medium.rng))
+    }
+
+    /// Whether a file whose name begins so is not what was written to it, as far as it was not written anew since.
+    pub fn is_spoilt(&self, name: &str) -> bool {
+        let medium = self.medium();
+        let mut files = medium.files_of(name).into_iter();
+        files.any(|id| medium.files[&id].is_spoilt())
+    }
+
     /// A disk of its own that holds what is certain to survive: the worst that a crash at this moment could leave.
     pub fn durable_copy(&self) -> SimDisk {
         self.durable_part("", file::Contents::durable_only)
@@ -381,11 +403,8 @@ impl Medium {
         let blow = self.fuse.filter(|fuse| fuse.0 == 0).map(|fuse| fuse.1);
         match blow {
             Some(Blow::WriteError) => return Err(self.fail(Blow::WriteError)),
-            Some(Blow::ShortWrite) if data.len() > SECTOR => {
-                // As page caches and devices do, which take whole pages and sectors.
-                let sectors = (offset + data.len() - 1) / SECTOR - offset / SECTOR;
-                let end = (offset / SECTOR + 1 + self.rng.below(sectors)) * SECTOR;
-                let part = end - offset;
+            Some(Blow::ShortWrite) if data.len() > 1 => {
+                let part = self.part_of(offset, data.len());
                 file_of(&mut self.files, id).write(offset, &data[..part]);
                 return Err(self.fail(Blow::ShortWrite));
             }
@@ -407,6 +426,27 @@ impl Medium {
             _ => file_of(&mut self.files, id).write(offset, data),
         }
         self.finish()
+    }
+
+    /// How much of a write is done that ends before it should: up to any byte, and now and then up to the end of a sector, as page caches
+    /// and devices do it, which take whole ones.
+    fn part_of(&mut self, offset: usize, len: usize) -> usize {
+        let sectors = (offset + len - 1) / SECTOR - offset / SECTOR;
+        if sectors == 0 || self.rng.below(3) > 0 {
+            return 1 + self.rng.below(len - 1);
+        }
+        (offset / SECTOR + 1 + self.rng.below(sectors)) * SECTOR - offset
+    }
+
+    /// A failed sync of the directory: the first changes of names reached the medium, or none. The process sees all of them, and the others are
+    /// lost unless another sync succeeds before power fails. (File systems keep names in a journal, and take no more changes once it cannot
+    /// be written: unlike contents, names are not forgotten by a sync that failed.)
+    fn fail_sync_dir(&mut self) -> io::Error {
+        let reached = self.rng.below(self.changes.len() + 1);
+        for change in self.changes.drain(..reached) {
+            change.carry_out(&mut self.durable_names);
+        }
+        self.fail(Blow::DirSyncError)
     }
 
     /// The write is lost, and nobody is told.
@@ -496,7 +536,7 @@ impl Disk for Mounted {
             None => {
                 let id = medium.next_id;
                 medium.next_id += 1;
-                medium.files.insert(id, Contents::default());
+                medium.files.insert(id, Contents::empty(name.starts_with(STORE)));
                 medium.change_name(Some((name.to_owned(), id)), None)?;
                 id
             }
@@ -530,6 +570,9 @@ impl Disk for Mounted {
         let mut medium = self.medium()?;
         if medium.burn() {
             return Err(io::Error::other("power failed inside a directory sync"));
+        }
+        if medium.fuse == Some((0, Blow::DirSyncError)) && !medium.changes.is_empty() {
+            return Err(medium.fail_sync_dir());
         }
         for change in std::mem::take(&mut medium.changes) {
             change.carry_out(&mut medium.durable_names);

@@ -308,16 +308,15 @@ fn a_misdirected_write_is_confirmed_and_elsewhere() {
 
 #[test]
 fn errors_are_told_once_and_leave_what_they_say() {
-    for (blow, left) in [(Blow::WriteError, 0), (Blow::ShortWrite, 1)] {
-        let disk = disk(3);
-        let file = log(&disk);
-        disk.arm(0, blow);
-        let error = file.write_at(0, &[1; 2 * SECTOR]).unwrap_err();
-        assert!(error.to_string().contains(IO_ERROR));
-        assert_eq!((disk.failed(), disk.has_faulted()), (Some(blow), true));
-        assert_eq!(sectors(&disk), [left, 0, 0, 0]);
-        file.write_at(0, &[2; SECTOR]).unwrap();
-    }
+    let whole = disk(2);
+    let file = log(&whole);
+    whole.arm(0, Blow::WriteError);
+    let error = file.write_at(0, &[1; 2 * SECTOR]).unwrap_err();
+    assert!(error.to_string().contains(IO_ERROR));
+    let told = (whole.failed(), whole.has_faulted());
+    assert_eq!(told, (Some(Blow::WriteError), true));
+    assert_eq!(sectors(&whole), [0; 4]);
+    file.write_at(0, &[2; SECTOR]).unwrap();
     let disk = disk(1);
     let file = log(&disk);
     disk.arm(1, Blow::ReadError);
@@ -326,4 +325,122 @@ fn errors_are_told_once_and_leave_what_they_say() {
     assert!(file.read_at(0, &mut byte).is_ok(), "only reads count");
     assert!(file.read_at(0, &mut byte).is_err());
     assert!(file.read_at(0, &mut byte).is_ok() && byte == [1]);
+}
+
+#[test]
+fn a_short_write_may_end_at_any_byte() {
+    let mut ends = std::collections::BTreeSet::new();
+    for seed in 0..400 {
+        let disk = disk(seed);
+        let file = log(&disk);
+        disk.arm(0, Blow::ShortWrite);
+        assert!(file.write_at(500, &[1; 40]).is_err());
+        assert_eq!(
+            (disk.failed(), disk.has_faulted()),
+            (Some(Blow::ShortWrite), true)
+        );
+        let written = |byte: &u8| *byte == 1;
+        let now = contents(&disk, "wal-1").unwrap();
+        let end = 500 + now[500..].iter().take_while(|byte| written(byte)).count();
+        assert!(now[..500].iter().chain(&now[end..]).all(|byte| *byte == 0));
+        ends.insert(end);
+        // The process may end, and the machine lose power, in any state of those two sectors.
+        disk.crash();
+        let left = contents(&disk, "wal-1").unwrap();
+        assert!(left[end..].iter().all(|byte| *byte == 0));
+    }
+    assert_eq!(ends, (501..540).collect(), "neither nothing of it nor all");
+}
+
+#[test]
+fn a_failed_sync_of_the_directory_is_told_and_names_are_lost_unless_another_succeeds() {
+    let mut outcomes = std::collections::BTreeSet::new();
+    for seed in 0..80 {
+        let disk = disk(seed);
+        let mounted = disk.mount();
+        disk.arm(0, Blow::DirSyncError);
+        mounted.sync_dir().expect("there is nothing to sync");
+        mounted.open("a", true).unwrap();
+        mounted.open("b", true).unwrap();
+        assert!(mounted.sync_dir().unwrap_err().to_string().contains(IO_ERROR));
+        assert_eq!(disk.failed(), Some(Blow::DirSyncError));
+        assert_eq!(
+            mounted.list().unwrap(),
+            ["a", "b"],
+            "it is seen while there is power"
+        );
+        let again = seed % 2 == 0;
+        if again {
+            mounted.sync_dir().unwrap();
+        }
+        disk.crash();
+        outcomes.insert((again, disk.mount().list().unwrap().concat()));
+    }
+    let expected = [
+        (false, ""),
+        (false, "a"),
+        (false, "ab"),
+        (false, "b"),
+        (true, "ab"),
+    ];
+    let expected = expected.map(|(again, names)| (again, names.to_owned()));
+    assert_eq!(outcomes.into_iter().collect::<Vec<_>>(), expected);
+}
+
+/// A store of four sectors, each full of a byte of its own, written one after the other.
+fn store(disk: &SimDisk) -> Arc<dyn DiskFile> {
+    let mounted = disk.mount();
+    let file = mounted.open("store", true).unwrap();
+    mounted.sync_dir().unwrap();
+    for n in 0..4 {
+        file.write_at((n * SECTOR) as u64, &[n as u8 + 1; SECTOR])
+            .unwrap();
+    }
+    file.sync().unwrap();
+    file
+}
+
+#[test]
+fn a_write_that_turns_out_to_be_lost_leaves_what_was_before() {
+    for seed in 0..40 {
+        let (cached, disk) = (seed % 2 == 0, disk(seed));
+        let file = store(&disk);
+        file.write_at(SECTOR as u64, &[9; SECTOR]).unwrap();
+        assert!(!disk.is_spoilt(STORE));
+        assert!(
+            disk.lose_write(STORE, 0, cached, false),
+            "not the one at the beginning"
+        );
+        assert!(disk.is_spoilt(STORE));
+        let now = contents(&disk, "store").unwrap();
+        let seen = (0..4).filter(|n| now[n * SECTOR] == 0).count();
+        assert_eq!((now[0], now[SECTOR]), (1, 9), "nor one that is not synced");
+        assert_eq!(seen, usize::from(!cached));
+        disk.crash();
+        let lost = (0..4).filter(|n| contents(&disk, "store").unwrap()[n * SECTOR] == 0);
+        let lost: Vec<usize> = lost.collect();
+        assert!(matches!(lost[..], [2 | 3]), "{lost:?}");
+        assert!(disk.is_spoilt(STORE));
+        // What is written anew is no longer spoilt when that is synced.
+        let file = disk.mount().open("store", false).unwrap();
+        file.write_at((lost[0] * SECTOR) as u64, &[7; SECTOR]).unwrap();
+        assert!(disk.is_spoilt(STORE));
+        file.sync().unwrap();
+        assert!(!disk.is_spoilt(STORE));
+    }
+}
+
+#[test]
+fn a_write_gone_astray_is_missing_in_one_place_and_too_much_in_another() {
+    let mut changed = std::collections::BTreeSet::new();
+    for seed in 0..60 {
+        let disk = disk(seed);
+        store(&disk);
+        assert!(disk.lose_write(STORE, 0, false, true));
+        let now = contents(&disk, "store").unwrap();
+        disk.crash();
+        assert_eq!(contents(&disk, "store"), Some(now.clone()), "it is on the medium");
+        changed.insert((0..4).filter(|n| now[n * SECTOR] != *n as u8 + 1).count());
+    }
+    assert_eq!(changed, [1, 2].into(), "by chance it may hit the right place");
 }

@@ -7,7 +7,7 @@
 //! | S2 log matching, by entry bytes and by chained hashes | [`Ghost::emitted`], [`Commits::name`](commits::Commits::name) |
 //! | S3 committed prefix; S9 transitions of one run; S10 | [`Ghost::stepped`], with the core's own `invariants` |
 //! | S5 C is durable on a quorum; S11 configurations | [`Ghost::check_durable_quorum`] in `membership` |
-//! | S6 nothing leaves before it is durable; S8 votes and terms | [`Ghost::sent`] in `sending` |
+//! | S6 nothing leaves before it is durable; S8 votes and terms | [`Ghost::sent`] and [`Ghost::acknowledged`] in `sending` |
 //! | S7 match index | [`Ghost::stepped`] |
 //! | S12 snapshots and compaction; S14 state hashes; S15 revisions | `applying` |
 //! | S13 reads | [`Ghost::check_read`], and what the reader's state must say in `applying` |
@@ -34,6 +34,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use quorate_base::{Index, LogId, NodeId, Term};
 use quorate_node::entry;
+use quorate_node::event::StreamId;
 use quorate_raft::{Config, Raft, RoleKind, WriteId};
 use quorate_wal::Record;
 use thiserror::Error;
@@ -95,6 +96,8 @@ pub struct Ghost {
     votes: BTreeMap<(NodeId, Term), NodeId>,
     durable_votes: BTreeMap<(NodeId, Term), NodeId>,
     members: BTreeMap<NodeId, Member>,
+    /// The last index of each snapshot that was offered, by its sender and its number there.
+    transfers: BTreeMap<(NodeId, StreamId), Index>,
     /// Machines that claim to be a member.
     aliases: BTreeMap<NodeId, NodeId>,
     /// Members whose disks were damaged: they never start again.
@@ -124,6 +127,7 @@ impl Ghost {
             lost: BTreeSet::new(),
             distrusted: BTreeSet::new(),
             aliases: BTreeMap::new(),
+            transfers: BTreeMap::new(),
         };
         for id in config.members() {
             ghost.join(id, config.clone());

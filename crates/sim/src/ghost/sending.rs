@@ -3,7 +3,8 @@
 
 use quorate_base::{LogId, NodeId, Term};
 use quorate_node::entry;
-use quorate_node::message::PeerMessage;
+use quorate_node::event::StreamId;
+use quorate_node::message::{PeerMessage, SnapshotOutcome};
 use quorate_raft::{Body, Message, Raft};
 
 use super::log::chain;
@@ -26,9 +27,10 @@ impl Ghost {
                 self.check_term(id, raft, *term)?;
                 self.check_entries(id, raft, *term, *prev, entries)
             }
-            PeerMessage::SnapshotBegin { term, meta, .. } => {
+            PeerMessage::SnapshotBegin { stream, term, meta } => {
                 self.check_term(id, raft, *term)?;
                 let last = meta.last;
+                self.transfers.insert((id, *stream), last.index);
                 if self.commits.term_at(last.index) != Some(last.term)
                     || meta.config != *self.commits.config_at(last.index).1
                 {
@@ -53,8 +55,48 @@ impl Ghost {
             | PeerMessage::Refuse { .. }
             | PeerMessage::Reconfigure { .. }
             | PeerMessage::Reconfigured { .. }
+            // See `acknowledged`.
             | PeerMessage::SnapshotAck { .. } => Ok(()),
         }
+    }
+
+    /// Checks the acknowledgement of a snapshot at the moment it leaves (S6): `len` bytes of it are staged, or all of it is installed, so that a
+    /// crash now would keep that. `staged` is how much of this very transfer, number `stream` of `to`'s, a crash now would leave in the staging
+    /// file.
+    pub fn acknowledged(
+        &self,
+        id: NodeId,
+        raft: &Raft,
+        (to, stream): (NodeId, StreamId),
+        (len, outcome): (u64, SnapshotOutcome),
+        staged: u64,
+    ) -> Result<(), Violation> {
+        // Refused: it is not wanted. Checking: it is only being read.
+        if matches!(outcome, SnapshotOutcome::Refused | SnapshotOutcome::Checking) {
+            return Ok(());
+        }
+        let Some(index) = self.transfers.get(&(to, stream)).copied() else {
+            return Violation::because("S6", format!("{id} has of a snapshot that {to} never offered"));
+        };
+        // A piece may come late, when the state machine has taken the file over.
+        let log = &self.members[&id].durable;
+        let installed = log.holds(index, &self.commits);
+        // One that the log has overtaken is not needed: to say so promises nothing of the disk.
+        let overtaken = raft.commit() >= index && raft.log().base().last.index != index;
+        let kept = match outcome {
+            SnapshotOutcome::Done => overtaken,
+            _ => len <= staged,
+        };
+        if installed || kept {
+            return Ok(());
+        }
+        let last = log.last();
+        Violation::because(
+            "S6",
+            format!(
+                "{id} says of the snapshot {index}: {len}, {outcome:?}; its disk has {staged} staged, and the log to {last}"
+            ),
+        )
     }
 
     fn sent_raft(&mut self, id: NodeId, raft: &Raft, to: NodeId, message: &Message) -> Result<(), Violation> {

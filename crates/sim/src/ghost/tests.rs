@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use quorate_node::entry::{Content, Entry, encode_noop};
-use quorate_node::message::PeerMessage;
-use quorate_node::stored::state_record;
+use quorate_node::message::{PeerMessage, SnapshotOutcome};
+use quorate_node::stored::{Mark, Origin, state_record};
 use quorate_raft::{Body, HardState, Message, Raft, Restored, SnapMeta};
 
 use super::*;
@@ -191,6 +191,65 @@ fn acknowledging_what_is_not_durable_is_rejected() {
     ghost.appending(NodeId(2), 2);
     ghost.appended(NodeId(2)).unwrap();
     assert_eq!(ghost.sent(NodeId(2), &core, NodeId(1), &appended), Ok(()));
+}
+
+#[test]
+fn acknowledging_more_of_a_snapshot_than_is_durable_is_rejected() {
+    let mut ghost = ghost();
+    let entries: Vec<Record> = (1..=3).map(|index| entry(1, index)).collect();
+    for id in [1, 3] {
+        write(
+            &mut ghost,
+            id,
+            1,
+            [vec![state(1, None, 0)], entries.clone()].concat(),
+        )
+        .unwrap();
+    }
+    ghost.leaders.insert(Term(1), NodeId(1));
+    ghost.stepped(NodeId(1), &raft(1, 1, &[1, 1, 1], 3)).unwrap();
+    let meta = SnapMeta {
+        last: LogId::new(1, 3),
+        config: Config::of(ids()),
+    };
+    let offer = PeerMessage::SnapshotBegin {
+        stream: 7,
+        term: Term(1),
+        meta: meta.clone(),
+    };
+    let core = raft(1, 1, &[1, 1, 1], 3);
+    ghost.sent(NodeId(1), &core, NodeId(2), &offer).unwrap();
+    let transfer = (NodeId(1), 7);
+    let says = |ghost: &Ghost, core: &Raft, what, staged| {
+        ghost.acknowledged(NodeId(2), core, transfer, what, staged)
+    };
+    let behind = raft(2, 1, &[], 0);
+    assert_eq!(says(&ghost, &behind, (100, SnapshotOutcome::More), 100), Ok(()));
+    assert_eq!(
+        rule(says(&ghost, &behind, (100, SnapshotOutcome::More), 99)),
+        "S6"
+    );
+    assert_eq!(says(&ghost, &behind, (100, SnapshotOutcome::Checking), 0), Ok(()));
+    assert_eq!(says(&ghost, &behind, (0, SnapshotOutcome::Refused), 0), Ok(()));
+    // The core has logged the install, and the disk does not have it yet.
+    let installing = Raft::new(Restored {
+        id: NodeId(2),
+        hard: HardState {
+            term: Term(1),
+            vote: None,
+            commit: Index(3),
+        },
+        base: meta.clone(),
+        ..Restored::default()
+    });
+    let done = (100, SnapshotOutcome::Done);
+    assert_eq!(rule(says(&ghost, &installing, done, 100)), "S6");
+    let origin = Origin::Installed;
+    let mark = Mark { origin, meta }.record();
+    write(&mut ghost, 2, 1, vec![state(1, None, 3), mark]).unwrap();
+    assert_eq!(says(&ghost, &installing, done, 100), Ok(()));
+    let unknown = ghost.acknowledged(NodeId(2), &installing, (NodeId(1), 8), done, 100);
+    assert_eq!(rule(unknown), "S6", "nobody has sent that");
 }
 
 #[test]
