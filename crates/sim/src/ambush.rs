@@ -16,7 +16,7 @@ const SHARE: u32 = 700_000;
 
 /// So many of those in a million have impostors. They and disks that break their word exclude each other for some time, so that a seed has
 /// one or the other.
-const SHARE_WITH_IMPOSTORS: u32 = 460_000;
+const SHARE_WITH_IMPOSTORS: u32 = 400_000;
 
 /// How much more often one lies in wait for a state, the more seldom faults meet it by chance.
 const STATES: [(State, u64); 22] = [
@@ -47,24 +47,24 @@ const STATES: [(State, u64); 22] = [
 /// The same for disks that break their word. There is only one at a time, and until it is replaced the others wait: whoever waits for what is often
 /// the case would strike first, and nobody else.
 const STATES_OF_BREAKERS: [(State, u64); 19] = [
-    (State::Rivals, 36),
+    (State::Rivals, 42),
     (State::PreCandidate, 22),
     (State::NewLeader, 20),
-    (State::Full, 28),
+    (State::Full, 32),
     (State::Candidate, 20),
-    (State::HandingOver, 22),
-    (State::Truncating, 18),
+    (State::HandingOver, 25),
+    (State::Truncating, 22),
     (State::Slow, 16),
-    (State::ColdReading, 10),
+    (State::ColdReading, 12),
     (State::Recovering, 10),
-    (State::Paused, 12),
+    (State::Paused, 14),
     (State::Leasing, 5),
     (State::Sending, 6),
-    (State::Installing, 6),
+    (State::Installing, 9),
     (State::Cut, 2),
     (State::Leaderless, 2),
-    (State::Compacting, 1),
-    (State::Flushing, 1),
+    (State::Compacting, 3),
+    (State::Flushing, 3),
     (State::Reading, 1),
 ];
 
@@ -72,10 +72,10 @@ const STATES_OF_BREAKERS: [(State, u64); 19] = [
 const BREAKERS: [(Kind, u64); 6] = [
     (Kind::LostWrite, 58),
     (Kind::MisdirectedWrite, 56),
-    (Kind::BitRotFound, 32),
+    (Kind::BitRotFound, 44),
     (Kind::RotInUse, 38),
-    (Kind::StoreRot, 34),
-    (Kind::StoreLostWrite, 34),
+    (Kind::StoreRot, 42),
+    (Kind::StoreLostWrite, 46),
 ];
 
 /// So many ambushes in a million are of these, in seeds that have any.

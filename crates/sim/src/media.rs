@@ -171,7 +171,7 @@ impl World {
         self.ghost.distrust(id);
         // Bits rot for longer, until somebody reads them or not.
         let delay = match kind {
-            Kind::RotInUse | Kind::StoreRot | Kind::StoreLostWrite => self.rng.log_within(MS..20 * SEC),
+            Kind::RotInUse | Kind::StoreRot | Kind::StoreLostWrite => self.rng.log_within(MS..12 * SEC),
             _ => self.rng.log_within(MS..6 * SEC),
         };
         self.after(delay, Happening::Suspect(id));
