@@ -48,6 +48,8 @@ pub(crate) struct Checked {
     file: Arc<dyn DiskFile>,
     /// Which of the stores that were here one after the other this is: part of each checksum, lest a block of one pass for another's.
     generation: u64,
+    /// Being made, by this process.
+    fresh: bool,
     groups: RwLock<BTreeMap<u64, Group>>,
     damage: FirstDamage,
 }
@@ -89,13 +91,17 @@ impl Checked {
         seal(&mut head, 0, NO_BLOCK);
         file.set_len(HEAD * BLOCK)?;
         file.write_at(0, &head)?;
-        Ok(Checked::over(name, file, generation))
+        Ok(Checked {
+            generation,
+            fresh: true,
+            ..Checked::over(name, file)
+        })
     }
 
     /// A file that [`create`](Checked::create) made.
     pub(crate) fn open(name: &str, file: Arc<dyn DiskFile>) -> io::Result<Checked> {
         let len = file.len()?;
-        let this = Checked::over(name, file, 0);
+        let this = Checked::over(name, file);
         if len < HEAD * BLOCK {
             return Err(this.damaged(0..HEAD * BLOCK, "the file ends before"));
         }
@@ -115,11 +121,12 @@ impl Checked {
         Ok(Checked { generation, ..this })
     }
 
-    fn over(name: &str, file: Arc<dyn DiskFile>, generation: u64) -> Checked {
+    fn over(name: &str, file: Arc<dyn DiskFile>) -> Checked {
         Checked {
             name: name.to_owned(),
             file,
-            generation,
+            generation: 0,
+            fresh: false,
             groups: RwLock::default(),
             damage: FirstDamage::default(),
         }
@@ -163,8 +170,9 @@ impl Checked {
     fn read_header(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut sector = [0; SECTOR];
         self.read(place(0), &mut sector)?;
-        // All zeros is a header not yet written, and no header to the engine.
-        if sector != [0; SECTOR] && !is_sealed(&sector, self.generation, 0) {
+        // While a file is made, a header may be asked for that is not yet written; in one that was made that is damage.
+        let not_yet = self.fresh && sector == [0; SECTOR];
+        if !not_yet && !is_sealed(&sector, self.generation, 0) {
             let at = place(0);
             return Err(self.damaged(at..at + SECTOR as u64, "they are not what was written there"));
         }
