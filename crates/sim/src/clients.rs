@@ -20,6 +20,7 @@ use crate::picture::Topic;
 use crate::rng::Rng;
 use crate::sessions::Session;
 use crate::trace::Nanos;
+use crate::turn::is_told;
 use crate::world::{Happening, Pending, World};
 
 /// One client.
@@ -393,19 +394,16 @@ impl World {
         let Some(answer) = self.settle(id, answer)? else {
             return Ok(());
         };
-        if let Err(quorate_kv::Error::Storage(why)) = &answer
-            && self.hosts[&id].in_store
-        {
-            self.names_damage(id, why)?;
-            self.met_store_damage(id, why);
-            self.answer(id, token, Outcome::NotDone);
-            return Ok(());
-        }
-        let failed =
-            matches!(answer, Err(quorate_kv::Error::Storage(_))) && self.hosts[&id].disk.has_failed();
-        if failed {
-            self.answer(id, token, Outcome::NotDone);
-            return Ok(());
+        if let Err(quorate_kv::Error::Storage(why)) = &answer {
+            let (failed, in_store) = (self.hosts[&id].disk.has_failed(), self.hosts[&id].in_store);
+            let met = in_store && !(failed && is_told(why)) && self.names_damage(id, why)?;
+            if met {
+                self.read_store_damage(id, why);
+            }
+            if met || failed {
+                self.answer(id, token, Outcome::NotDone);
+                return Ok(());
+            }
         }
         self.ghost.machines.check_answer(id, applied, &request, &answer)?;
         self.answer(id, token, Outcome::Read(answer));

@@ -13,10 +13,10 @@ use crate::coverage::Kind;
 use crate::disk::STORE;
 use crate::failure::{Failure, catch};
 use crate::host::kv_options;
-use crate::params::MS;
+use crate::params::{MS, SEC};
 use crate::picture::Topic;
 use crate::plan::Fault;
-use crate::world::World;
+use crate::world::{Happening, World};
 
 /// Where its one file has the engine's header, which is a sector (docs/store.md). That a write of it was lost cannot be told.
 const HEADER: usize = 2 * 4096;
@@ -111,15 +111,16 @@ impl World {
         Err(Failure::Correctness(what))
     }
 
-    /// A running node met the damage in its store.
-    pub(crate) fn met_store_damage(&mut self, id: NodeId, why: &str) {
-        self.coverage.hit(Kind::StoreDamageRead);
+    /// A read met the damage in a running node's store. The next job, within a second, ends the process.
+    pub(crate) fn read_store_damage(&mut self, id: NodeId, why: &str) {
         self.trace.mark(
             Topic::Fault,
             self.now,
             Some(id),
             format_args!("finds its store damaged: {why}"),
         );
+        let (run, delay) = (self.hosts[&id].run, self.rng.within(0..SEC));
+        self.after(delay, Happening::MachineTurn { id, run });
     }
 }
 

@@ -260,7 +260,7 @@ impl World {
                     self.coverage.hit(Kind::DamageRead);
                 }
                 if is_store_damage(&why) {
-                    self.met_store_damage(id, &why);
+                    self.coverage.hit(Kind::StoreDamageRead);
                 }
                 self.trace
                     .mark(Topic::Life, self.now, Some(id), format_args!("stops: {why}"));
