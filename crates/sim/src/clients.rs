@@ -395,7 +395,7 @@ impl World {
             return Ok(());
         };
         if let Err(quorate_kv::Error::Storage(why)) = &answer {
-            let (failed, in_store) = (self.hosts[&id].disk.has_failed(), self.hosts[&id].in_store);
+            let (failed, in_store) = (self.hosts[&id].disk.has_faulted(), self.hosts[&id].in_store);
             let met = in_store && !(failed && is_told(why)) && self.names_damage(id, why)?;
             if met {
                 self.read_store_damage(id, why);

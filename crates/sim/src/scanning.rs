@@ -55,7 +55,7 @@ impl World {
         self.ghost.scan(&nodes, all)?;
         for host in self.hosts.values() {
             // A read that is to fail, or has failed, or finds damage, is the node's, not the checker's.
-            let honest = !host.disk.is_armed() && !host.disk.has_failed() && !host.in_store;
+            let honest = !host.disk.is_armed() && !host.disk.has_faulted() && !host.in_store;
             if let Some(process) = host.process.as_ref().filter(|_| honest) {
                 self.scan_store(host.id, process)?;
             }

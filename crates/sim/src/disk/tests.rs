@@ -1,5 +1,9 @@
 //! What the simulated disk promises, and that a lying one does not.
 
+use std::io;
+
+use quorate_base::DiskFile;
+
 use super::*;
 
 fn disk(seed: u64) -> SimDisk {
