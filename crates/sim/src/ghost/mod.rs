@@ -426,12 +426,18 @@ impl Ghost {
         self.check_durable_quorum()
     }
 
-    fn check_leader(&mut self, id: NodeId, raft: &Raft) -> Result<(), Violation> {
-        let term = raft.term();
+    /// At most one node leads a term (S1).
+    fn note_leader(&mut self, id: NodeId, term: Term) -> Result<(), Violation> {
         let other = *self.leaders.entry(term).or_insert(id);
         if other != id {
             return Violation::because("S1", format!("{id} and {other} both lead term {term}"));
         }
+        Ok(())
+    }
+
+    fn check_leader(&mut self, id: NodeId, raft: &Raft) -> Result<(), Violation> {
+        let term = raft.term();
+        self.note_leader(id, term)?;
         let member = &self.members[&id];
         if member.leads != Some(term) {
             let needed = self.commits.known_before(term);

@@ -25,6 +25,8 @@ impl Ghost {
                 term, prev, entries, ..
             } => {
                 self.check_term(id, raft, *term)?;
+                // It may have been elected and deposed by one batch of inputs, which shows nowhere else.
+                self.note_leader(id, *term)?;
                 self.check_entries(id, raft, *term, *prev, entries)
             }
             PeerMessage::SnapshotBegin { stream, term, meta } => {
@@ -116,6 +118,7 @@ impl Ghost {
                 self.check_vote(id, message.term, own)
             }
             Body::VoteResponse { granted: true } => self.check_vote(id, message.term, to),
+            Body::Heartbeat { .. } => self.note_leader(id, message.term),
             Body::Appended { upto } => {
                 let durable = &self.members[&id].durable;
                 let Some(leader) = self.leaders.get(&message.term) else {

@@ -193,6 +193,32 @@ fn acknowledging_what_is_not_durable_is_rejected() {
     assert_eq!(ghost.sent(NodeId(2), &core, NodeId(1), &appended), Ok(()));
 }
 
+/// Elected and deposed by one batch of inputs: only what it sent shows that it led.
+#[test]
+fn a_leader_is_known_by_what_it_sends() {
+    let mut ghost = ghost();
+    for id in [1, 2] {
+        write(&mut ghost, id, 1, vec![state(2, None, 0)]).unwrap();
+    }
+    let append = PeerMessage::Append {
+        term: Term(1),
+        prev: LogId::default(),
+        entries: Vec::new(),
+        commit: Index::ZERO,
+    };
+    assert_eq!(
+        ghost.sent(NodeId(1), &raft(1, 2, &[], 0), NodeId(3), &append),
+        Ok(())
+    );
+    let appended = PeerMessage::Raft(Message {
+        term: Term(1),
+        body: Body::Appended { upto: Index::ZERO },
+    });
+    let core = raft(2, 2, &[], 0);
+    assert_eq!(ghost.sent(NodeId(2), &core, NodeId(1), &appended), Ok(()));
+    assert_eq!(rule(ghost.sent(NodeId(2), &core, NodeId(3), &append)), "S1");
+}
+
 #[test]
 fn acknowledging_more_of_a_snapshot_than_is_durable_is_rejected() {
     let mut ghost = ghost();
