@@ -103,6 +103,11 @@ impl Lessor {
         Some(deadline.ttl)
     }
 
+    /// The TTL of a lease that is there, expired or not.
+    pub fn granted(&self, id: i64) -> Option<i64> {
+        self.leases.get(&id).map(|deadline| deadline.ttl)
+    }
+
     /// A revocation was applied.
     pub fn revoke(&mut self, id: i64) {
         if let Some(deadline) = self.leases.remove(&id)

@@ -12,7 +12,7 @@
 //! | | first | then | then |
 //! | --- | --- | --- | --- |
 //! | office | [`follow`](Office::follow) gives a [`Claim`] | a linearizable read of all leases | [`take`](Office::take) |
-//! | renewal | [`renew`](Office::renew) gives a [`Renewal`] | a round | [`confirmed`](Renewal::confirmed) gives the answer |
+//! | renewal | [`renew`](Office::renew) gives a [`Renewal`] | a round | [`confirmed`](Office::confirmed) gives the answer |
 //! | renewal of a lease not known here | [`renew`](Office::renew) gives a [`Look`] | a linearizable read | [`looked`](Office::looked) gives a [`Renewal`] |
 
 use bytes::Bytes;
@@ -52,7 +52,7 @@ pub enum Next {
     /// There is no such lease here, but its grant may be committed and not applied on this member yet: a linearizable read, after which
     /// the office [looks again](Office::looked).
     Look(Look),
-    /// A round begun from now on, which shows in which term this member leads, if it does: [`Renewal::confirmed`].
+    /// A round begun from now on, which shows in which term this member leads, if it does: [`Office::confirmed`].
     Confirm(Renewal),
 }
 
@@ -69,16 +69,8 @@ pub struct Look {
 #[must_use = "a renewal is answered once leadership was confirmed"]
 pub struct Renewal {
     term: Term,
+    id: i64,
     ttl: Option<i64>,
-}
-
-impl Renewal {
-    /// What may be answered when a round *begun after the renewal* has shown that this member leads in `term`: the TTL, or that there is
-    /// no such lease. `None` if that is not the term of the renewal: another leader may have let the lease expire in between, and the
-    /// renewal means nothing.
-    pub fn confirmed(self, term: Term) -> Option<Option<i64>> {
-        (term == self.term).then_some(self.ttl)
-    }
 }
 
 impl Office {
@@ -128,7 +120,7 @@ impl Office {
         let term = self.term?;
         Some(match self.lessor.renew(id, now) {
             None => Next::Look(Look { term, id }),
-            ttl => Next::Confirm(Renewal { term, ttl }),
+            ttl => Next::Confirm(Renewal { term, id, ttl }),
         })
     }
 
@@ -138,8 +130,19 @@ impl Office {
         let Look { term, id } = look;
         (self.term == Some(term)).then(|| Renewal {
             term,
+            id,
             ttl: self.lessor.renew(id, now),
         })
+    }
+
+    /// What may be answered to a renewal when a round *begun after it* has shown that this member leads in `term`, and everything that was
+    /// committed before the round is applied: the TTL, or that there is no such lease. It may have been revoked before the renewal was asked for, or
+    /// granted anew, and that be known to whoever asked, but not here until now. `None` if that is not the term of the renewal: another leader may have let the
+    /// lease expire in between, and the renewal means nothing.
+    pub fn confirmed(&self, renewal: Renewal, term: Term) -> Option<Option<i64>> {
+        let Renewal { term: of, id, ttl } = renewal;
+        let held = self.term == Some(term) && term == of;
+        held.then(|| ttl.and_then(|_| self.lessor.granted(id)))
     }
 
     /// Remaining and granted seconds, see [`Lessor::time_to_live`].
@@ -222,7 +225,7 @@ mod tests {
         let Some(Next::Confirm(renewal)) = office.renew(7, 0) else {
             panic!("the office does not know yet")
         };
-        assert_eq!(renewal.confirmed(Term(4)), None, "void");
+        assert_eq!(office.confirmed(renewal, Term(4)), None, "void");
         assert!(
             office.follow(Some(Term(4))).is_some(),
             "it is left, and another to be taken"
@@ -237,9 +240,28 @@ mod tests {
         let Some(Next::Confirm(renewal)) = office.renew(7, SECOND) else {
             panic!("it is there")
         };
-        assert_eq!(renewal.confirmed(Term(3)), Some(Some(5)));
-        assert_eq!(renewal.confirmed(Term(4)), None);
+        assert_eq!(office.confirmed(renewal, Term(3)), Some(Some(5)));
+        assert_eq!(office.confirmed(renewal, Term(4)), None);
         assert_eq!(office.time_to_live(7, SECOND), Some((5, 5)));
+        assert_eq!(office.follow(None), None);
+        assert_eq!(office.confirmed(renewal, Term(3)), None, "in office no more");
+    }
+
+    #[test]
+    fn a_renewal_of_what_turns_out_to_be_revoked_is_none() {
+        let mut office = taken(3);
+        let Some(Next::Confirm(renewal)) = office.renew(7, SECOND) else {
+            panic!("it is there")
+        };
+        // Committed before the renewal was asked for, and applied here only now.
+        office.lessor.revoke(7);
+        assert_eq!(office.confirmed(renewal, Term(3)), Some(None));
+        office.lessor.grant(lease(7, 2), SECOND);
+        assert_eq!(
+            office.confirmed(renewal, Term(3)),
+            Some(Some(2)),
+            "of another TTL"
+        );
     }
 
     #[test]
@@ -249,16 +271,16 @@ mod tests {
             panic!("there is none")
         };
         let nothing = office.looked(look, SECOND).expect("in office");
-        assert_eq!(nothing.confirmed(Term(3)), Some(None));
+        assert_eq!(office.confirmed(nothing, Term(3)), Some(None));
         assert_eq!(
-            nothing.confirmed(Term(4)),
+            office.confirmed(nothing, Term(4)),
             None,
             "nor is it denied by whom nobody follows"
         );
         office.lessor.grant(lease(8, 9), SECOND);
         let found = office.looked(look, SECOND).expect("in office");
         assert_eq!(
-            found.confirmed(Term(3)),
+            office.confirmed(found, Term(3)),
             Some(Some(9)),
             "its grant was applied meanwhile"
         );

@@ -23,6 +23,9 @@ const TICK: Duration = Duration::from_millis(500);
 /// How many expiries are proposed in one tick.
 const PER_TICK: usize = 500;
 
+/// After how many nanoseconds an expiry that the state machine refused is proposed again: etcd's interval.
+const PAUSE: u64 = 3_000_000_000;
+
 /// The office and its clock.
 #[derive(Debug)]
 pub(crate) struct Leases {
@@ -102,11 +105,19 @@ impl Leases {
         claim
     }
 
-    /// The proposal to revoke an expired lease was not answered. Only what certainly has no effect is tried again.
-    fn failed(&self, expired: Expired, error: ProposeError, now: u64) {
-        match error {
-            ProposeError::NotDone(_) => self.office().not_done(expired, now),
-            ProposeError::Unknown(_) => {}
+    /// What came of the proposal to revoke an expired lease. Only what certainly has no effect is tried again.
+    fn proposed(
+        &self,
+        expired: Expired,
+        result: &Result<Result<Applied, quorate_kv::Error>, ProposeError>,
+        now: u64,
+    ) {
+        match result {
+            // Revoked now, or the term is over, or it was granted anew; or gone.
+            Ok(Ok(_) | Err(quorate_kv::Error::LeaseNotFound)) | Err(ProposeError::Unknown(_)) => {}
+            Err(ProposeError::NotDone(_)) => self.office().not_done(expired, now),
+            // The state machine takes none at the moment, because of an alarm.
+            Ok(Err(_)) => self.office().not_done(expired, now.saturating_add(PAUSE)),
         }
     }
 
@@ -170,11 +181,11 @@ fn revoke_expired(ctx: &Arc<Context>) {
         let ctx = ctx.clone();
         tokio::spawn(async move {
             let id = expired.id;
-            // The state machine's answer tells nothing new: it revoked the lease, found it gone or granted anew, or the term over.
-            if let Err(error) = ctx.handle.propose(command.encode()).await {
+            let result = ctx.handle.propose(command.encode()).await;
+            if let Err(error) = &result {
                 tracing::debug!(id, %error, "an expired lease is perhaps still to be revoked");
-                ctx.leases.failed(expired, error, ctx.leases.now());
             }
+            ctx.leases.proposed(expired, &result, ctx.leases.now());
         });
     }
 }
@@ -252,7 +263,8 @@ pub(crate) async fn renew_here(ctx: &Context, id: i64) -> Result<Option<i64>, Re
         }
     };
     let confirmed = ctx.handle.confirm_leadership().await.map_err(read_refusal)?;
-    renewal.confirmed(confirmed).ok_or(Refusal::NotLeader)
+    let answer = ctx.leases.office().confirmed(renewal, confirmed);
+    answer.ok_or(Refusal::NotLeader)
 }
 
 /// The leader's part of a question about the remaining time.
@@ -323,12 +335,18 @@ mod tests {
         let reported = expired();
         assert_eq!(reported.len(), 1);
         for reason in [Reason::Busy, Reason::NoLeader] {
-            leases.failed(reported[0].0, ProposeError::NotDone(reason), end);
+            leases.proposed(reported[0].0, &Err(ProposeError::NotDone(reason)), end);
             assert_eq!(expired(), reported, "{reason}");
         }
+        let refused = Ok(Err(quorate_kv::Error::Corrupt));
+        leases.proposed(reported[0].0, &refused, end);
+        assert_eq!(expired(), reported, "an alarm is on");
         for reason in [Reason::Timeout, Reason::LeaderChanged] {
-            leases.failed(reported[0].0, ProposeError::Unknown(reason), end);
+            leases.proposed(reported[0].0, &Err(ProposeError::Unknown(reason)), end);
             assert!(expired().is_empty(), "{reason}");
         }
+        let gone = Ok(Err(quorate_kv::Error::LeaseNotFound));
+        leases.proposed(reported[0].0, &gone, end);
+        assert!(expired().is_empty(), "gone");
     }
 }

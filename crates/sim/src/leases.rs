@@ -235,7 +235,8 @@ impl World {
     /// The node leads after a renewal, in its own opinion: what the office allows to answer then.
     fn confirmed(&mut self, id: NodeId, origin: Origin, renewal: Renewal) {
         let answer = self.leads(id).and_then(|term| {
-            let ttl = renewal.confirmed(term)?;
+            let office = &self.hosts[&id].process.as_ref()?.tenure.office;
+            let ttl = office.confirmed(renewal, term)?;
             Some(Outcome::Renewed { ttl, term })
         });
         self.tell_renewed(id, origin, answer.unwrap_or(Outcome::NotDone));

@@ -31,6 +31,8 @@ struct Life {
     terms: BTreeSet<Term>,
     /// It has expired: this proposal took effect.
     expired: Option<Proposal>,
+    /// When its end was applied first, by a client or by its leader.
+    ended: Option<Nanos>,
     /// When its grant was applied first.
     granted: Nanos,
 }
@@ -60,6 +62,11 @@ impl Leases {
     /// A machine's clock leapt.
     pub fn leapt(&mut self, id: NodeId, at: Nanos, by: Nanos) {
         self.leaps.entry(id).or_default().push((at, by));
+    }
+
+    /// The end of a lease was applied for the first time anywhere.
+    fn ended(&mut self, id: i64, now: Nanos) {
+        self.lives.entry(id).or_default().ended = Some(now);
     }
 
     /// What the clock of `id` has shown between two moments besides the time that passed.
@@ -141,17 +148,21 @@ impl Ghost {
                 },
                 Response::LeaseRevoke { void: false },
             ) => {
+                self.leases.ended(*id, now);
                 self.check_expiry(*id, term, *expiry)?;
                 Ok(Some(Kind::LeaseExpired))
             }
             (Command::LeaseRevoke { .. }, Response::LeaseRevoke { void: true }) => Ok(Some(Kind::ExpiryVoid)),
-            (Command::LeaseRevoke { .. }, _) => Ok(Some(Kind::LeaseRevoked)),
+            (Command::LeaseRevoke { id, .. }, Response::LeaseRevoke { .. }) => {
+                self.leases.ended(*id, now);
+                Ok(Some(Kind::LeaseRevoked))
+            }
             _ => Ok(None),
         }
     }
 
     /// The answer to a renewal that was asked for at `asked`, of the leader `by` with this error of its clock: a lease that lived all the
-    /// while is known, with the TTL it was granted, unless it may be on its way out.
+    /// while is known, with the TTL it was granted, unless it may be on its way out; one that had ended before is not.
     pub fn renewed(
         &self,
         id: i64,
@@ -162,6 +173,12 @@ impl Ghost {
         let Some(life) = self.leases.lives.get(&id).filter(|life| life.granted < asked) else {
             return Ok(());
         };
+        if ttl.is_some() && life.ended.is_some_and(|ended| ended < asked) {
+            return Violation::because(
+                "S17",
+                format!("a renewal of lease {id}, which has ended, is told {ttl:?}"),
+            );
+        }
         let (Some(lease), Some(promise)) = (self.machines.model().leases().get(&id), life.promised) else {
             return Ok(());
         };
@@ -281,6 +298,21 @@ mod tests {
         let mut late = ghost();
         late.leases.proposed(&expiry(3), (LEADER, 0), 50 * SEC);
         assert_eq!(rule(expire(&mut late, 3, 4)), "S17", "void in another term");
+    }
+
+    #[test]
+    fn a_lease_that_has_ended_is_not_renewed() {
+        let mut ghost = ghost();
+        let revoke = Command::LeaseRevoke { id: 7, expiry: None };
+        let applied = Applied {
+            revision: 1,
+            response: Response::LeaseRevoke { void: false },
+        };
+        ghost.lease_applied(4 * SEC, Term(3), &revoke, &applied).unwrap();
+        let told = |asked, ttl| ghost.renewed(7, (LEADER, 0), (asked, 6 * SEC), ttl);
+        assert_eq!(told(3 * SEC, Some(5)), Ok(()), "before its end, perhaps");
+        assert_eq!(told(5 * SEC, None), Ok(()));
+        assert_eq!(rule(told(5 * SEC, Some(5))), "S17");
     }
 
     #[test]
