@@ -31,6 +31,8 @@ pub(crate) struct Host<S: StateMachine> {
     job_runs: bool,
     /// From now on every job is to make everything durable.
     urgent: bool,
+    /// The log lacks room: until it has some again, too.
+    no_room: bool,
     /// The last durable index that the node was told.
     durable: Index,
     applied: Index,
@@ -48,6 +50,7 @@ impl<S: StateMachine> Host<S> {
             flusher,
             job_runs: false,
             urgent: false,
+            no_room: false,
             views: BTreeMap::new(),
             shared,
         }
@@ -125,7 +128,8 @@ impl<S: StateMachine> Host<S> {
             self.durable = durable;
             events.push(Event::MachineDurable(durable));
         }
-        let urgent = self.urgent || self.applied.0.saturating_sub(durable.0) > machine.hurry_after();
+        let many = self.applied.0.saturating_sub(durable.0) > machine.hurry_after();
+        let urgent = self.urgent || self.no_room || many;
         if !self.job_runs
             && let Some(job) = machine.job(urgent)
         {
@@ -191,6 +195,12 @@ impl<S: StateMachine> Host<S> {
     /// From now on the machine is to make everything durable.
     pub(crate) fn hurry(&mut self, events: &mut Vec<Event>) {
         self.urgent = true;
+        self.tend(events);
+    }
+
+    /// Whether the log lacks room. If so the machine is to make everything durable, for that is what the log is kept for.
+    pub(crate) fn log_lacks_room(&mut self, no_room: bool, events: &mut Vec<Event>) {
+        self.no_room = no_room;
         self.tend(events);
     }
 

@@ -32,6 +32,7 @@ use crate::inbox::{Done, Look};
 use crate::log_thread::{DiskOp, LogThread};
 use crate::membership::Membership;
 use crate::peer::{Inbound, Links, Network};
+use crate::status::Space;
 use crate::work::Report;
 use host::Host;
 use members::Roll;
@@ -281,7 +282,10 @@ impl<S: StateMachine> Driver<S> {
                 self.watchdog.answered(&reported);
                 events = reported;
             }
-            Done::Report(Report::Space(space)) => self.telling.space(space),
+            Done::Report(Report::Space(space)) => {
+                self.telling.space(space);
+                self.host.log_lacks_room(space != Space::Ok, &mut events);
+            }
             Done::Flushed(Flushed::Job { result, took }) => {
                 self.shared.metrics.flush_duration.observe(took);
                 result?;
