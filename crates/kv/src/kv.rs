@@ -16,7 +16,7 @@ use crate::hash;
 use crate::meta::Meta;
 use crate::picture::Picture;
 use crate::range::Reader;
-use crate::row::{Attached, Changes, Granted, Leases};
+use crate::row::{Changes, Granted, Leases};
 use crate::snapshot;
 use crate::store::Store;
 use crate::types::{Alarm, Event, KeyValue, Lease, RangeRequest, RangeResponse, TxnRequest, TxnResponse};
@@ -287,15 +287,7 @@ impl Kv {
     }
 
     pub(crate) fn attached(&self, id: i64) -> Result<Vec<Bytes>, ReadError> {
-        let end = match id.checked_add(1) {
-            Some(next) => Bound::Excluded((next, Bytes::new())),
-            None => Bound::Unbounded,
-        };
-        let rows = self
-            .store
-            .layers()
-            .range::<Attached>(&(Bound::Included((id, Bytes::new())), end))?;
-        rows.map(|row| Ok(row?.key.1)).collect()
+        self.reader().attached(id)
     }
 
     /// The alarms that are on.

@@ -3,12 +3,15 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::error::Error;
 use crate::flush::Frozen;
 use crate::hash;
 use crate::kv::HashKv;
 use crate::meta::Meta;
 use crate::range::Reader;
+use crate::row::Leases;
 use crate::table::Table;
 use crate::types::{RangeRequest, RangeResponse, TxnRequest, TxnResponse};
 use crate::view::{Layers, View};
@@ -47,6 +50,15 @@ impl Picture {
     /// If it is not read-only.
     pub fn txn_read(&self, request: &TxnRequest) -> Result<TxnResponse, Error> {
         self.reader().txn_read(request)
+    }
+
+    /// The keys attached to a lease, in order; `None` if there is no such lease.
+    pub fn lease_keys(&self, id: i64) -> Result<Option<Vec<Bytes>>, Error> {
+        let reader = self.reader();
+        match reader.layers.get::<Leases>(&id)? {
+            Some(_) => Ok(Some(reader.attached(id)?)),
+            None => Ok(None),
+        }
     }
 
     /// As [`Kv::hash_kv`](crate::Kv::hash_kv).

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use crate::chain::Place;
 use crate::error::Error;
 use crate::interval;
-use crate::row::{Change, Changes, Keys, Latest, Version};
+use crate::row::{Attached, Change, Changes, Keys, Latest, Version};
 use crate::types::{KeyValue, RangeRequest, RangeResponse, SortOrder, SortTarget};
 use crate::view::{Bounds, Layers, ReadError};
 
@@ -49,6 +49,17 @@ impl Reader<'_> {
             return Err(Error::Compacted);
         }
         Ok(())
+    }
+
+    /// The keys attached to a lease, in order.
+    pub(crate) fn attached(&self, lease: i64) -> Result<Vec<Bytes>, ReadError> {
+        let end = match lease.checked_add(1) {
+            Some(next) => Bound::Excluded((next, Bytes::new())),
+            None => Bound::Unbounded,
+        };
+        let bounds = (Bound::Included((lease, Bytes::new())), end);
+        let rows = self.layers.range::<Attached>(&bounds)?;
+        rows.map(|row| Ok(row?.key.1)).collect()
     }
 
     /// Answers a range request that was checked.

@@ -14,7 +14,7 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use crate::asks::{self, Question};
-use crate::context::Context;
+use crate::context::{Context, elsewhere};
 use crate::errors;
 
 /// How often the leader looks for expired leases: etcd's interval.
@@ -195,12 +195,21 @@ pub(crate) async fn renew(ctx: &Context, id: i64) -> Result<Option<i64>, Status>
     on_leader(ctx, Question::Renew { id }, || renew_here(ctx, id)).await
 }
 
-/// What is left of a lease, as its leader knows it; `None` if there is no such lease.
+/// What is left of a lease, as its leader knows it; `None` if there is no such lease. Its keys are listed here: there may be more of
+/// them than one member would tell another, and the leader has more to do.
 pub(crate) async fn time_to_live(ctx: &Context, id: i64, keys: bool) -> Result<Option<Remaining>, Status> {
-    on_leader(ctx, Question::TimeToLive { id, keys }, || {
-        remaining_here(ctx, id, keys)
-    })
-    .await
+    let question = Question::TimeToLive { id, keys: false };
+    let remaining = on_leader(ctx, question, || remaining_here(ctx, id, false)).await?;
+    let Some(remaining) = remaining else {
+        return Ok(None);
+    };
+    if !keys {
+        return Ok(Some(remaining));
+    }
+    let picture = ctx.look(false, Kv::picture).await?;
+    let listed = elsewhere(move || picture.lease_keys(id)).await?;
+    // Or it has been revoked meanwhile.
+    Ok(listed.map(|keys| Remaining { keys, ..remaining }))
 }
 
 /// Why the leader's part was not done here.
