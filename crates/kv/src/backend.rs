@@ -19,8 +19,9 @@ use quorate_base::DiskFile;
 use quorate_base::disk::is_full;
 use redb::StorageBackend;
 
-use crate::checked::{BLOCK, Checked, FirstDamage};
+use crate::checked::{Checked, FirstDamage};
 use crate::error::Damage;
+use crate::layout::BLOCK;
 
 /// Neighbouring blocks are written at once up to this size.
 const RUN_BYTES: usize = 1 << 20;

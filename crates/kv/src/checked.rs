@@ -12,25 +12,22 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use quorate_base::{Disk, DiskFile};
 
 use crate::backend::damage_error;
 use crate::error::Damage;
+use crate::layout::{BLOCK, GROUP, HEAD, blocks_in, place, slots, sums_at};
 
-/// What a checksum is of.
-pub(crate) const BLOCK: u64 = 4096;
 /// What a medium writes whole or not at all.
 const SECTOR: usize = 512;
 /// What a sector with a checksum of its own holds besides.
 const SEALED: usize = SECTOR - 4;
-/// Blocks that share a block of checksums, which stands before them.
-const GROUP: u64 = BLOCK / 4 - 1;
 /// Checksums in a sector.
 const SUMS: usize = SECTOR / 4;
-/// The file's first block says what it is.
-const HEAD: u64 = 1;
+/// How the file begins.
 const MAGIC: &[u8; 8] = b"QKVSTORE";
 const VERSION: u32 = 1;
 /// The number that stands for the head where the engine's blocks have theirs.
@@ -48,8 +45,8 @@ pub(crate) struct Checked {
     file: Arc<dyn DiskFile>,
     /// Which of the stores that were here one after the other this is: part of each checksum, lest a block of one pass for another's.
     generation: u64,
-    /// Being made, by this process.
-    fresh: bool,
+    /// It is being made, and no header has been written yet.
+    headless: AtomicBool,
     groups: RwLock<BTreeMap<u64, Group>>,
     damage: FirstDamage,
 }
@@ -93,7 +90,7 @@ impl Checked {
         file.write_at(0, &head)?;
         Ok(Checked {
             generation,
-            fresh: true,
+            headless: AtomicBool::new(true),
             ..Checked::over(name, file)
         })
     }
@@ -126,7 +123,7 @@ impl Checked {
             name: name.to_owned(),
             file,
             generation: 0,
-            fresh: false,
+            headless: AtomicBool::new(false),
             groups: RwLock::default(),
             damage: FirstDamage::default(),
         }
@@ -170,8 +167,8 @@ impl Checked {
     fn read_header(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut sector = [0; SECTOR];
         self.read(place(0), &mut sector)?;
-        // While a file is made, a header may be asked for that is not yet written; in one that was made that is damage.
-        let not_yet = self.fresh && sector == [0; SECTOR];
+        // Where a disk runs full while a file is made, a header is asked for that is not yet written.
+        let not_yet = sector == [0; SECTOR] && self.headless.load(Ordering::Relaxed);
         if !not_yet && !is_sealed(&sector, self.generation, 0) {
             let at = place(0);
             return Err(self.damaged(at..at + SECTOR as u64, "they are not what was written there"));
@@ -199,6 +196,7 @@ impl Checked {
             // The system may have taken a part of it, and what stood there was whole and is needed. The first error counts either way.
             let _ = self.file.write_at(at, &before).and_then(|()| self.file.sync());
         }
+        self.headless.fetch_and(written.is_err(), Ordering::Relaxed);
         written
     }
 
@@ -308,32 +306,6 @@ impl DiskFile for Checked {
         self.exclusive().retain(|number, _| number * GROUP < blocks);
         Ok(())
     }
-}
-
-/// Where the checksums of a group stand.
-fn sums_at(group: u64) -> u64 {
-    (HEAD + group * (GROUP + 1)) * BLOCK
-}
-
-/// Where a block of the engine's stands.
-fn place(block: u64) -> u64 {
-    sums_at(block / GROUP) + (1 + block % GROUP) * BLOCK
-}
-
-/// How many blocks of the engine's a file of so many blocks holds.
-fn blocks_in(total: u64) -> u64 {
-    let (groups, rest) = (
-        total.saturating_sub(HEAD) / (GROUP + 1),
-        total.saturating_sub(HEAD) % (GROUP + 1),
-    );
-    groups * GROUP + rest.saturating_sub(1)
-}
-
-/// The group of some blocks, and which of its checksums are theirs.
-fn slots(blocks: &Range<u64>) -> (u64, Range<usize>) {
-    let first = (blocks.start % GROUP) as usize;
-    let count = (blocks.end - blocks.start) as usize;
-    (blocks.start / GROUP, first..first + count)
 }
 
 fn bytes_of(blocks: &Range<u64>) -> usize {

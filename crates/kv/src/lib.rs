@@ -3,6 +3,7 @@
 //! - [`command`], [`types`], [`error`]: what is asked and answered; [`check`]: what can be refused without the state.
 //! - [`level`]: what waits for a feature level of the cluster, so that mixed releases apply alike.
 //! - [`kv`]: [`Kv`], the state machine; [`picture`]: its state as of one moment, for long reads elsewhere.
+//! - [`layout`]: where what stands in the store's file.
 //! - [`watch`]: [`Hub`](watch::Hub), which events go to which watcher; [`lease`]: [`Lessor`](lease::Lessor), when leases expire;
 //!   [`office`]: [`Office`](office::Office), what a leader may say and do about them.
 //!
@@ -22,6 +23,7 @@ mod flush;
 mod hash;
 mod interval;
 pub mod kv;
+pub mod layout;
 pub mod lease;
 pub mod level;
 mod meta;

@@ -175,6 +175,8 @@ impl Store {
             // The old file was closed just now.
             disk.check()?;
         }
+        // A process that ended between a rename and the sync of it left a name that a crash may take back, and what the file says is durable from now on.
+        disk.sync_dir()?;
         let file = File::open(&disk, &options)?;
         let (format, flushed) = file.state()?;
         assert_eq!(format, Format::Second, "no other format had checksums");

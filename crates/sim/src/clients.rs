@@ -395,12 +395,12 @@ impl World {
             return Ok(());
         };
         if let Err(quorate_kv::Error::Storage(why)) = &answer {
-            let (failed, in_store) = (self.hosts[&id].disk.has_faulted(), self.hosts[&id].in_store);
-            let met = in_store && !(failed && is_told(why)) && self.names_damage(id, why)?;
+            let told = self.hosts[&id].disk.has_faulted() && is_told(why);
+            let met = !told && self.hosts[&id].in_store && self.names_damage(id, why)?;
             if met {
                 self.read_store_damage(id, why);
             }
-            if met || failed {
+            if met || told {
                 self.answer(id, token, Outcome::NotDone);
                 return Ok(());
             }

@@ -7,7 +7,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use quorate_base::{Disk, Job, NodeId, SnapshotReader, StateMachine};
+use quorate_base::{Disk, Index, Job, NodeId, SnapshotReader, StateMachine};
 use quorate_kv::Kv;
 use quorate_node::event::{Event, LogOp, MachineOp, StageOp, StreamId, Token};
 use quorate_node::handshake::FEATURE_LEVEL;
@@ -57,6 +57,8 @@ pub struct Host {
     pub rotted_by: Option<usize>,
     /// It is its store that was spoilt, and not its log.
     pub in_store: bool,
+    /// Up to where its store was durable, as its node was told.
+    pub stored: Index,
     /// Its disk is damaged, and it does not start.
     pub broken: bool,
     /// It will be destroyed.
@@ -161,6 +163,10 @@ pub struct Process {
     pub wake_at: Option<Nanos>,
     /// The durable index that the node was told of.
     pub told_durable: u64,
+    /// A read has met damage in the store: the next job ends the process.
+    pub met_damage: bool,
+    /// The job in hand is that one.
+    pub last_job: bool,
     staging: Staging,
     mounted: Arc<dyn Disk>,
 }
@@ -188,6 +194,7 @@ impl Host {
             rotten: false,
             rotted_by: None,
             in_store: false,
+            stored: Index::ZERO,
             broken: false,
             doomed: false,
             disk,
@@ -282,6 +289,8 @@ impl Host {
             sessions,
             wake_at: None,
             told_durable,
+            met_damage: false,
+            last_job: false,
             staging: Staging::new(disk.clone()),
             mounted: disk,
         };
@@ -428,8 +437,11 @@ impl Process {
     }
 
     /// The next piece of an outgoing snapshot.
-    pub fn read_view(&mut self, stream: StreamId, max: usize) -> Option<Bytes> {
-        self.views.get_mut(&stream)?.read_chunk(max).ok()
+    pub fn read_view(&mut self, stream: StreamId, max: usize) -> Result<Option<Bytes>, String> {
+        let Some(view) = self.views.get_mut(&stream) else {
+            return Ok(None);
+        };
+        view.read_chunk(max).map(Some).map_err(|error| error.to_string())
     }
 }
 

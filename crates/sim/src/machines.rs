@@ -140,6 +140,8 @@ impl World {
         let raft = booted.process.node.raft();
         let (term, commit, last) = (raft.term(), raft.commit(), raft.last());
         let applied = booted.process.told_durable;
+        self.check_stored(id, Index(applied))?;
+        self.host(id).stored = Index(applied);
         self.trace.mark(
             Topic::Life,
             self.now,

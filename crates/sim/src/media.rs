@@ -186,8 +186,13 @@ impl World {
         if runs {
             self.end(id, true, 100 * MS);
         }
-        // A process that meets the damage as soon as it starts never runs for long: its store is looked at all the same.
         if in_store {
+            // A process that meets the damage as soon as it starts never runs for long: its store is looked at all the same, as the medium has it.
+            if !runs {
+                let host = self.host(id);
+                host.disk.crash();
+                host.dark = true;
+            }
             return self.examine_store(id);
         }
         if !runs {

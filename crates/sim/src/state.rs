@@ -17,6 +17,7 @@ use crate::leases;
 use crate::params::{MS, US};
 use crate::picture::Topic;
 use crate::sessions::{Logged, take_in};
+use crate::turn::is_told;
 use crate::world::{Happening, World};
 
 /// How often state hashes are compared: at every index that is a multiple of this.
@@ -188,7 +189,9 @@ impl World {
             return Ok(());
         }
         self.publish(id)?;
-        self.process(id).expect("settled").installing = false;
+        let process = self.process(id).expect("settled");
+        // The file that had it is gone.
+        (process.installing, process.met_damage, process.last_job) = (false, false, false);
         self.step_node(id, Event::Restored(meta.last))?;
         self.tell_durable(id)
     }
@@ -222,6 +225,13 @@ impl World {
                 let Some(chunk) = self.settle(id, result)? else {
                     return Ok(());
                 };
+                let chunk = match chunk {
+                    Ok(chunk) => chunk,
+                    Err(why) => {
+                        self.view_failed(id, &why)?;
+                        None
+                    }
+                };
                 Event::SnapshotChunk { stream, chunk }
             }
             SnapshotOp::Close { stream } => {
@@ -230,6 +240,19 @@ impl World {
             }
         };
         self.after(delay, Happening::Completion { id, run, event });
+        Ok(())
+    }
+
+    /// A snapshot cannot be read out: right only where a read failed, or met damage.
+    fn view_failed(&mut self, id: NodeId, why: &str) -> Result<(), Failure> {
+        if self.hosts[&id].disk.has_faulted() && is_told(why) {
+            return Ok(());
+        }
+        if !self.hosts[&id].in_store {
+            return Err(Failure::Crash(format!("n{id} reading its state out: {why}")));
+        }
+        self.names_damage(id, why)?;
+        self.read_store_damage(id, why);
         Ok(())
     }
 
@@ -244,10 +267,18 @@ impl World {
             return Ok(());
         }
         let job = catch(|| Ok(process.kv.job(urgent)));
-        let Some(Some(job)) = self.settle(id, job)? else {
+        let Some(job) = self.settle(id, job)? else {
             return Ok(());
         };
-        self.process(id).expect("settled").job = Some(job);
+        let process = self.process(id).expect("settled");
+        if process.met_damage && job.is_none() {
+            return Err(goes_on(id));
+        }
+        if job.is_none() {
+            return Ok(());
+        }
+        process.job = job;
+        process.last_job = process.met_damage;
         let delay = self.params.disk_delay(&mut self.rng, slowness) * 3;
         self.after(delay, Happening::JobTurn { id, run });
         Ok(())
@@ -267,6 +298,9 @@ impl World {
         if self.settle(id, result)?.is_none() {
             return Ok(());
         }
+        if self.process(id).is_some_and(|process| process.last_job) {
+            return Err(goes_on(id));
+        }
         self.tell_durable(id)?;
         self.job_start(id)
     }
@@ -281,6 +315,7 @@ impl World {
             return Ok(());
         }
         process.told_durable = durable.0;
+        self.host(id).stored = durable;
         self.coverage.hit(Kind::Flush);
         self.trace.mark(
             Topic::Disk,
@@ -290,4 +325,9 @@ impl World {
         );
         self.step_node(id, Event::MachineDurable(durable))
     }
+}
+
+/// What a process must not do that has met damage in its store (S19).
+fn goes_on(id: NodeId) -> Failure {
+    Failure::Correctness(format!("S19: n{id} has read damage in its store, and goes on"))
 }

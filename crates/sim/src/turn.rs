@@ -8,6 +8,7 @@ use std::mem;
 use quorate_base::NodeId;
 use quorate_node::PeerMessage;
 use quorate_node::event::{Effects, Event, LogOp, StageOp};
+use quorate_node::message::SnapshotOutcome;
 use quorate_node::stored::{Mark, Origin};
 use quorate_raft::invariants;
 use quorate_wal::{Record, Space};
@@ -20,7 +21,7 @@ use crate::host::{Batch, DiskWork, MachineWork, Process, read_log};
 use crate::params::{MS, US};
 use crate::picture::Topic;
 use crate::scanning::staged_durably;
-use crate::stores::is_store_damage;
+use crate::stores::damaged_bytes;
 use crate::world::{Happening, World};
 
 /// One in so many appends is followed by a look at the disk's durable image, besides the full scans.
@@ -99,7 +100,10 @@ impl World {
             let raft = process.node.raft();
             self.ghost.sent(id, raft, *to, message)?;
             if let PeerMessage::SnapshotAck { stream, len, outcome } = message {
-                let staged = staged_durably(&self.hosts[&id].disk, (*to, *stream));
+                let staged = match outcome {
+                    SnapshotOutcome::More => staged_durably(&self.hosts[&id].disk, (*to, *stream)),
+                    _ => 0,
+                };
                 self.ghost
                     .acknowledged(id, raft, (*to, *stream), (*len, *outcome), staged)?;
             }
@@ -247,7 +251,7 @@ impl World {
             (faulted && (is_told(why) || result_is_error)) || (ran_full && (is_told(why) || is_full(why)))
         };
         let damaged = |why: &str| match in_store {
-            true => is_store_damage(why),
+            true => damaged_bytes(why).is_some(),
             false => doubted && is_damage(why),
         };
         match result {
@@ -259,7 +263,8 @@ impl World {
                 if is_damage(&why) {
                     self.coverage.hit(Kind::DamageRead);
                 }
-                if is_store_damage(&why) {
+                if in_store && damaged_bytes(&why).is_some() {
+                    self.names_damage(id, &why)?;
                     self.coverage.hit(Kind::StoreDamageRead);
                 }
                 self.trace

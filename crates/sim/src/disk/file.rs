@@ -38,7 +38,7 @@ pub(super) struct Contents {
     renewed: BTreeSet<usize>,
 }
 
-/// A write of whole sectors.
+/// A write of the store's, which writes whole sectors.
 #[derive(Clone, Debug)]
 struct Written {
     offset: usize,
@@ -151,6 +151,11 @@ impl Contents {
         !self.spoilt.is_empty()
     }
 
+    /// The sectors of which that is true.
+    pub fn spoilt_sectors(&self) -> impl Iterator<Item = usize> + '_ {
+        self.spoilt.iter().copied()
+    }
+
     /// One of the last writes that were synced, but for those at `but`, turns out to be lost: the medium has what stood there before, and reads show
     /// that unless this place is `cached`. With `astray` it is in another place instead. Returns whether there was such a write.
     pub fn lose_write(&mut self, but: usize, cached: bool, astray: bool, rng: &mut Rng) -> bool {
@@ -162,7 +167,24 @@ impl Contents {
         if able.is_empty() {
             return false;
         }
-        let Written { offset, old, new, .. } = self.recent.remove(rng.pick(&able)).expect("just found");
+        let Written {
+            mut offset,
+            mut old,
+            mut new,
+            ..
+        } = self.recent.remove(rng.pick(&able)).expect("just found");
+        let sectors = new.len() / SECTOR;
+        if sectors > 1 && rng.coin() {
+            // Only some of its sectors.
+            let from = rng.below(sectors);
+            let upto = from + 1 + rng.below(sectors - from);
+            offset += from * SECTOR;
+            old = old[from * SECTOR..upto * SECTOR].to_vec();
+            new = new[from * SECTOR..upto * SECTOR].to_vec();
+            if old == new {
+                return false;
+            }
+        }
         self.stray(offset, &old, cached);
         if astray {
             let sectors = self.durable.len().saturating_sub(new.len()) / SECTOR;

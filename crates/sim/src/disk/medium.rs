@@ -1,7 +1,7 @@
 //! The medium itself: which files have which names, now and after a crash, and what each operation of a program does to it, with the fuse
 //! that makes one of them go wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use super::file::{Contents, Keep, SECTOR, Tally};
@@ -37,6 +37,8 @@ pub(super) struct Medium {
     pub(super) changes: Vec<NameChange>,
     pub(super) next_id: FileId,
     pub(super) operations: u64,
+    /// Sectors that were ever spoilt in a file whose name begins so.
+    pub(super) spoilt: BTreeSet<(String, usize)>,
     /// The last such error, until the world has noticed it.
     pub(super) failed: Option<Blow>,
 }
@@ -59,6 +61,7 @@ impl Medium {
             changes: Vec::new(),
             next_id: 0,
             operations: 0,
+            spoilt: BTreeSet::new(),
             failed: None,
         }
     }
@@ -105,6 +108,15 @@ impl Medium {
     pub(super) fn files_of(&self, name: &str) -> Vec<FileId> {
         let names = self.names.iter().filter(|(of, _)| of.starts_with(name));
         names.map(|(_, id)| *id).collect()
+    }
+
+    /// Remembers what is spoilt now in the files whose names begin so.
+    pub(super) fn note_spoilt(&mut self, name: &str) {
+        for id in self.files_of(name) {
+            let sectors = self.files[&id].spoilt_sectors();
+            self.spoilt
+                .extend(sectors.map(|sector| (name.to_owned(), sector)));
+        }
     }
 
     /// Whether this run may still use the disk.

@@ -7,6 +7,7 @@ mod file;
 mod medium;
 mod mounted;
 
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use quorate_base::Disk;
@@ -114,6 +115,11 @@ impl SimDisk {
         self.medium().fuse = None;
     }
 
+    /// Whether a fuse is burning that lets a read fail.
+    pub fn is_read_to_fail(&self) -> bool {
+        matches!(self.medium().fuse, Some((_, Blow::ReadError)))
+    }
+
     /// Whether a fuse is burning.
     pub fn is_armed(&self) -> bool {
         self.medium().fuse.is_some()
@@ -198,6 +204,7 @@ impl SimDisk {
         let file = medium.rng.pick(&files);
         let file = medium.files.get_mut(&file).expect("a linked file exists");
         file.flip(&mut medium.rng);
+        medium.note_spoilt(name);
     }
 
     /// A write to the file whose name begins so, which was confirmed some time ago, turns out to be lost, or to be elsewhere in that file (`astray`).
@@ -207,7 +214,9 @@ impl SimDisk {
         let medium = &mut *self.medium();
         let files = medium.files_of(name);
         let file = files.first().and_then(|id| medium.files.get_mut(id));
-        file.is_some_and(|file| file.lose_write(but, cached, astray, &mut medium.rng))
+        let lost = file.is_some_and(|file| file.lose_write(but, cached, astray, &mut medium.rng));
+        medium.note_spoilt(name);
+        lost
     }
 
     /// Whether a file whose name begins so is not what was written to it, as far as it was not written anew since.
@@ -215,6 +224,19 @@ impl SimDisk {
         let medium = self.medium();
         let mut files = medium.files_of(name).into_iter();
         files.any(|id| medium.files[&id].is_spoilt())
+    }
+
+    /// Whether any of these bytes of a file whose name begins so was ever spoilt, since the last [`forget_spoilt`](SimDisk::forget_spoilt).
+    pub fn was_spoilt(&self, name: &str, bytes: Range<u64>) -> bool {
+        let sectors = bytes.start as usize / SECTOR..(bytes.end as usize).div_ceil(SECTOR);
+        let medium = self.medium();
+        let mut spoilt = medium.spoilt.iter().filter(|(of, _)| of == name);
+        spoilt.any(|(_, sector)| sectors.contains(sector))
+    }
+
+    /// What was spoilt before is of no interest any more.
+    pub fn forget_spoilt(&self) {
+        self.medium().spoilt.clear();
     }
 
     /// A disk of its own that holds what is certain to survive: the worst that a crash at this moment could leave.

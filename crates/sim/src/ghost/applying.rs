@@ -36,6 +36,11 @@ pub struct Machines {
 }
 
 impl Machines {
+    /// Up to where any node has applied.
+    pub fn applied(&self) -> Index {
+        Index(self.revisions.len() as u64)
+    }
+
     /// The model after everything that any node has applied.
     pub fn model(&self) -> &Model {
         &self.model
@@ -85,8 +90,13 @@ impl Machines {
 
     /// A node has this hash after applying `index`.
     pub fn check_hash(&mut self, id: NodeId, index: Index, hash: u32) -> Result<(), Violation> {
-        let expected = *self.hashes.entry(index).or_insert(hash);
-        if expected != hash {
+        self.hashes.entry(index).or_insert(hash);
+        self.compare_hash(id, index, hash)
+    }
+
+    /// Like [`check_hash`](Machines::check_hash) where another node's is known, of a node that nobody is to be compared with.
+    pub fn compare_hash(&self, id: NodeId, index: Index, hash: u32) -> Result<(), Violation> {
+        if let Some(expected) = self.hashes.get(&index).filter(|expected| **expected != hash) {
             return Violation::because(
                 "S14",
                 format!("{id} has state {hash:08x} at {index}, another has {expected:08x}"),
