@@ -305,6 +305,9 @@ fn leases_take_their_keys_along() {
         [key("a"), key("c")],
         "a put moves the attachment"
     );
+    let picture = store.kv.picture();
+    assert_eq!(picture.lease_keys(7).unwrap(), Some(vec![key("a"), key("c")]));
+    assert_eq!(picture.lease_keys(9).unwrap(), None, "no such lease");
     store.kv.take_events();
 
     store.term = 2;
