@@ -1,5 +1,5 @@
 //! Where what stands in the store's file: the head, then groups of blocks of the engine's, each behind the block of their checksums. `docs/store.md`
-//! has a picture. What the bytes are is the affair of [`checked`](crate::checked).
+//! has a picture. What the bytes are is the affair of `checked`.
 
 use std::ops::Range;
 

@@ -1,7 +1,7 @@
 //! A disk that forgets: files and a directory held in memory, of which a crash keeps what was synced and a random part of
 //! the rest. It can lose power in the middle of any operation, fail a sync, run full, and, for the simulator's own
-//! tests, lie about syncing. Here is what the world does to it; what its programs do is in [`mounted`], what becomes of that in [`medium`], and of
-//! the bytes of one file in [`file`].
+//! tests, lie about syncing. Here is what the world does to it; what its programs do is in `mounted`, what becomes of that in `medium`, and of
+//! the bytes of one file in `file`.
 
 mod file;
 mod medium;
