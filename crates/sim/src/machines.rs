@@ -230,6 +230,7 @@ impl World {
         let host = &self.hosts[&id];
         let removed = self.ghost.commits().config().removed.contains(&host.member);
         let pretence = self.pretence_of(id);
+        let outsider = !self.ghost.commits().config().is_member(by);
         match (&why, pretence) {
             (Refusal::Removed { .. }, None) if removed => {
                 self.coverage.hit(Kind::RemovedRefused);
@@ -238,6 +239,8 @@ impl World {
             (Refusal::OlderData { .. }, Some(Pretence::Backup)) => {
                 self.struck(Kind::BackupRefused, &[by]);
             }
+            // Who is no member any more need not have heard of the member's last start, and takes the copy for a twin of the one before.
+            (Refusal::Duplicate { .. }, Some(Pretence::Backup)) if outsider => {}
             // The member itself may have started again since the copy was seen to be one.
             (Refusal::Duplicate { .. } | Refusal::OlderData { .. }, Some(Pretence::Duplicate)) => {
                 self.struck(Kind::DuplicateRefused, &[by]);
