@@ -12,7 +12,7 @@ use crate::rng::Rng;
 use crate::trace::Nanos;
 
 /// So many seeds in a million have ambushes.
-const SHARE: u32 = 700_000;
+const SHARE: u32 = 800_000;
 
 /// So many of those in a million have impostors. They and disks that break their word exclude each other for some time, so that a seed has
 /// one or the other.
@@ -21,7 +21,7 @@ const SHARE_WITH_IMPOSTORS: u32 = 400_000;
 /// How much more often one lies in wait for a state, the more seldom faults meet it by chance.
 const STATES: [(State, u64); 22] = [
     (State::HandingOver, 24),
-    (State::Truncating, 22),
+    (State::Truncating, 30),
     (State::Full, 22),
     (State::Rivals, 26),
     (State::ColdReading, 12),
@@ -47,36 +47,49 @@ const STATES: [(State, u64); 22] = [
 /// The same for disks that break their word. There is only one at a time, and until it is replaced the others wait: whoever waits for what is often
 /// the case would strike first, and nobody else.
 const STATES_OF_BREAKERS: [(State, u64); 19] = [
-    (State::Rivals, 42),
-    (State::PreCandidate, 22),
+    (State::Rivals, 54),
+    (State::PreCandidate, 26),
     (State::NewLeader, 20),
-    (State::Full, 32),
-    (State::Candidate, 20),
-    (State::HandingOver, 25),
-    (State::Truncating, 22),
-    (State::Slow, 16),
-    (State::ColdReading, 12),
-    (State::Recovering, 10),
-    (State::Paused, 14),
+    (State::Full, 38),
+    (State::Candidate, 22),
+    (State::HandingOver, 26),
+    (State::Truncating, 60),
+    (State::Slow, 25),
+    (State::ColdReading, 15),
+    (State::Recovering, 13),
+    (State::Paused, 16),
     (State::Leasing, 5),
     (State::Sending, 6),
-    (State::Installing, 9),
+    (State::Installing, 18),
     (State::Cut, 2),
     (State::Leaderless, 2),
-    (State::Compacting, 3),
+    (State::Compacting, 4),
     (State::Flushing, 3),
     (State::Reading, 1),
 ];
 
-/// Disks that break their word, and how often one is of a kind: often if it often waits in vain.
-const BREAKERS: [(Kind, u64); 6] = [
-    (Kind::LostWrite, 58),
-    (Kind::MisdirectedWrite, 56),
-    (Kind::BitRotFound, 44),
-    (Kind::RotInUse, 38),
-    (Kind::StoreRot, 42),
-    (Kind::StoreLostWrite, 46),
+/// Disks that break their word.
+const BREAKERS: [Kind; 6] = [
+    Kind::LostWrite,
+    Kind::MisdirectedWrite,
+    Kind::BitRotFound,
+    Kind::RotInUse,
+    Kind::StoreRot,
+    Kind::StoreLostWrite,
 ];
+
+/// How often one of them is of a kind: often if it often waits in vain.
+fn weight_of_breaker(kind: Kind, state: State) -> u64 {
+    match kind {
+        // Who is about to ask for votes has nothing left to write.
+        Kind::LostWrite | Kind::MisdirectedWrite if state == State::PreCandidate => 160,
+        Kind::LostWrite => 60,
+        Kind::MisdirectedWrite => 56,
+        Kind::StoreLostWrite => 62,
+        Kind::StoreRot | Kind::RotInUse => 42,
+        _ => 44,
+    }
+}
 
 /// So many ambushes in a million are of these, in seeds that have any.
 const SHARE_OF_BREAKERS: u32 = 550_000;
@@ -84,11 +97,16 @@ const SHARE_OF_BREAKERS: u32 = 550_000;
 /// How often one of the others is of a kind: seldom if it strikes many machines at once, often if it often has to wait in vain.
 fn weight_of(kind: Kind, state: State, impostors: bool) -> u64 {
     match kind {
-        // Hardly anything is read in the moment in which a log is cut off.
+        // Hardly anything is read or named in the moment in which a log is cut off.
         Kind::ReadError if state == State::Truncating => 24,
+        Kind::ReadError if state == State::Candidate => 9,
+        Kind::DirSyncError if state == State::Truncating => 60,
+        Kind::Garbled | Kind::Hub if state == State::Truncating => 10,
         Kind::LostWrite | Kind::MisdirectedWrite | Kind::BitRotFound | Kind::RotInUse => 0,
         Kind::StoreRot | Kind::StoreLostWrite => 0,
         Kind::WipedRefused | Kind::BackupRefused | Kind::DuplicateRefused if !impostors => 0,
+        Kind::WipedRefused if state == State::Learning => 44,
+        Kind::DuplicateRefused if matches!(state, State::Learning | State::Joint) => 36,
         Kind::WipedRefused | Kind::BackupRefused | Kind::DuplicateRefused => 24,
         // It has few states.
         Kind::CrashInRecovery => 8,
@@ -99,6 +117,7 @@ fn weight_of(kind: Kind, state: State, impostors: bool) -> u64 {
         Kind::DirSyncError => 12,
         Kind::SyncError | Kind::WriteError | Kind::SlowDisk | Kind::StallDisk => 4,
         Kind::CutFollower | Kind::OneLink | Kind::Hub | Kind::Flap | Kind::OtherCluster => 3,
+        Kind::Chain | Kind::Kill if state == State::Truncating => 4,
         Kind::IsolateLeader | Kind::FalseHint | Kind::Drop | Kind::Delay | Kind::Duplicate => 1,
         _ => 2,
     }
@@ -122,16 +141,14 @@ pub(crate) fn lay(seed: u64, setting: &Setting, net: &NetParams, plan: &mut Vec<
     plan.retain(|strike| rng.chance(470_000) && !(breaks && strike.fault.wants_dispensable()));
     for _ in 0..count {
         let breaker = breaks && rng.chance(SHARE_OF_BREAKERS);
-        let state = draw_weighted(
-            rng,
-            if breaker {
-                &STATES_OF_BREAKERS[..]
-            } else {
-                &STATES[..]
-            },
-        );
+        let state = match breaker {
+            true => draw_weighted(rng, &STATES_OF_BREAKERS),
+            false => draw_weighted(rng, &STATES),
+        };
         let kinds = match breaker {
-            true => BREAKERS.to_vec(),
+            true => BREAKERS
+                .map(|kind| (kind, weight_of_breaker(kind, state)))
+                .to_vec(),
             false => others(state, impostors),
         };
         let Some(fault) = draw_ambush(rng, state, &kinds, setting, net) else {
@@ -261,7 +278,7 @@ mod tests {
             .iter()
             .filter(|plan| plan.iter().any(|strike| lies(&strike)));
         let with = with.count();
-        assert!((230..330).contains(&with), "{with} of 400 seeds");
+        assert!((270..370).contains(&with), "{with} of 400 seeds");
         let ambushes: Vec<&Strike> = plans.iter().flatten().filter(lies).collect();
         for (state, _) in STATES {
             let when = When::Only(state);
