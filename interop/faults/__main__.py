@@ -30,6 +30,7 @@ import injection
 import network
 import on_disks
 import on_everything
+import on_members
 import on_network
 import on_processes
 import proof
@@ -51,6 +52,7 @@ def scenarios(client):
         ("disk-full-all", on_disks.full_all, disks.missing_mounts),
         ("power-cuts", on_disks.power_cuts, fuse),
         ("snapshots", on_disks.snapshots, fuse),
+        ("replacements", on_members.replacements, network.missing),
         ("chaos", on_everything.chaos, lambda: fuse() or network.missing()),
         ("stale-reads", proof.stale_reads, nothing),
         ("lying-disk", proof.lying_disk, lambda: fuse() or injection.missing()),

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from targets import free_ports
 
+# The exit code of a server that is no member any more.
+REMOVED = 5
 
 
 class Patience:
@@ -67,6 +69,8 @@ class Member:
         self.process = None
         # Whether it was killed since its start, so that its end is nobody else's doing.
         self.killed = False
+        # Whether it is being removed from the cluster: it may end by itself, and say so.
+        self.leaves = False
 
     def start(self):
         """Starts it, and does not wait for it."""
@@ -92,10 +96,14 @@ class Member:
 
     def check(self):
         """That it has not ended by itself, and that nothing in it has panicked."""
-        if not self.running() and not self.killed:
+        if not self.running() and not self.killed and not self.was_removed():
             raise Failed(f"{self.name} has ended with {self.process.returncode}: {self.log_tail()}")
         if "panicked at" in self.log_text():
             raise Failed(f"{self.name} has panicked: {self.log}")
+
+    def was_removed(self):
+        """Whether it has ended since it is no member any more."""
+        return self.leaves and not self.running() and self.process.returncode == REMOVED
 
     def wait_for_end(self):
         """Its exit code."""
@@ -114,27 +122,30 @@ class Member:
 
 class Cluster:
     """Members that were told of each other, alive as long as the `with` block. `client_prefix` is put before commands that talk to
-    them; `flags` are the same for all."""
+    them; `flags` are the same for all. In the last places, `spare` of them, there is no member yet."""
 
-    def __init__(self, programs, dir, places, client_prefix=(), flags=()):
-        self.programs, self.client_prefix = programs, list(client_prefix)
-        names = [f"n{k + 1}" for k in range(len(places))]
-        members = ",".join(f"{name}={place.peer_url}" for name, place in zip(names, places))
-        self.members = []
-        for name, place in zip(names, places):
-            command = programs.server + [
-                f"--name={name}",
-                f"--data-dir={place.data_dir}",
-                f"--listen-client-urls={place.client_url}",
-                f"--advertise-client-urls={place.client_url}",
-                f"--listen-peer-urls={place.peer_url}",
-                f"--initial-advertise-peer-urls={place.peer_url}",
-                f"--initial-cluster={members}",
-                "--initial-cluster-token=faults",
-                "--initial-cluster-state=new",
-                *flags,
-            ]
-            self.members.append(Member(name, place, command, os.path.join(dir, f"{name}.log")))
+    def __init__(self, programs, dir, places, client_prefix=(), flags=(), spare=0):
+        self.programs, self.dir, self.client_prefix, self.flags = programs, dir, list(client_prefix), list(flags)
+        self.places = places
+        first = [(f"n{k + 1}", place) for k, place in enumerate(places[: len(places) - spare])]
+        self.members = [self.member(name, place, first, "new") for name, place in first]
+
+    def member(self, name, place, others, state):
+        """A member that does not run yet. `others` are names and places of those that it is told of, itself among them."""
+        members = ",".join(f"{name}={place.peer_url}" for name, place in others)
+        command = self.programs.server + [
+            f"--name={name}",
+            f"--data-dir={place.data_dir}",
+            f"--listen-client-urls={place.client_url}",
+            f"--advertise-client-urls={place.client_url}",
+            f"--listen-peer-urls={place.peer_url}",
+            f"--initial-advertise-peer-urls={place.peer_url}",
+            f"--initial-cluster={members}",
+            "--initial-cluster-token=faults",
+            f"--initial-cluster-state={state}",
+            *self.flags,
+        ]
+        return Member(name, place, command, os.path.join(self.dir, f"{name}.log"))
 
     def __enter__(self):
         try:
@@ -153,11 +164,13 @@ class Cluster:
 
     @property
     def endpoints(self):
-        return [member.place.client_url for member in self.members]
+        """Where members are and those will be that take their places."""
+        return [place.client_url for place in self.places]
 
     def status(self):
         """By member (member id, leader's id, term) or `None`."""
-        command = [*self.client_prefix, self.programs.client, "status", *self.endpoints]
+        endpoints = [member.place.client_url for member in self.members]
+        command = [*self.client_prefix, self.programs.client, "status", *endpoints]
         lines = subprocess.run(command, capture_output=True, text=True, timeout=Patience.seconds).stdout.splitlines()
         if len(lines) != len(self.members):
             raise Failed(f"{command} printed {lines}")
@@ -181,6 +194,14 @@ class Cluster:
             return next((member for term, member in leaders if term == highest), None)
 
         return wait_for("a leader", look)
+
+    def move_leader(self, random):
+        """Somebody else is asked to lead, if anybody leads; whether that works out is not said."""
+        said = [status for status in self.status() if status]
+        followers = [status[0] for status in said if status[0] != status[1]]
+        if followers:
+            command = [*self.client_prefix, self.programs.client, "move-leader", str(random.choice(followers)), *self.endpoints]
+            subprocess.run(command, capture_output=True, timeout=Patience.seconds)
 
     def others(self, *members):
         return [member for member in self.members if member not in members]

@@ -34,7 +34,7 @@ class Trouble:
         return [self.cut_link, self.cut_way, self.kill, self.stop, self.power_off_one, self.power_off_all, *ends]
 
     def two(self):
-        return self.random.sample(range(len(self.members)), 2)
+        return self.random.sample(range(len(self.network.spaces)), 2)
 
     def one(self):
         return self.random.choice(self.members)

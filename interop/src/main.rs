@@ -4,7 +4,8 @@
 //! Usage: `quorate-interop http://127.0.0.1:2379 …`. Knows nothing of what it talks to: it must pass against a real etcd too.
 //! `quorate-interop puts CLIENTS TOTAL http://127.0.0.1:2379 …` is a load instead: see [`puts`]. So is
 //! `quorate-interop load HISTORY http://127.0.0.1:2379 …` ([`load`]), whose history `quorate-interop verify HISTORY …` checks
-//! ([`verify`]); `quorate-interop status http://127.0.0.1:2379 …` says who leads. `quorate-interop forgetful-disk DIRECTORY` mounts a
+//! ([`verify`]); `quorate-interop status http://127.0.0.1:2379 …` says who leads, and `quorate-interop move-leader ID
+//! http://127.0.0.1:2379 …` who shall. `quorate-interop forgetful-disk DIRECTORY` mounts a
 //! file system that forgets what was not synced ([`forgetful`]).
 
 #[cfg(target_os = "linux")]
@@ -61,7 +62,7 @@ async fn main() {
     let endpoints: Vec<String> = std::env::args().skip(1).collect();
     if endpoints.is_empty() {
         eprintln!(
-            "usage: quorate-interop [puts CLIENTS TOTAL | load HISTORY | verify HISTORY | status] ENDPOINT…"
+            "usage: quorate-interop [puts CLIENTS TOTAL | load HISTORY | verify HISTORY | status | move-leader ID] ENDPOINT…"
         );
         std::process::exit(2);
     }
@@ -127,7 +128,15 @@ async fn run_command(args: &[String]) -> Option<Result> {
             status::run(rest).await;
             Some(Ok(()))
         }
+        "move-leader" => Some(run_move_leader(rest).await),
         _ => None,
+    }
+}
+
+async fn run_move_leader(args: &[String]) -> Result {
+    match args {
+        [to, endpoints @ ..] if !endpoints.is_empty() => status::move_leader(to.parse()?, endpoints).await,
+        _ => Err("move-leader needs ID ENDPOINT…".into()),
     }
 }
 

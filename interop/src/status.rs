@@ -1,7 +1,8 @@
-//! Who a member is, and whom it takes for the leader.
+//! Who a member is, whom it takes for the leader, and who shall lead instead.
 
 use std::time::Duration;
 
+use crate::Result;
 use crate::load::connect;
 
 /// Prints for each endpoint its member's id, the leader's, term and revision, or a dash if it does not say in time.
@@ -31,4 +32,18 @@ async fn line(endpoint: String) -> Option<String> {
         .await
         .ok()
         .flatten()
+}
+
+/// Asks each until one, which leads then, hands over to the member with id `to`.
+pub async fn move_leader(to: u64, endpoints: &[String]) -> Result {
+    let mut refusals = Vec::new();
+    for endpoint in endpoints {
+        let mut client = connect(endpoint).await;
+        match tokio::time::timeout(Duration::from_secs(2), client.move_leader(to)).await {
+            Ok(Ok(_)) => return Ok(()),
+            Ok(Err(refusal)) => refusals.push(format!("{endpoint}: {refusal}")),
+            Err(_) => refusals.push(format!("{endpoint}: no answer")),
+        }
+    }
+    Err(refusals.join("\n").into())
 }

@@ -335,6 +335,8 @@ pub type Violation = String;
 
 /// An answer that says that a lease is not there: a renewal's, or that of a write or revocation that needs it.
 pub const NO_LEASE: &str = "etcdserver: requested lease not found";
+/// The answer of a member that has no vote yet.
+pub const NO_LEARNERS: &str = "etcdserver: rpc not supported for learner";
 
 /// All checks of calls. Returns what the search for linearizations covered.
 pub fn check(calls: &[Call], committed: &committed::Committed) -> Result<search::Searched, Violation> {

@@ -5,7 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use super::committed::Committed;
-use super::{Violation, from_dash, number, or_dash};
+use super::{NO_LEARNERS, Violation, from_dash, number, or_dash};
 
 /// A change that was seen.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,12 +46,13 @@ pub enum Note {
     },
 }
 
-/// How streams may break when processes and networks do. All else is an answer, and must be right.
+/// How streams may break when processes and networks do, or end where a member has no vote yet. All else is an answer, and must be right.
 fn is_natural(code: &str, why: &str) -> bool {
     match code {
         "transport" | "Unavailable" | "Cancelled" | "Unknown" => true,
         // The library's words for a stream that was reset.
         "Internal" => why.contains("h2 protocol error"),
+        "FailedPrecondition" => why == NO_LEARNERS,
         _ => false,
     }
 }
@@ -226,6 +227,8 @@ mod tests {
                 "broken Unavailable no more",
                 "from 4 1",
                 "broken transport error",
+                "from 4 3",
+                "broken FailedPrecondition etcdserver: rpc not supported for learner",
                 "from 4 2",
                 "answer 4 a -",
                 "answer 7 l - 7 m -",
@@ -234,7 +237,7 @@ mod tests {
         );
         let expected = Watched {
             changes: 6,
-            resumed: 2,
+            resumed: 3,
         };
         assert_eq!(watched, Ok(expected));
         // Leases may run out after the last write, when nobody watches any more.

@@ -12,11 +12,12 @@ use tokio::sync::watch;
 
 use super::Shared;
 use super::choice::Mind;
-use crate::history::{Ask, Call, NO_LEASE, Outcome, Told};
+use crate::history::{Ask, Call, NO_LEARNERS, NO_LEASE, Outcome, Told};
 
 /// Answers that say that a write was not carried out and will not be.
-const NOT_DONE: [&str; 6] = [
+const NOT_DONE: [&str; 7] = [
     NO_LEASE,
+    NO_LEARNERS,
     "etcdserver: no leader",
     "etcdserver: leader changed",
     "etcdserver: too many requests",
