@@ -2,6 +2,7 @@
 perhaps a network namespace.
 """
 
+import json
 import os
 import signal
 import subprocess
@@ -10,8 +11,12 @@ from dataclasses import dataclass, field
 
 from targets import free_ports
 
-# The exit code of a server that is no member any more.
-REMOVED = 5
+# The exit code of a server that must not go on with its data, and what one says that is no member any more.
+REFUSED, REMOVED = 5, "permanently removed from the cluster"
+# What a new member says when nobody could tell it who it is. It is to be started again.
+NOBODY = "cannot join the cluster"
+# Bytes of a value, large enough for the store to be written every few seconds, and for the log to need new files.
+LARGE = 20_000
 
 
 class Patience:
@@ -67,6 +72,8 @@ class Member:
     def __init__(self, name, place, command, log):
         self.name, self.place, self.command, self.log = name, place, command, log
         self.process = None
+        # Where in the log its last start is.
+        self.began_at = 0
         # Whether it was killed since its start, so that its end is nobody else's doing.
         self.killed = False
         # Whether it is being removed from the cluster: it may end by itself, and say so.
@@ -77,6 +84,7 @@ class Member:
         self.killed = False
         env = {name: value for name, value in os.environ.items() if not name.startswith("ETCD")}
         with open(self.log, "a") as log:
+            self.began_at = log.tell()
             command = [*self.place.prefix, *self.command]
             self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=env)
 
@@ -96,14 +104,23 @@ class Member:
 
     def check(self):
         """That it has not ended by itself, and that nothing in it has panicked."""
-        if not self.running() and not self.killed and not self.was_removed():
+        if not (self.running() or self.killed or self.was_removed() or self.found_nobody()):
             raise Failed(f"{self.name} has ended with {self.process.returncode}: {self.log_tail()}")
         if "panicked at" in self.log_text():
             raise Failed(f"{self.name} has panicked: {self.log}")
 
     def was_removed(self):
         """Whether it has ended since it is no member any more."""
-        return self.leaves and not self.running() and self.process.returncode == REMOVED
+        return self.leaves and self.ended_with(REFUSED, REMOVED)
+
+    def found_nobody(self):
+        """Whether it has ended, at its first start, since nobody could tell it who it is."""
+        known = os.path.exists(os.path.join(self.place.data_dir, "identity"))
+        return not known and self.ended_with(1, NOBODY)
+
+    def ended_with(self, code, words):
+        ended = not self.running() and self.process.returncode == code
+        return ended and words in self.log_text(self.began_at)
 
     def wait_for_end(self):
         """Its exit code."""
@@ -112,9 +129,10 @@ class Member:
         except subprocess.TimeoutExpired:
             raise Failed(f"{self.name} still runs after {Patience.seconds} s") from None
 
-    def log_text(self):
-        with open(self.log, errors="replace") as log:
-            return log.read()
+    def log_text(self, since=0):
+        with open(self.log, "rb") as log:
+            log.seek(since)
+            return log.read().decode(errors="replace")
 
     def log_tail(self):
         return self.log_text()[-1500:]
@@ -195,13 +213,33 @@ class Cluster:
 
         return wait_for("a leader", look)
 
-    def move_leader(self, random):
-        """Somebody else is asked to lead, if anybody leads; whether that works out is not said."""
-        said = [status for status in self.status() if status]
-        followers = [status[0] for status in said if status[0] != status[1]]
-        if followers:
-            command = [*self.client_prefix, self.programs.client, "move-leader", str(random.choice(followers)), *self.endpoints]
-            subprocess.run(command, capture_output=True, timeout=Patience.seconds)
+    def newcomer(self, place):
+        """A member that is to be added, under a name that nobody has had."""
+        name = f"n{1 + max(int(member.name[1:]) for member in self.members)}"
+        others = [(member.name, member.place) for member in self.members]
+        return self.member(name, place, [*others, (name, place)], "existing")
+
+    def operator(self, *words):
+        """A command about members."""
+        return [*self.client_prefix, self.programs.server[0], "member", *words, "--endpoints", ",".join(self.endpoints)]
+
+    def command(self, words):
+        """What came of a command."""
+        try:
+            return subprocess.run(words, capture_output=True, text=True, timeout=Patience.seconds)
+        except subprocess.TimeoutExpired:
+            raise Failed(f"{words} has not ended after {Patience.seconds} s") from None
+
+    def listed(self):
+        """The names of all members; `None` if nobody says."""
+        done = self.command(self.operator("list", "-o", "json"))
+        return None if done.returncode else [member.get("name") for member in json.loads(done.stdout)["members"]]
+
+    def move_leader(self, member):
+        """Asks for this one to lead. Whether somebody handed over."""
+        said = self.status()[self.members.index(member)]
+        command = [*self.client_prefix, self.programs.client, "move-leader"]
+        return said is not None and self.command([*command, str(said[0]), *self.endpoints]).returncode == 0
 
     def others(self, *members):
         return [member for member in self.members if member not in members]

@@ -63,9 +63,9 @@ class Load:
         if self.process.wait(Patience.seconds):
             raise Failed(f"the load ended badly: {self.process.stderr.read()}")
 
-    def verify(self, doctor=False):
+    def verify(self, doctor=False, learners=False):
         """What the check says, in lines; an exception with what it objects to if it does."""
-        options = ["--patience", str(Patience.seconds)] + (["--doctor"] if doctor else [])
+        options = ["--patience", str(Patience.seconds)] + ["--doctor"] * doctor + ["--learners"] * learners
         command = self.program("verify") + options + self.cluster.endpoints
         run = subprocess.run(command, capture_output=True, text=True, timeout=600 + 10 * Patience.seconds)
         if run.returncode:

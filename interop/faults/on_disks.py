@@ -7,7 +7,7 @@ import urllib.request
 from base64 import b64encode
 from contextlib import ExitStack
 
-from cluster import Cluster, Failed, on_loopback, wait_for
+from cluster import LARGE, Cluster, Failed, on_loopback, wait_for
 from disks import ForgetfulDisk, SmallDisk
 from injection import Injection
 from load import ANSWERED, REFUSED
@@ -23,9 +23,7 @@ ERRORS = [
     ("store", "pwrite64", "EIO", 20),
     ("directory", "fsync", "EIO", 2),
 ]
-# Large enough for the store to be written every few seconds, and for the log to need new files.
-LARGE = 20_000
-# Larger still, and the bytes of entries that a leader keeps for slow followers: after more than these they need a snapshot.
+# Bytes of a value, and the bytes of entries that a leader keeps for slow followers: after more than these they need a snapshot.
 HUGE, LONG_LOG = 60_000, 16 << 20
 
 

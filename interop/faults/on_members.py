@@ -2,73 +2,101 @@
 
 import os
 import shutil
+import signal
 import subprocess
 
-from cluster import REMOVED, Failed, wait_for
+from cluster import LARGE, Failed, wait_for
 from network import Network
-from on_disks import LARGE
-from on_everything import Trouble
+from trouble import Trouble
 
 STEPS = 12
+# How `member replace` may end before its time: killed, told that a step is not possible now, or nobody answers.
+EARLY = [-signal.SIGKILL, 1, 3]
 
 
 def replacements(stage):
     """Each member is replaced by a new one, leading, following or dead, while links are cut and processes stopped and killed."""
     with Network(f"members-{stage.seed}", 4) as network:
-        places = network.places(stage.dir)
-        with stage.play(places, value_bytes=LARGE, client_prefix=network.inside(network.hub), spare=1) as (cluster, load):
+        places, options = network.places(stage.dir), {"client_prefix": network.inside(network.hub), "learners": True}
+        with stage.play(places, value_bytes=LARGE, spare=1, **options) as (cluster, load):
             first = cluster.leader()
             others = cluster.others(first)
             stage.random.shuffle(others)
             free = places[-1]
             for old in (first, *others):
-                replacement = Replacement(stage, cluster, old, free, dead=old is others[0])
-                trouble = TroubleWithMembers(stage, network, cluster, replacement)
-                for _ in range(STEPS):
-                    stage.random.choice(trouble.all())()
-                    replacement.is_done()
-                    stage.pause(0.05, 0.8)
-                trouble.end()
-                replacement.finish()
-                load.go_on(50, f"with {replacement.new.name} instead of {old.name}")
+                with Replacement(stage, cluster, old, free, dead=old is others[0]) as replacement:
+                    trouble = TroubleWithMembers(stage, network, cluster, replacement)
+                    for _ in range(STEPS):
+                        stage.random.choice(trouble.all())()
+                        replacement.is_done()
+                        stage.pause(0.05, 0.8)
+                    trouble.end()
+                    led = old is first and trouble.lead(old)
+                    replacement.finish()
+                    stage.note(f"{old.name}, {'leading' if led else 'not leading'}, for {replacement.new.name}: {trouble.summary()}")
+                    load.go_on(50, f"with {replacement.new.name} instead of {old.name}")
                 free = old.place
-            # Those clients that stay with one member have nobody to ask there.
-            add(cluster, free)
+            # All members are asked for all they have in the end, and one is expected in each place.
+            wait_for("one more member", lambda: is_added(cluster, free))
 
 
 class Replacement:
     """`member replace`, told again and again until it says that it is done."""
 
     def __init__(self, stage, cluster, old, place, dead):
-        self.cluster, self.old = cluster, old
-        self.new = newcomer(cluster, place)
+        self.cluster, self.old, self.dead = cluster, old, dead
+        self.new = cluster.newcomer(place)
         self.log = os.path.join(stage.dir, f"replace-{old.name}.log")
-        self.begun = 0
-        old.leaves = True
-        if dead:
-            old.kill()
-            cluster.members.remove(old)
+        # Whether it was seen that the old member is gone.
+        self.gone = False
+        self.process = None
+
+    def __enter__(self):
+        self.old.leaves = True
+        if self.dead:
+            self.old.kill()
+            self.cluster.members.remove(self.old)
         self.begin()
+        return self
+
+    def __exit__(self, *_):
+        self.interrupt()
+        self.old.kill()
 
     def begin(self):
-        self.begun += 1
+        words = ["replace", self.old.name, "--name", self.new.name, "--peer-urls", self.new.place.peer_url]
         with open(self.log, "a") as log:
-            words = ["replace", self.old.name, "--name", self.new.name, "--peer-urls", self.new.place.peer_url]
-            self.process = subprocess.Popen(operator(self.cluster, words), stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.cluster.operator(*words), stdout=log, stderr=log)
 
     def interrupt(self):
-        """kill -9 of the command."""
+        """kill -9 of the command. Whether it was at work."""
+        at_work = self.process.poll() is None
         self.process.kill()
         self.process.wait()
+        return at_work
 
     def is_done(self):
         """Whether it is. The new member is started as soon as the command asks for it, and the command when it has ended before its time."""
-        if self.new not in self.cluster.members and f"Start {self.new.name} now" in self.said():
+        members, code = self.cluster.members, self.process.poll()
+        if code not in (None, 0, *EARLY) or "panicked at" in self.said():
+            raise Failed(f"member replace has ended with {code}: {self.said()[-2000:]}")
+        if self.new not in members and f"Start {self.new.name} now" in self.said():
             self.new.start()
-            self.cluster.members.append(self.new)
-        if self.process.poll() not in (None, 0):
+            members.append(self.new)
+        if self.new in members and self.new.found_nobody():
+            self.new.start()
+        if not self.gone and self.old.was_removed():
+            self.see_gone()
+        if code in EARLY:
             self.begin()
-        return self.process.poll() == 0
+        return code == 0
+
+    def see_gone(self):
+        """Who ends as one that was removed must have been. Asked as soon as it has ended; perhaps nobody answers yet."""
+        listed = self.cluster.listed()
+        if listed and self.old.name in listed:
+            raise Failed(f"{self.old.name} has ended as if it were removed, and is a member still: {self.old.log_tail()}")
+        self.gone = bool(listed)
 
     def said(self):
         with open(self.log, errors="replace") as log:
@@ -80,52 +108,49 @@ class Replacement:
             wait_for(f"{self.new.name} instead of {self.old.name}", self.is_done)
         except Failed as failed:
             raise Failed(f"{failed}: {self.said()[-2000:]}") from None
-        finally:
-            self.interrupt()
-        if self.old in self.cluster.members:
-            self.cluster.members.remove(self.old)
-        else:
+        if self.dead:
             self.old.start()
         code = self.old.wait_for_end()
-        if code != REMOVED:
+        if not self.old.was_removed():
             raise Failed(f"{self.old.name}, which was removed, has ended with {code}: {self.old.log_tail()}")
+        self.old.check()
+        if not self.dead:
+            self.cluster.members.remove(self.old)
         shutil.rmtree(self.old.place.data_dir)
 
 
 class TroubleWithMembers(Trouble):
-    """What can happen meanwhile."""
+    """The same while one member takes the place of another."""
 
     def __init__(self, stage, network, cluster, replacement):
-        super().__init__(stage, network, cluster, {})
-        self.cluster, self.replacement = cluster, replacement
+        super().__init__(stage, network, cluster)
+        self.replacement = replacement
+        self.interrupted = self.moved = 0
 
     def all(self):
-        ends = [self.heal, self.back, self.back]
-        return [self.cut_link, self.cut_way, self.kill, self.stop, self.move_leader, self.replacement.interrupt, *ends]
+        return [*super().all(), self.interrupt, self.move_leader]
+
+    def interrupt(self):
+        self.interrupted += self.replacement.interrupt()
 
     def move_leader(self):
-        self.cluster.move_leader(self.random)
+        for member in self.one():
+            self.moved += self.cluster.move_leader(member)
+
+    def lead(self, member):
+        """Whether this one leads now, or could be made to. It may have been removed already."""
+        return member.running() and (self.cluster.leader() is member or self.cluster.move_leader(member))
+
+    def summary(self):
+        return f"the command was killed {self.interrupted} times, leadership moved {self.moved} times"
 
 
-def newcomer(cluster, place):
-    """A member that is not in the cluster yet, under a name that nobody has had."""
-    number = 1 + max(int(member.name[1:]) for member in cluster.members)
-    others = [(member.name, member.place) for member in cluster.members]
-    return cluster.member(f"n{number}", place, [*others, (f"n{number}", place)], "existing")
-
-
-def add(cluster, place):
-    """One more member, with a vote."""
-    new = newcomer(cluster, place)
-    words = ["add", new.name, "--peer-urls", place.peer_url]
-    done = subprocess.run(operator(cluster, words), capture_output=True, text=True, timeout=60)
-    if done.returncode:
-        raise Failed(f"adding {new.name}: {done.stderr}")
+def is_added(cluster, place):
+    """Whether there is one more member, with a vote. The answer to an attempt may be lost."""
+    new = cluster.newcomer(place)
+    added = cluster.command(cluster.operator("add", new.name, "--peer-urls", place.peer_url))
+    if added.returncode and "Peer URLs already exists" not in added.stderr:
+        return False
     new.start()
     cluster.members.append(new)
-
-
-def operator(cluster, words):
-    """A command about members."""
-    endpoints = ",".join(cluster.endpoints)
-    return [*cluster.client_prefix, cluster.programs.server[0], "member", *words, "--endpoints", endpoints]
+    return True

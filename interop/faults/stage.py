@@ -25,8 +25,8 @@ class Stage:
         time.sleep(self.random.uniform(shortest, longest))
 
     @contextmanager
-    def play(self, places=None, value_bytes=0, doctor=False, **options):
-        """A cluster under load, which is checked when the faults are over."""
+    def play(self, places=None, value_bytes=0, doctor=False, learners=False, **options):
+        """A cluster under load, which is checked when the faults are over. Whether there may be learners, clients know."""
         places = places or on_loopback(self.dir)
         history = os.path.join(self.dir, "history")
         with ExitStack() as stack:
@@ -38,6 +38,6 @@ class Stage:
                 member.check()
             load.go_on(200, "after all faults")
             load.stop()
-            for line in load.verify(doctor):
+            for line in load.verify(doctor, learners):
                 self.note(line)
             self.note(f"{cluster.elections()} terms begun by elections")

@@ -16,6 +16,8 @@ pub struct Options {
     pub patience: Duration,
     /// `--doctor`
     pub doctor: bool,
+    /// `--learners`: members may have had no vote at times.
+    pub learners: bool,
     /// Everything that is no option.
     pub endpoints: Vec<String>,
 }
@@ -29,6 +31,7 @@ impl Options {
             stale_reads: false,
             patience: Duration::from_secs(60),
             doctor: false,
+            learners: false,
             endpoints: Vec::new(),
         };
         let mut arguments = arguments.iter();
@@ -44,6 +47,7 @@ impl Options {
                 "--patience" => options.patience = Duration::from_secs(value()?.parse()?),
                 "--stale-reads" => options.stale_reads = true,
                 "--doctor" => options.doctor = true,
+                "--learners" => options.learners = true,
                 other if other.starts_with("--") => return Err(format!("no option {other}").into()),
                 endpoint => options.endpoints.push(endpoint.to_owned()),
             }

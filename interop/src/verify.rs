@@ -45,6 +45,7 @@ pub async fn run(options: &Options, history: &str) -> Result<std::result::Result
     let mut seen = Vec::new();
     for watcher in 0..options.endpoints.len() {
         let mut notes: Vec<Note> = read(&seen_by(history, watcher))?;
+        notes.retain(|note| !(options.learners && note.is_of_a_learner()));
         for note in &mut notes {
             if let Note::Answer(seen) = note {
                 seen.retain(|change| !change.key.as_bytes().starts_with(OTHERS));

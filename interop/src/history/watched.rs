@@ -46,13 +46,19 @@ pub enum Note {
     },
 }
 
-/// How streams may break when processes and networks do, or end where a member has no vote yet. All else is an answer, and must be right.
+impl Note {
+    /// Whether a member refused since it has no vote yet.
+    pub fn is_of_a_learner(&self) -> bool {
+        matches!(self, Note::Broken { why, .. } if why == NO_LEARNERS)
+    }
+}
+
+/// How streams may break when processes and networks do. All else is an answer, and must be right.
 fn is_natural(code: &str, why: &str) -> bool {
     match code {
         "transport" | "Unavailable" | "Cancelled" | "Unknown" => true,
         // The library's words for a stream that was reset.
         "Internal" => why.contains("h2 protocol error"),
-        "FailedPrecondition" => why == NO_LEARNERS,
         _ => false,
     }
 }
@@ -227,8 +233,6 @@ mod tests {
                 "broken Unavailable no more",
                 "from 4 1",
                 "broken transport error",
-                "from 4 3",
-                "broken FailedPrecondition etcdserver: rpc not supported for learner",
                 "from 4 2",
                 "answer 4 a -",
                 "answer 7 l - 7 m -",
@@ -237,7 +241,7 @@ mod tests {
         );
         let expected = Watched {
             changes: 6,
-            resumed: 3,
+            resumed: 2,
         };
         assert_eq!(watched, Ok(expected));
         // Leases may run out after the last write, when nobody watches any more.
@@ -291,6 +295,7 @@ mod tests {
             "cancelled 3 etcdserver: mvcc: required revision has been compacted",
             "cancelled 0 I did not want to",
             "broken Internal I cannot",
+            "broken FailedPrecondition etcdserver: rpc not supported for learner",
             "broken OutOfRange etcdserver: mvcc: required revision is a future revision",
         ] {
             let lines = ["from 1 0", end, "from 1 1", "answer 2 a 1 3 b 2 3 a 3 4 a -"];
