@@ -28,7 +28,7 @@ use crate::params::{MS, Params};
 use crate::rng::mix;
 use crate::sessions;
 use crate::trace::Nanos;
-use crate::turn::is_full;
+use crate::turn::{is_full, is_told};
 
 /// The cluster that all members belong to.
 pub const CLUSTER: u64 = 7;
@@ -324,7 +324,10 @@ impl Host {
 
     fn disk_or_refused(&self, error: impl std::error::Error) -> StartFailure {
         let why = error.to_string();
-        if self.disk.is_dead() || self.disk.has_faulted() || (self.disk.has_run_full() && is_full(&why)) {
+        if self.disk.is_dead()
+            || (self.disk.has_faulted() && is_told(&why))
+            || (self.disk.has_run_full() && is_full(&why))
+        {
             return StartFailure::Disk(why);
         }
         StartFailure::Refused(why)

@@ -53,7 +53,7 @@ impl World {
         let Some(message) = self.through_bytes(pair, message, mishap == Some(Kind::Garbled)) else {
             return;
         };
-        let fate = self.net.send(self.now, pair, &message, mishap);
+        let fate = self.net.send(self.now, pair, mishap);
         for (happened, kind) in [
             (fate.dropped, Kind::Drop),
             (fate.delayed, Kind::Delay),

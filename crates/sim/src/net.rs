@@ -2,12 +2,10 @@
 //! breaks. What a node learns of it is what a real transport tells: link up, link down, and messages that could not be queued.
 //!
 //! A link in stream mode keeps order and loses messages only by breaking, as TCP does; otherwise every message is on its own.
-//! Forwarded commands are never duplicated: the transport sends each at most once, and nodes rely on that.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use quorate_base::NodeId;
-use quorate_node::message::PeerMessage;
 
 use crate::coverage::Kind;
 use crate::params::{MS, NetParams};
@@ -105,15 +103,14 @@ impl Network {
     }
 
     /// Decides when a message handed to a link that is up arrives: by chance, and it suffers a `mishap` if its kind is one of the network's.
-    pub fn send(&mut self, now: Nanos, pair: Pair, message: &PeerMessage, mishap: Option<Kind>) -> Fate {
+    pub fn send(&mut self, now: Nanos, pair: Pair, mishap: Option<Kind>) -> Fate {
         let params = self.params.clone();
         let mut fate = Fate::default();
         if self.rng.chance(params.drop) || mishap == Some(Kind::Drop) {
             fate.dropped = true;
             return fate;
         }
-        let once = matches!(message, PeerMessage::Forward { .. });
-        let doubled = !once && (self.rng.chance(params.duplicate) || mishap == Some(Kind::Duplicate));
+        let doubled = self.rng.chance(params.duplicate) || mishap == Some(Kind::Duplicate);
         let copies = if doubled { 2 } else { 1 };
         for _ in 0..copies {
             let mut delay = self.rng.within(params.min_delay..params.max_delay + 1);
@@ -232,8 +229,6 @@ impl Network {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use quorate_base::Index;
-    use quorate_base::{LogId, Term};
 
     const PAIR: Pair = (NodeId(1), NodeId(2));
 
@@ -253,21 +248,10 @@ mod tests {
         network
     }
 
-    fn append() -> PeerMessage {
-        PeerMessage::Append {
-            term: Term(1),
-            prev: LogId::ZERO,
-            entries: Vec::new(),
-            commit: Index(0),
-        }
-    }
-
     #[test]
     fn a_stream_keeps_order() {
         let mut network = network(true, 0);
-        let fates: Vec<Fate> = (0..100)
-            .map(|now| network.send(now, PAIR, &append(), None))
-            .collect();
+        let fates: Vec<Fate> = (0..100).map(|now| network.send(now, PAIR, None)).collect();
         let arrivals: Vec<Nanos> = fates.iter().flat_map(|fate| fate.arrivals.clone()).collect();
         assert!(arrivals.is_sorted() && arrivals.len() == 100);
     }
@@ -275,24 +259,11 @@ mod tests {
     #[test]
     fn datagrams_are_lost_doubled_and_overtaken() {
         let mut network = network(false, 200_000);
-        let fates: Vec<Fate> = (0..1000)
-            .map(|now| network.send(now, PAIR, &append(), None))
-            .collect();
+        let fates: Vec<Fate> = (0..1000).map(|now| network.send(now, PAIR, None)).collect();
         let count = |of: fn(&Fate) -> bool| fates.iter().filter(|fate| of(fate)).count();
         assert!((100..300).contains(&count(|fate| fate.dropped)));
         assert!((100..300).contains(&count(|fate| fate.arrivals.len() == 2)));
         assert!(count(|fate| fate.reordered) > 100 && count(|fate| fate.delayed) > 100);
-    }
-
-    #[test]
-    fn forwarded_commands_are_never_doubled() {
-        let mut network = network(false, 900_000);
-        let forward = PeerMessage::Forward {
-            term: Term(1),
-            request: Default::default(),
-            command: Default::default(),
-        };
-        assert!((0..200).all(|now| network.send(now, PAIR, &forward, None).arrivals.len() < 2));
     }
 
     #[test]

@@ -246,10 +246,7 @@ impl World {
             return Ok(None);
         }
         let (faulted, ran_full) = (disk.has_faulted(), disk.has_run_full());
-        let result_is_error = matches!(result, Ok(Err(_)));
-        let excused = |why: &str| {
-            (faulted && (is_told(why) || result_is_error)) || (ran_full && (is_told(why) || is_full(why)))
-        };
+        let excused = |why: &str| (faulted && is_told(why)) || (ran_full && (is_told(why) || is_full(why)));
         let damaged = |why: &str| match in_store {
             true => damaged_bytes(why).is_some(),
             false => doubted && is_damage(why),
