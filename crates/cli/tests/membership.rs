@@ -6,7 +6,7 @@ use std::fs::{self, OpenOptions};
 use std::process::{Child, Command, Output, Stdio};
 
 use common::load::{Load, check_order, check_stores, count};
-use common::{Cluster, QUORATE, Random, Server, add_member, quorate, run_to_end, wait_for};
+use common::{Cluster, QUORATE, Random, Server, add_member, quorate, quorate_until_ok, run_to_end, wait_for};
 use serde_json::Value;
 
 /// `quorate member replace`, running. A test that fails leaves none behind.
@@ -161,6 +161,39 @@ async fn the_leader_is_replaced_while_clients_write() {
     check_stores(&servers, &writes).await;
     check_order(&writes);
     count(&writes);
+}
+
+/// A machine moves while its member is down: what it then writes of itself must not bring its old address back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_member_that_moves_keeps_the_address_that_it_was_given() {
+    let mut cluster = Cluster::start("move", 3, &[]).await;
+    cluster.servers[1].kill();
+    let mut moved = cluster.newcomer("n2");
+    let new = moved.peer_url();
+    let update = ["member", "update", "n2", "--peer-urls", &new, "--endpoints"];
+    quorate_until_ok(&[&update[..], &[&cluster.endpoints()]].concat()).await;
+
+    moved.start_and_serve().await;
+    cluster.servers[1] = moved;
+    let client = cluster.servers[1].url();
+    let listed = wait_for("its new client URL to be listed", async || {
+        let list = [
+            "member",
+            "list",
+            "-o",
+            "json",
+            "--endpoints",
+            &cluster.endpoints(),
+        ];
+        let answer: Value = serde_json::from_slice(&quorate(&list, None).stdout).ok()?;
+        let members = answer["members"].as_array().cloned().unwrap_or_default();
+        members
+            .into_iter()
+            .find(|member| member["clientURLs"][0] == client.as_str())
+    })
+    .await;
+    assert_eq!(listed["name"], "n2");
+    assert_eq!(listed["peerURLs"][0], new.as_str());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

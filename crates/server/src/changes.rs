@@ -90,7 +90,7 @@ pub(crate) async fn update(ctx: &Context, id: NodeId, peer_urls: Vec<String>) ->
 }
 
 /// The membership with everything that was answered, anywhere in the cluster, before this call.
-async fn current(ctx: &Context) -> Result<Membership, Status> {
+pub(crate) async fn current(ctx: &Context) -> Result<Membership, Status> {
     ctx.handle.read(|_| ()).await.map_err(errors::of_read)?;
     Ok(Membership::clone(&ctx.membership()))
 }

@@ -15,6 +15,7 @@ use quorate_base::NodeId;
 use quorate_proto::etcdserverpb as pb;
 
 use crate::asks::{self, Question};
+use crate::changes;
 use crate::context::Context;
 
 /// How often members that were not heard of are asked again, and how often the others are (their URLs may have changed).
@@ -132,8 +133,6 @@ fn extra(client_urls: &[String]) -> Bytes {
 
 /// Writes this member's name and client URLs into the replicated membership, whenever they are not what stands there.
 pub(crate) async fn publish(ctx: Arc<Context>) {
-    let id = ctx.config.id;
-    let own = ctx.directory.own.clone();
     let mut status = ctx.status.clone();
     loop {
         let (now, stopping) = {
@@ -143,23 +142,13 @@ pub(crate) async fn publish(ctx: Arc<Context>) {
         if stopping {
             return;
         }
-        let wanted = now.members.get(&id).map(|member| Member {
-            name: own.name.clone(),
-            extra: extra(&own.client_ur_ls),
-            ..member.clone()
-        });
-        let written = match wanted {
-            Some(member) if now.members.get(&id) != Some(&member) => {
-                let change = vec![MemberChange::Describe { id, member }];
-                ctx.handle.change_membership(change, false).await.map(drop)
-            }
-            // A change of the membership wakes this.
-            _ => Err(ChangeError::NotDone(ChangeRefusal::Nothing)),
+        let written = match outdated(&ctx, &now) {
+            Some(_) => describe(&ctx).await,
+            None => Ok(()),
         };
         match written {
-            Ok(()) => {}
-            // The level is part of the membership, so its rise is a change, too.
-            Err(ChangeError::NotDone(ChangeRefusal::Nothing | ChangeRefusal::Level)) => {
+            // A change of the membership wakes this. The level is part of it, so its rise is a change, too.
+            Ok(()) => {
                 if status.changed().await.is_err() {
                     return;
                 }
@@ -169,6 +158,35 @@ pub(crate) async fn publish(ctx: Arc<Context>) {
                 tokio::time::sleep(ASK_AGAIN).await;
             }
         }
+    }
+}
+
+/// What the membership is to say of this member, if that is not what it says.
+fn outdated(ctx: &Context, now: &Membership) -> Option<Member> {
+    let own = &ctx.directory.own;
+    let listed = now.members.get(&ctx.config.id)?;
+    let wanted = Member {
+        name: own.name.clone(),
+        extra: extra(&own.client_ur_ls),
+        ..listed.clone()
+    };
+    (wanted != *listed).then_some(wanted)
+}
+
+/// Corrects what the membership says of this member. A description is replaced whole, peer URLs and all, so what it is made from must hold
+/// everything that was acknowledged: this member may just have been told to move, and not know it yet.
+async fn describe(ctx: &Context) -> Result<(), String> {
+    let now = changes::current(ctx)
+        .await
+        .map_err(|status| status.message().to_owned())?;
+    let Some(member) = outdated(ctx, &now) else {
+        return Ok(());
+    };
+    let id = ctx.config.id;
+    let change = vec![MemberChange::Describe { id, member }];
+    match ctx.handle.change_membership(change, false).await {
+        Ok(_) | Err(ChangeError::NotDone(ChangeRefusal::Nothing | ChangeRefusal::Level)) => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
 }
 
