@@ -4,9 +4,10 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
+use std::process::Stdio;
 use std::time::Duration;
 
-use common::{Cluster, Dir, Random, Server, run_to_end, wait_for};
+use common::{Cluster, Dir, QUORATE, Random, Server, run_to_end, wait_for};
 use quorate_proto::etcdserverpb::{PutRequest, RangeRequest};
 use tonic::Code;
 
@@ -435,4 +436,43 @@ async fn ten_thousand_idle_connections_disturb_nobody() {
     assert!(server.ended().is_none());
     drop(idle);
     put(&server, "after", "idlers").await;
+}
+
+/// A process that is gone when its test is.
+struct Child(std::process::Child);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[tokio::test]
+async fn clients_cannot_take_the_files_that_the_log_needs() {
+    let dir = Dir::new("files");
+    let server = Server::single(dir.path(), &[]);
+    let few = ["-c", "ulimit -n 256 && exec \"$0\" serve \"$@\"", QUORATE];
+    let mut command = std::process::Command::new("sh");
+    command.args(few).args(server.flags());
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut process = Child(command.spawn().expect("it starts"));
+    wait_for("the server to serve", async || {
+        server.status().await.filter(|status| status.leader != 0)
+    })
+    .await;
+
+    let mut kv = server.kv().await;
+    let mut idle = Vec::new();
+    for _ in 0..400 {
+        idle.push(tokio::net::TcpStream::connect(("127.0.0.1", server.client_port)).await);
+    }
+    // More than a segment of the log, so that new files are needed.
+    for n in 0..40 {
+        let request = put_request(&format!("large/{n}"), vec![b'x'; 1 << 20]);
+        kv.put(request).await.expect("a put is acknowledged");
+    }
+    assert!(process.0.try_wait().expect("try_wait").is_none(), "it goes on");
+    drop(idle);
+    put(&server, "after", "the crowd").await;
 }

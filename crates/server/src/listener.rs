@@ -5,13 +5,13 @@ use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tonic::body::Body;
 use tonic::codegen::http::{HeaderValue, Request, Response, header};
 use tonic::codegen::{BoxFuture, Service};
@@ -28,6 +28,9 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// A pause when the process has no descriptors left, so that accepting does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often it is said that all places are taken.
+const WARN_AGAIN: Duration = Duration::from_secs(10);
 
 /// Connections that may wait to be accepted; the system may allow fewer.
 const BACKLOG: i32 = 4096;
@@ -50,26 +53,40 @@ pub(crate) fn bind(addresses: &[SocketAddr]) -> Result<Vec<StdListener>, (Socket
 
 /// Accepts connections until `stop` becomes true.
 ///
-/// Each connection holds a `connected` until it has ended.
+/// Each connection holds a `connected` until it has ended, and one of the `places`; those that find none wait.
 pub(crate) async fn accept(
     listener: TcpListener,
     api: Api,
     mut stop: watch::Receiver<bool>,
     connected: mpsc::Sender<()>,
+    places: Arc<Semaphore>,
 ) {
     let routes = api.routes();
+    let mut warned: Option<Instant> = None;
     loop {
+        if places.available_permits() == 0 && warned.is_none_or(|at| at.elapsed() > WARN_AGAIN) {
+            tracing::warn!("client connections wait until others end: the limit of open files is reached");
+            warned = Some(Instant::now());
+        }
+        let next = async {
+            let place = places.clone().acquire_owned().await.expect("it is never closed");
+            listener.accept().await.map(|(stream, _)| (stream, place))
+        };
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            accepted = next => accepted,
             _ = stop.wait_for(|stop| *stop) => return,
         };
         match accepted {
-            Ok((stream, _)) => {
+            Ok((stream, place)) => {
                 let client = Client {
                     api: api.clone(),
                     routes: routes.clone(),
                 };
-                tokio::spawn(converse(stream, client, stop.clone(), connected.clone()));
+                let conversation = converse(stream, client, stop.clone(), connected.clone());
+                tokio::spawn(async move {
+                    conversation.await;
+                    drop(place);
+                });
             }
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a client connection");

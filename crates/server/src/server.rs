@@ -10,7 +10,7 @@ use quorate_kv::Options;
 use quorate_kv::watch::{Hub, HubOptions};
 use thiserror::Error;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::config::ServerConfig;
@@ -88,7 +88,7 @@ pub async fn start(config: ServerConfig) -> Result<Server, ServeError> {
     let listen = |(address, source)| ServeError::Listen { address, source };
     let sockets = listener::bind(&config.listen_clients).map_err(listen)?;
     let (addresses, listeners) = adopt(sockets, &config.listen_clients).map_err(listen)?;
-    raise_descriptor_limit();
+    let places = Arc::new(Semaphore::new(places(raise_descriptor_limit())));
     let (news, leases) = (Arc::new(News::default()), Arc::new(Leases::default()));
     let (events, events_out) = mpsc::unbounded_channel();
     let machine = (news.clone(), leases.clone(), events);
@@ -154,6 +154,7 @@ pub async fn start(config: ServerConfig) -> Result<Server, ServeError> {
             Api { ctx: ctx.clone() },
             stopped.clone(),
             connected.clone(),
+            places.clone(),
         ));
     }
     Ok(Server {
@@ -242,16 +243,34 @@ async fn panicked(tasks: &mut JoinSet<()>) -> String {
     }
 }
 
-/// Raises the soft limit of open files to the hard one: every client connection is one.
-fn raise_descriptor_limit() {
-    use rustix::process::{Resource, getrlimit, setrlimit};
-    let mut limit = getrlimit(Resource::Nofile);
+/// Open files that are not for clients: log, store, peers, and some to spare. A member that could not open the next segment of its log would have to
+/// end, and its clients would go on to the next one.
+const RESERVED_FILES: u64 = 150;
+
+/// How many clients may be connected when so many files may be open.
+fn places(limit: Option<u64>) -> usize {
+    let most = Semaphore::MAX_PERMITS;
+    limit.map_or(most, |limit| {
+        let left = limit.saturating_sub(RESERVED_FILES.min(limit / 2));
+        usize::try_from(left).map_or(most, |left| left.min(most))
+    })
+}
+
+/// Raises the soft limit of open files to the hard one, since every client connection is one, and returns it; `None` if there is none.
+fn raise_descriptor_limit() -> Option<u64> {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        limit.current = limit.maximum;
-        if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        let raised = Rlimit {
+            current: limit.maximum,
+            ..limit
+        };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
             tracing::debug!(%error, "the limit of open files stays as it is");
+            return limit.current;
         }
     }
+    limit.maximum
 }
 
 #[cfg(test)]
@@ -262,6 +281,12 @@ mod tests {
 
     use super::*;
     use crate::config::Member;
+
+    #[test]
+    fn some_open_files_are_not_for_clients() {
+        let limits = [None, Some(20_000), Some(1024), Some(256), Some(10)];
+        assert_eq!(limits.map(places), [Semaphore::MAX_PERMITS, 19_850, 874, 128, 5]);
+    }
 
     #[tokio::test]
     async fn a_part_that_panics_ends_the_server() {
