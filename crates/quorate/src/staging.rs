@@ -149,6 +149,28 @@ mod tests {
     }
 
     #[test]
+    #[cfg(target_os = "linux")]
+    fn a_snapshot_that_is_complete_is_held_open_no_longer() {
+        let dir = TempDir::new();
+        let disk: Arc<dyn Disk> = Arc::new(DirDisk::open(dir.path()).unwrap());
+        let staged_at = std::fs::canonicalize(dir.path()).unwrap().join(STAGING);
+        let is_open = || {
+            let open = std::fs::read_dir("/proc/self/fd").unwrap();
+            open.flatten()
+                .any(|fd| std::fs::read_link(fd.path()).is_ok_and(|to| to == staged_at))
+        };
+        let mut staging = Staging::new(disk);
+        staging.carry_out(begin(1, "")).unwrap();
+        staging.carry_out(write(1, pieces(&["all of it"])[0])).unwrap();
+        assert!(is_open());
+        assert_eq!(staged(&mut staging, StageOp::Finish { stream: 1 }), (9, true));
+        assert!(
+            !is_open(),
+            "or its space would be taken for as long as the process runs"
+        );
+    }
+
+    #[test]
     fn a_full_disk_fails_the_transfer_once_and_frees_what_it_took() {
         let dir = TempDir::new();
         let disk: Arc<dyn Disk> = Arc::new(Narrow {

@@ -262,9 +262,14 @@ impl Staging {
             disk.sync_dir()?;
             open.entered = true;
         }
+        let len = open.end.len;
+        if finished {
+            // Who takes the snapshot over has a handle of its own, and in the end the file is unlinked: this one would keep its space.
+            self.open = None;
+        }
         Ok(Some(Event::Staged {
             stream,
-            len: open.end.len,
+            len,
             finished,
         }))
     }
