@@ -20,6 +20,17 @@ pub struct DirDisk {
     handle: File,
 }
 
+/// Whether nothing is there. A path that is relative ends with the empty one, which is the current directory.
+fn is_absent(at: &Path) -> bool {
+    !at.as_os_str().is_empty() && !at.exists()
+}
+
+/// Makes the name of a directory durable.
+fn sync_name(of: &Path) -> io::Result<()> {
+    let parent = of.parent().filter(|parent| !parent.as_os_str().is_empty());
+    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
+}
+
 impl DirDisk {
     /// Opens `dir`, which is made (readable by its owner only) if it is absent.
     ///
@@ -27,11 +38,18 @@ impl DirDisk {
     /// What the system says.
     pub fn open(dir: impl Into<PathBuf>) -> io::Result<DirDisk> {
         let dir = dir.into();
-        if !dir.is_dir() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
-            // The new directory's own name must survive a crash as well.
-            let parent = dir.parent().filter(|parent| !parent.as_os_str().is_empty());
-            File::open(parent.unwrap_or(Path::new(".")))?.sync_all()?;
+        let absent: Vec<&Path> = dir.ancestors().take_while(|at| is_absent(at)).collect();
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(&dir)?;
+        // Names of new directories must survive a crash as well. An empty one may have been made by a process that was killed before it did this.
+        for made in absent.iter().rev() {
+            sync_name(made)?;
+        }
+        if absent.is_empty() && fs::read_dir(&dir)?.next().is_none() {
+            match sync_name(&dir) {
+                // Then somebody else has made it.
+                Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {}
+                synced => synced?,
+            }
         }
         let handle = File::open(&dir)?;
         Ok(DirDisk { dir, handle })
@@ -144,6 +162,20 @@ impl DiskFile for OpenFile {
 mod tests {
     use super::*;
     use crate::testing::TempDir;
+
+    #[test]
+    fn directories_are_made_as_deep_as_needed_and_found_again() {
+        let dir = TempDir::new();
+        let deep = dir.path().join("one/two/three");
+        let absent: Vec<&Path> = deep.ancestors().take_while(|at| is_absent(at)).collect();
+        assert_eq!(absent.len(), 3);
+        for _ in 0..2 {
+            DirDisk::open(&deep).unwrap();
+        }
+        assert!(!is_absent(&deep) && !is_absent(Path::new("")));
+        fs::write(dir.path().join("file"), "").unwrap();
+        assert!(DirDisk::open(dir.path().join("file")).is_err());
+    }
 
     #[test]
     fn files_come_and_go_under_plain_names_only() {
