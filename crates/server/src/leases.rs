@@ -272,8 +272,7 @@ pub(crate) async fn renew_here(ctx: &Context, id: i64) -> Result<Option<i64>, Re
         }
     };
     let confirmed = ctx.handle.confirm_leadership().await.map_err(read_refusal)?;
-    let now = ctx.leases.now();
-    let answer = ctx.leases.office().confirmed(renewal, confirmed, now);
+    let answer = ctx.leases.office().confirmed(renewal, confirmed);
     answer.ok_or(Refusal::NotLeader)
 }
 

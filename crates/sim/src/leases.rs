@@ -234,10 +234,9 @@ impl World {
 
     /// The node leads after a renewal, in its own opinion: what the office allows to answer then.
     fn confirmed(&mut self, id: NodeId, origin: Origin, renewal: Renewal) {
-        let local = self.hosts[&id].local(self.now);
         let answer = self.leads(id).and_then(|term| {
             let office = &self.hosts[&id].process.as_ref()?.tenure.office;
-            let ttl = office.confirmed(renewal, term, local)?;
+            let ttl = office.confirmed(renewal, term)?;
             Some(Outcome::Renewed { ttl, term })
         });
         self.tell_renewed(id, origin, answer.unwrap_or(Outcome::NotDone));
