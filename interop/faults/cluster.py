@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 from targets import free_ports
 
 # The exit code of a server that must not go on with its data, and what one says that is no member any more.
-REFUSED, REMOVED = 5, "permanently removed from the cluster"
+UNWELCOME, REMOVED = 5, "permanently removed from the cluster"
 # What a new member says when nobody could tell it who it is. It is to be started again.
 NOBODY = "cannot join the cluster"
-# Bytes of a value, large enough for the store to be written every few seconds, and for the log to need new files.
-LARGE = 20_000
 
 
 class Patience:
@@ -111,7 +109,7 @@ class Member:
 
     def was_removed(self):
         """Whether it has ended since it is no member any more."""
-        return self.leaves and self.ended_with(REFUSED, REMOVED)
+        return self.leaves and self.ended_with(UNWELCOME, REMOVED)
 
     def found_nobody(self):
         """Whether it has ended, at its first start, since nobody could tell it who it is."""
@@ -189,7 +187,7 @@ class Cluster:
         """By member (member id, leader's id, term) or `None`."""
         endpoints = [member.place.client_url for member in self.members]
         command = [*self.client_prefix, self.programs.client, "status", *endpoints]
-        lines = subprocess.run(command, capture_output=True, text=True, timeout=Patience.seconds).stdout.splitlines()
+        lines = self.command(command).stdout.splitlines()
         if len(lines) != len(self.members):
             raise Failed(f"{command} printed {lines}")
         return [None if line == "-" else tuple(int(word) for word in line.split()[:3]) for line in lines]

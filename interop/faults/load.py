@@ -6,6 +6,8 @@ from cluster import Failed, Patience, wait_for
 
 # What is counted: calls that were answered, refused and left open, and acknowledged writes.
 ANSWERED, REFUSED, OPEN, WRITES = range(4)
+# Bytes of a value, large enough for the store to be written every few seconds, and for the log to need new files.
+LARGE = 20_000
 
 
 # The exit code that says so.

@@ -7,10 +7,10 @@ import urllib.request
 from base64 import b64encode
 from contextlib import ExitStack
 
-from cluster import LARGE, Cluster, Failed, on_loopback, wait_for
+from cluster import Cluster, Failed, on_loopback, wait_for
 from disks import ForgetfulDisk, SmallDisk
 from injection import Injection
-from load import ANSWERED, REFUSED
+from load import ANSWERED, LARGE, REFUSED
 
 # By name, the files that are meant.
 FILES = {"log": [f"wal-{number:016x}" for number in range(1, 50)], "store": ["store"], "directory": [""]}

@@ -5,7 +5,8 @@ import shutil
 import signal
 import subprocess
 
-from cluster import LARGE, Failed, wait_for
+from cluster import Failed, wait_for
+from load import LARGE
 from network import Network
 from trouble import Trouble
 

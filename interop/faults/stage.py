@@ -26,7 +26,7 @@ class Stage:
 
     @contextmanager
     def play(self, places=None, value_bytes=0, doctor=False, learners=False, **options):
-        """A cluster under load, which is checked when the faults are over. Whether there may be learners, clients know."""
+        """A cluster under load, which is checked when the faults are over. With `learners`, members may lack a vote for a time."""
         places = places or on_loopback(self.dir)
         history = os.path.join(self.dir, "history")
         with ExitStack() as stack:

@@ -4,7 +4,7 @@ mod common;
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::process::Stdio;
+use std::process::Command;
 use std::time::Duration;
 
 use common::{Cluster, Dir, QUORATE, Random, Server, run_to_end, wait_for};
@@ -438,29 +438,15 @@ async fn ten_thousand_idle_connections_disturb_nobody() {
     put(&server, "after", "idlers").await;
 }
 
-/// A process that is gone when its test is.
-struct Child(std::process::Child);
-
-impl Drop for Child {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
 #[tokio::test]
 async fn clients_cannot_take_the_files_that_the_log_needs() {
     let dir = Dir::new("files");
-    let server = Server::single(dir.path(), &[]);
-    let few = ["-c", "ulimit -n 256 && exec \"$0\" serve \"$@\"", QUORATE];
-    let mut command = std::process::Command::new("sh");
-    command.args(few).args(server.flags());
-    command.stdout(Stdio::null()).stderr(Stdio::null());
-    let mut process = Child(command.spawn().expect("it starts"));
-    wait_for("the server to serve", async || {
-        server.status().await.filter(|status| status.leader != 0)
-    })
-    .await;
+    let mut server = Server::single(dir.path(), &[]);
+    let mut command = Command::new("sh");
+    command.args(["-c", "ulimit -n 256 && exec \"$0\" serve \"$@\"", QUORATE]);
+    command.args(server.flags());
+    server.start_by(command);
+    server.wait_until_led().await;
 
     let mut kv = server.kv().await;
     let mut idle = Vec::new();
@@ -472,7 +458,7 @@ async fn clients_cannot_take_the_files_that_the_log_needs() {
         let request = put_request(&format!("large/{n}"), vec![b'x'; 1 << 20]);
         kv.put(request).await.expect("a put is acknowledged");
     }
-    assert!(process.0.try_wait().expect("try_wait").is_none(), "it goes on");
+    assert!(server.ended().is_none(), "it goes on");
     drop(idle);
     put(&server, "after", "the crowd").await;
 }

@@ -67,24 +67,26 @@ async fn end_of(mut command: Replace) -> i32 {
     .unwrap_or(-1)
 }
 
-/// Name and role of all members, sorted; those that have not been started have no name.
-fn members(cluster: &Cluster) -> Vec<(String, &'static str)> {
-    let text = quorate(
-        &[
-            "member",
-            "list",
-            "-o",
-            "json",
-            "--endpoints",
-            &cluster.endpoints(),
-        ],
-        None,
-    );
+/// What `member list` says of each; nothing if nobody answers.
+fn listed(cluster: &Cluster) -> Vec<Value> {
+    let list = [
+        "member",
+        "list",
+        "-o",
+        "json",
+        "--endpoints",
+        &cluster.endpoints(),
+    ];
+    let text = quorate(&list, None);
     let Ok(answer) = serde_json::from_slice::<Value>(&text.stdout) else {
         return Vec::new();
     };
-    let all = answer["members"].as_array().cloned().unwrap_or_default();
-    let mut all: Vec<(String, &str)> = all
+    answer["members"].as_array().cloned().unwrap_or_default()
+}
+
+/// Name and role of all members, sorted; those that have not been started have no name.
+fn members(cluster: &Cluster) -> Vec<(String, &'static str)> {
+    let mut all: Vec<(String, &str)> = listed(cluster)
         .iter()
         .map(|member| {
             let role = if member["isLearner"] == true {
@@ -176,24 +178,13 @@ async fn a_member_that_moves_keeps_the_address_that_it_was_given() {
     moved.start_and_serve().await;
     cluster.servers[1] = moved;
     let client = cluster.servers[1].url();
-    let listed = wait_for("its new client URL to be listed", async || {
-        let list = [
-            "member",
-            "list",
-            "-o",
-            "json",
-            "--endpoints",
-            &cluster.endpoints(),
-        ];
-        let answer: Value = serde_json::from_slice(&quorate(&list, None).stdout).ok()?;
-        let members = answer["members"].as_array().cloned().unwrap_or_default();
-        members
-            .into_iter()
-            .find(|member| member["clientURLs"][0] == client.as_str())
+    let member = wait_for("its new client URL to be listed", async || {
+        let mut all = listed(&cluster).into_iter();
+        all.find(|member| member["clientURLs"][0] == client.as_str())
     })
     .await;
-    assert_eq!(listed["name"], "n2");
-    assert_eq!(listed["peerURLs"][0], new.as_str());
+    assert_eq!(member["name"], "n2");
+    assert_eq!(member["peerURLs"][0], new.as_str());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -142,13 +142,18 @@ impl Server {
 
     /// Starts the process and does not wait for it to serve.
     pub fn start(&mut self) {
+        self.start_by(serve_command(&self.flags));
+    }
+
+    /// The same by a command of the test's own.
+    pub fn start_by(&mut self, mut command: Command) {
         assert!(self.child.is_none(), "{} is running", self.name);
         let log = fs::OpenOptions::new()
             .create(true)
             .append(true)
             .open(&self.log)
             .expect("a log file");
-        let child = serve_command(&self.flags)
+        let child = command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(log)
