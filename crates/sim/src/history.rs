@@ -205,9 +205,9 @@ fn check_reads(calls: &[Call], model: &Model) -> Result<(), Violation> {
                 if response.revision > model.revision() || at > response.revision {
                     return broken(call, "read a revision that does not exist");
                 }
-                let expected = model.read(request, at);
-                if response.kvs != expected {
-                    return broken(call, format!("at revision {at} there was {expected:?}"));
+                if !response.kvs.iter().eq(model.read(request, at)) {
+                    let right: Vec<_> = model.read(request, at).collect();
+                    return broken(call, format!("at revision {at} there was {right:?}"));
                 }
             }
             Outcome::Read(Err(Error::Compacted)) if request.revision < model.compacted() => {}

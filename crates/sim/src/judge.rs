@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use quorate_base::{NodeId, StateMachine};
-use quorate_kv::{Command, PutRequest, RangeRequest};
+use quorate_kv::{Command, PutRequest, RangeRequest, RangeResponse};
 
 use crate::failure::Failure;
 use crate::history::{self, Action, Outcome};
@@ -110,13 +110,13 @@ impl World {
                 ..RangeRequest::default()
             };
             let model = self.ghost.machines.model();
-            let expected = (model.revision(), model.read(&all, model.revision()));
+            let last = model.revision();
             let process = self.hosts[&id].process.as_ref().expect("converged");
-            let found = process
-                .kv
-                .range(&all)
-                .map(|response| (response.revision, response.kvs));
-            if found != Ok(expected) {
+            let found = process.kv.range(&all);
+            let right = |found: &RangeResponse| {
+                found.revision == last && found.kvs.iter().eq(model.read(&all, last))
+            };
+            if !found.as_ref().is_ok_and(right) {
                 return Err(Failure::Correctness(format!(
                     "S14: the store of n{id} is not the model's"
                 )));

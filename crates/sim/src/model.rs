@@ -16,13 +16,15 @@ use quorate_kv::{
 /// What one revision changed: keys with their new values, or `None` where one was deleted.
 pub type Change = Vec<(Bytes, Option<Bytes>)>;
 
+/// All versions of a key, oldest first; `None` is a deletion.
+type Versions = Vec<(i64, Option<KeyValue>)>;
+
 /// The model.
 #[derive(Clone, Debug)]
 pub struct Model {
     revision: i64,
     compacted: i64,
-    /// All versions of each key, oldest first; `None` is a deletion.
-    keys: BTreeMap<Bytes, Vec<(i64, Option<KeyValue>)>>,
+    keys: BTreeMap<Bytes, Versions>,
     changes: BTreeMap<i64, Change>,
     /// What a watcher of everything is told of each revision, with the versions before.
     events: BTreeMap<i64, Vec<Event>>,
@@ -116,19 +118,26 @@ impl Model {
 
     /// The version of `key` in force at `revision`.
     pub fn at(&self, key: &Bytes, revision: i64) -> Option<&KeyValue> {
-        let versions = self.keys.get(key)?;
-        let after = versions.partition_point(|version| version.0 <= revision);
-        versions[..after].last()?.1.as_ref()
+        in_force(self.keys.get(key)?, revision)
     }
 
     /// What a read without limit, filters or special order finds at `revision`, compaction not regarded.
-    pub fn read(&self, request: &RangeRequest, revision: i64) -> Vec<KeyValue> {
-        let found = self
-            .keys
-            .keys()
-            .filter(|key| covers(&request.key, &request.range_end, key));
-        found.filter_map(|key| self.at(key, revision)).cloned().collect()
+    pub fn read<'a>(
+        &'a self,
+        request: &'a RangeRequest,
+        revision: i64,
+    ) -> impl Iterator<Item = &'a KeyValue> {
+        self.keys
+            .iter()
+            .filter(|(key, _)| covers(&request.key, &request.range_end, key))
+            .filter_map(move |(_, versions)| in_force(versions, revision))
     }
+}
+
+/// Of all versions of a key the one in force at `revision`.
+fn in_force(versions: &Versions, revision: i64) -> Option<&KeyValue> {
+    let after = versions.partition_point(|version| version.0 <= revision);
+    versions[..after].last()?.1.as_ref()
 }
 
 /// Whether a range in etcd's form holds a key.
@@ -309,7 +318,7 @@ impl Writer<'_> {
             RequestOp::Put(put) => ResponseOp::Put(self.put(put)),
             RequestOp::DeleteRange(delete) => ResponseOp::DeleteRange(self.delete(delete)),
             RequestOp::Range(range) => {
-                let kvs = self.model.read(range, self.revision);
+                let kvs = self.model.read(range, self.revision).cloned().collect::<Vec<_>>();
                 let (count, revision) = (kvs.len() as i64, self.current());
                 ResponseOp::Range(RangeResponse {
                     revision,

@@ -121,7 +121,7 @@ impl World {
             machines.check_answer(id, applied, &all, &found)?;
             let at = if revision == 0 { last } else { revision };
             let right = machines.model().read(&all, at);
-            if !found.as_ref().is_ok_and(|found| found.kvs == right) {
+            if !found.as_ref().is_ok_and(|found| found.kvs.iter().eq(right)) {
                 let what = format!("S14: the store of n{id} is not the model's at revision {at}: {found:?}");
                 return Err(Failure::Correctness(what));
             }

@@ -156,7 +156,8 @@ pub struct World {
     pub(crate) rng: Rng,
     pub(crate) now: Nanos,
     next: u64,
-    queue: BTreeMap<(Nanos, u64), Happening>,
+    /// Boxed, since a tree moves what it holds to and fro.
+    queue: BTreeMap<(Nanos, u64), Box<Happening>>,
     pub(crate) trace: Trace,
     pub(crate) coverage: Coverage,
     pub(crate) ghost: Ghost,
@@ -286,7 +287,8 @@ impl World {
     /// Lets something happen at a time.
     pub(crate) fn at(&mut self, time: Nanos, happening: Happening) {
         self.next += 1;
-        self.queue.insert((time.max(self.now), self.next), happening);
+        self.queue
+            .insert((time.max(self.now), self.next), Box::new(happening));
     }
 
     /// Lets something happen after a while.
@@ -334,6 +336,7 @@ impl World {
             }
         }
         let ((time, _), happening) = self.queue.pop_first().expect("just seen");
+        let happening = *happening;
         self.now = time;
         let process = happening.process();
         if let Some((id, run)) = process {

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::rng::Rng;
 
@@ -20,10 +21,10 @@ const VERSIONS: usize = 2;
 /// Contents of a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
-    /// What reads see.
-    pub now: Vec<u8>,
+    /// What reads see. Shared with views, which are made often, last shortly and write little.
+    pub now: Arc<Vec<u8>>,
     /// What is certain to survive.
-    durable: Vec<u8>,
+    durable: Arc<Vec<u8>>,
     /// Lengths that the file has had since the last sync: a crash may leave any of them. A length set in one call is there or
     /// not, as on every file system with a journal; growth by a write may end anywhere in it.
     lengths: Vec<usize>,
@@ -125,16 +126,16 @@ impl Contents {
 
     /// Reads show `data`, and the medium will never have it.
     pub fn pretend(&mut self, offset: usize, data: &[u8]) {
-        self.now[offset..offset + data.len()].copy_from_slice(data);
+        Arc::make_mut(&mut self.now)[offset..offset + data.len()].copy_from_slice(data);
     }
 
     /// What was meant for another place is on the medium here; reads do not show it yet if this place is `cached`.
     pub fn stray(&mut self, offset: usize, data: &[u8], cached: bool) {
         let end = (offset + data.len()).min(self.durable.len());
         if let Some(part) = end.checked_sub(offset) {
-            self.durable[offset..end].copy_from_slice(&data[..part]);
+            Arc::make_mut(&mut self.durable)[offset..end].copy_from_slice(&data[..part]);
             if !cached {
-                self.now[offset..end].copy_from_slice(&data[..part]);
+                Arc::make_mut(&mut self.now)[offset..end].copy_from_slice(&data[..part]);
             }
             self.spoil(offset..end);
         }
@@ -243,7 +244,7 @@ impl Contents {
             }
         }
         self.remember(offset, data);
-        self.now[offset..end].copy_from_slice(data);
+        Arc::make_mut(&mut self.now)[offset..end].copy_from_slice(data);
     }
 
     pub fn set_len(&mut self, len: usize) {
@@ -252,7 +253,7 @@ impl Contents {
             self.recent.clear();
         }
         self.lengths.push(before);
-        self.now.resize(len, 0);
+        Arc::make_mut(&mut self.now).resize(len, 0);
         if len < before {
             self.dirty.split_off(&len.div_ceil(SECTOR));
         }
@@ -271,8 +272,8 @@ impl Contents {
         }
         let (at, bit) = (rng.pick(&used), 1 << rng.below(8));
         self.spoil(at..at + 1);
-        self.now[at] ^= bit;
-        if let Some(byte) = self.durable.get_mut(at) {
+        Arc::make_mut(&mut self.now)[at] ^= bit;
+        if let Some(byte) = Arc::make_mut(&mut self.durable).get_mut(at) {
             *byte ^= bit;
         }
     }
@@ -285,12 +286,13 @@ impl Contents {
         self.recent.iter_mut().for_each(|written| written.synced = true);
         let dirty = std::mem::take(&mut self.dirty);
         self.lengths.clear();
-        self.durable.resize(self.now.len(), 0);
+        let durable = Arc::make_mut(&mut self.durable);
+        durable.resize(self.now.len(), 0);
         for number in dirty.into_keys() {
             let start = number * SECTOR;
             let end = self.now.len().min(start + SECTOR);
             if start < end {
-                self.durable[start..end].copy_from_slice(&self.now[start..end]);
+                durable[start..end].copy_from_slice(&self.now[start..end]);
             }
         }
     }
@@ -301,7 +303,7 @@ impl Contents {
         self.forget();
         let dirty = std::mem::take(&mut self.dirty);
         self.lengths.clear();
-        self.durable.resize(self.now.len(), 0);
+        Arc::make_mut(&mut self.durable).resize(self.now.len(), 0);
         for number in dirty.into_keys() {
             if rng.coin() {
                 self.persist(number, &sector_at(&self.now, number));
@@ -316,7 +318,7 @@ impl Contents {
         let length = self.length_after_crash(keep, rng);
         let dirty = std::mem::take(&mut self.dirty);
         let full = self.durable.len().max(self.now.len());
-        self.durable.resize(full, 0);
+        Arc::make_mut(&mut self.durable).resize(full, 0);
         for (number, versions) in dirty {
             if keep.draw(rng) {
                 tally.kept += 1;
@@ -330,9 +332,9 @@ impl Contents {
                 tally.lost += 1;
             }
         }
-        self.durable.resize(length, 0);
+        Arc::make_mut(&mut self.durable).resize(length, 0);
         self.lengths.clear();
-        self.now.clone_from(&self.durable);
+        self.now = self.durable.clone();
         tally
     }
 
@@ -363,7 +365,7 @@ impl Contents {
         let start = number * SECTOR;
         let end = self.durable.len().min(start + SECTOR);
         if start < end {
-            self.durable[start..end].copy_from_slice(&sector[..end - start]);
+            Arc::make_mut(&mut self.durable)[start..end].copy_from_slice(&sector[..end - start]);
         }
     }
 }

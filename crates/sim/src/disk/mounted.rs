@@ -121,7 +121,8 @@ impl DiskFile for OpenFile {
 
     /// One operation, as `pwritev` is: no sector is ever seen between two parts.
     fn write_vectored_at(&self, offset: u64, parts: &[io::IoSlice<'_>]) -> io::Result<()> {
-        let whole: Vec<u8> = parts.iter().flat_map(|part| part.iter().copied()).collect();
+        let mut whole = Vec::with_capacity(parts.iter().map(|part| part.len()).sum());
+        parts.iter().for_each(|part| whole.extend_from_slice(part));
         self.write_at(offset, &whole)
     }
 

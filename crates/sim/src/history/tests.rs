@@ -52,7 +52,7 @@ impl Forge {
         } else {
             self.model.revision()
         };
-        let kvs = self.model.read(&request, at);
+        let kvs: Vec<_> = self.model.read(&request, at).cloned().collect();
         let count = kvs.len() as i64;
         let response = RangeResponse {
             revision: self.model.revision(),
