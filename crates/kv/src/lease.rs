@@ -103,9 +103,11 @@ impl Lessor {
         Some(deadline.ttl)
     }
 
-    /// The TTL of a lease that is there, expired or not.
-    pub fn granted(&self, id: i64) -> Option<i64> {
-        self.leases.get(&id).map(|deadline| deadline.ttl)
+    /// The seconds that a lease has left, begun ones counted whole; `None` if it is not there or has expired.
+    pub fn left(&self, id: i64, now: u64) -> Option<i64> {
+        let left = self.leases.get(&id)?.expiry.saturating_sub(now);
+        let whole = i64::try_from(left.div_ceil(SECOND)).unwrap_or(i64::MAX);
+        (whole > 0).then_some(whole)
     }
 
     /// A revocation was applied.

@@ -136,13 +136,14 @@ impl Office {
     }
 
     /// What may be answered to a renewal when a round *begun after it* has shown that this member leads in `term`, and everything that was
-    /// committed before the round is applied: the TTL, or that there is no such lease. It may have been revoked before the renewal was asked for, or
-    /// granted anew, and that be known to whoever asked, but not here until now. `None` if that is not the term of the renewal: another leader may have let the
+    /// committed before the round is applied: the seconds that are left, or that there is no such lease. It may have been revoked before the renewal was
+    /// asked for, or granted anew, and that be known to whoever asked, but not here until now. And it may have expired again, if all this took long: who is
+    /// told of the lease counts from the answer. `None` if that is not the term of the renewal: another leader may have let the
     /// lease expire in between, and the renewal means nothing.
-    pub fn confirmed(&self, renewal: Renewal, term: Term) -> Option<Option<i64>> {
+    pub fn confirmed(&self, renewal: Renewal, term: Term, now: u64) -> Option<Option<i64>> {
         let Renewal { term: of, id, ttl } = renewal;
         let held = self.term == Some(term) && term == of;
-        held.then(|| ttl.and_then(|_| self.lessor.granted(id)))
+        held.then(|| ttl.and_then(|_| self.lessor.left(id, now)))
     }
 
     /// Remaining and granted seconds, see [`Lessor::time_to_live`].
@@ -225,7 +226,7 @@ mod tests {
         let Some(Next::Confirm(renewal)) = office.renew(7, 0) else {
             panic!("the office does not know yet")
         };
-        assert_eq!(office.confirmed(renewal, Term(4)), None, "void");
+        assert_eq!(office.confirmed(renewal, Term(4), 0), None, "void");
         assert!(
             office.follow(Some(Term(4))).is_some(),
             "it is left, and another to be taken"
@@ -240,11 +241,15 @@ mod tests {
         let Some(Next::Confirm(renewal)) = office.renew(7, SECOND) else {
             panic!("it is there")
         };
-        assert_eq!(office.confirmed(renewal, Term(3)), Some(Some(5)));
-        assert_eq!(office.confirmed(renewal, Term(4)), None);
+        assert_eq!(office.confirmed(renewal, Term(3), SECOND), Some(Some(5)));
+        assert_eq!(office.confirmed(renewal, Term(4), SECOND), None);
         assert_eq!(office.time_to_live(7, SECOND), Some((5, 5)));
         assert_eq!(office.follow(None), None);
-        assert_eq!(office.confirmed(renewal, Term(3)), None, "in office no more");
+        assert_eq!(
+            office.confirmed(renewal, Term(3), SECOND),
+            None,
+            "in office no more"
+        );
     }
 
     #[test]
@@ -255,12 +260,42 @@ mod tests {
         };
         // Committed before the renewal was asked for, and applied here only now.
         office.lessor.revoke(7);
-        assert_eq!(office.confirmed(renewal, Term(3)), Some(None));
+        assert_eq!(office.confirmed(renewal, Term(3), SECOND), Some(None));
         office.lessor.grant(lease(7, 2), SECOND);
         assert_eq!(
-            office.confirmed(renewal, Term(3)),
+            office.confirmed(renewal, Term(3), SECOND),
             Some(Some(2)),
             "of another TTL"
+        );
+    }
+
+    #[test]
+    fn a_renewal_that_is_confirmed_late_is_told_what_is_left() {
+        let mut office = taken(3);
+        let Some(Next::Confirm(renewal)) = office.renew(7, SECOND) else {
+            panic!("it is there")
+        };
+        let told = [1, 2, 5, 6, 9].map(|now| office.confirmed(renewal, Term(3), now * SECOND));
+        assert_eq!(
+            told,
+            [
+                Some(Some(5)),
+                Some(Some(4)),
+                Some(Some(1)),
+                Some(None),
+                Some(None)
+            ]
+        );
+        assert_eq!(
+            office.confirmed(renewal, Term(3), SECOND + 1),
+            Some(Some(5)),
+            "a round takes a moment"
+        );
+        office.expired(NAMED_GRANTS, 9 * SECOND, 9);
+        assert_eq!(
+            office.confirmed(renewal, Term(3), 9 * SECOND),
+            Some(None),
+            "its end is in the log"
         );
     }
 
@@ -271,16 +306,16 @@ mod tests {
             panic!("there is none")
         };
         let nothing = office.looked(look, SECOND).expect("in office");
-        assert_eq!(office.confirmed(nothing, Term(3)), Some(None));
+        assert_eq!(office.confirmed(nothing, Term(3), SECOND), Some(None));
         assert_eq!(
-            office.confirmed(nothing, Term(4)),
+            office.confirmed(nothing, Term(4), SECOND),
             None,
             "nor is it denied by whom nobody follows"
         );
         office.lessor.grant(lease(8, 9), SECOND);
         let found = office.looked(look, SECOND).expect("in office");
         assert_eq!(
-            office.confirmed(found, Term(3)),
+            office.confirmed(found, Term(3), SECOND),
             Some(Some(9)),
             "its grant was applied meanwhile"
         );

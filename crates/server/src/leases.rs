@@ -272,7 +272,8 @@ pub(crate) async fn renew_here(ctx: &Context, id: i64) -> Result<Option<i64>, Re
         }
     };
     let confirmed = ctx.handle.confirm_leadership().await.map_err(read_refusal)?;
-    let answer = ctx.leases.office().confirmed(renewal, confirmed);
+    let now = ctx.leases.now();
+    let answer = ctx.leases.office().confirmed(renewal, confirmed, now);
     answer.ok_or(Refusal::NotLeader)
 }
 

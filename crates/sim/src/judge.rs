@@ -113,9 +113,8 @@ impl World {
             let last = model.revision();
             let process = self.hosts[&id].process.as_ref().expect("converged");
             let found = process.kv.range(&all);
-            let right = |found: &RangeResponse| {
-                found.revision == last && found.kvs.iter().eq(model.read(&all, last))
-            };
+            let right =
+                |found: &RangeResponse| found.revision == last && found.kvs.iter().eq(model.read(&all, last));
             if !found.as_ref().is_ok_and(right) {
                 return Err(Failure::Correctness(format!(
                     "S14: the store of n{id} is not the model's"

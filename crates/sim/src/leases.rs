@@ -234,11 +234,19 @@ impl World {
 
     /// The node leads after a renewal, in its own opinion: what the office allows to answer then.
     fn confirmed(&mut self, id: NodeId, origin: Origin, renewal: Renewal) {
+        let local = self.hosts[&id].local(self.now);
         let answer = self.leads(id).and_then(|term| {
             let office = &self.hosts[&id].process.as_ref()?.tenure.office;
-            let ttl = office.confirmed(renewal, term)?;
+            let ttl = office.confirmed(renewal, term, local)?;
             Some(Outcome::Renewed { ttl, term })
         });
+        if let Some(Outcome::Renewed { ttl: Some(left), .. }) = answer
+            && let Some(pending) = self.pending.get(&origin)
+            && let Action::Renew { lease } = self.calls[pending.call].action
+        {
+            let (asked, now) = (pending.asked, self.now);
+            self.ghost.leases.told(lease, id, asked, now, left);
+        }
         self.tell_renewed(id, origin, answer.unwrap_or(Outcome::NotDone));
     }
 
@@ -309,11 +317,8 @@ impl World {
             let clock = (leader, self.hosts[&leader].clock.drift());
             self.ghost.renewed(lease, clock, (pending.asked, self.now), ttl)?;
         }
-        if let Outcome::Renewed { ttl: Some(ttl), term } = outcome
-            && self
-                .ghost
-                .leases
-                .promised(lease, pending.asked, ttl, Some(term))?
+        if let Outcome::Renewed { ttl: Some(_), term } = outcome
+            && self.ghost.leases.promised(lease, pending.asked, Some(term))?
         {
             self.coverage.hit(Kind::LeaseRenewedAcrossLeaders);
         }
@@ -323,12 +328,12 @@ impl World {
 
     /// A client is about to be told that its lease was granted: that is a promise too.
     pub(crate) fn note_grant(&mut self, id: NodeId, token: Token, applied: &Applied) -> Result<(), Failure> {
-        let Response::LeaseGrant { id: lease, ttl } = applied.response else {
+        let Response::LeaseGrant { id: lease, .. } = applied.response else {
             return Ok(());
         };
         let run = self.hosts[&id].run;
         if let Some(pending) = self.pending.get(&(id, run, token)) {
-            self.ghost.leases.promised(lease, pending.asked, ttl, None)?;
+            self.ghost.leases.promised(lease, pending.asked, None)?;
         }
         Ok(())
     }

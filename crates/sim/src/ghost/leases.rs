@@ -1,6 +1,6 @@
 //! Checks of the lives of leases (S17), in true time, which no node knows: an expiry takes effect only if it was proposed by the leader of
 //! the term it is committed in, and not before the TTL has passed since the last renewal that a client was told of, on that leader's
-//! clock. That all keys of a lease go in one revision is the model's affair, see [`applying`](super::applying).
+//! clock, nor before what that leader said is left. That all keys of a lease go in one revision is the model's affair, see [`applying`](super::applying).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,8 +25,12 @@ pub struct Leases {
 /// A lease, from its grant on, until its id is granted anew.
 #[derive(Clone, Debug, Default)]
 struct Life {
-    /// The latest promise: the client asked at this moment for so many seconds, and was told that it has them.
-    promised: Option<(Nanos, i64)>,
+    /// For how many seconds it was granted.
+    ttl: i64,
+    /// The latest promise: the client asked at this moment, and was told that the lease lives.
+    promised: Option<Nanos>,
+    /// When a leader said of how many seconds that they are left, the last of which may have begun.
+    told: BTreeMap<NodeId, (Nanos, i64)>,
     /// The terms whose leaders have renewed it.
     terms: BTreeSet<Term>,
     /// It has expired: this proposal took effect.
@@ -85,40 +89,44 @@ impl Leases {
         shown + 2 >= ttl as i128 * SEC as i128
     }
 
-    /// The lease was seen to expire when its TTL had passed since the promise, on the clock of the leader that saw it.
+    /// The lease was seen to expire when so many seconds had passed since the promise, on the clock of the leader that saw it.
     fn check(&self, id: i64, proposal: Proposal, promise: (Nanos, i64)) -> Result<(), Violation> {
         if self.has_passed(proposal, promise) {
             return Ok(());
         }
-        let ((asked, ttl), Proposal { by, at, .. }) = (promise, proposal);
-        let after = at as i128 - asked as i128;
+        let ((since, ttl), Proposal { by, at, .. }) = (promise, proposal);
+        let after = at as i128 - since as i128;
         Violation::because(
             "S17",
             format!("{by} lets lease {id} expire {after} ns after it was promised for {ttl} s"),
         )
     }
 
-    /// A client that had asked at `asked` was told that its lease lives for `ttl` seconds: by its grant, or by the leader of `term`. Returns
+    /// A client that had asked at `asked` was told that its lease lives: by its grant, or by the leader of `term`. Returns
     /// whether leaders of several terms have renewed this lease.
-    pub fn promised(
-        &mut self,
-        id: i64,
-        asked: Nanos,
-        ttl: i64,
-        term: Option<Term>,
-    ) -> Result<bool, Violation> {
+    pub fn promised(&mut self, id: i64, asked: Nanos, term: Option<Term>) -> Result<bool, Violation> {
         let life = self.lives.entry(id).or_default();
         if asked < life.granted && term.is_some() {
             // About the lease that had this id before.
             return Ok(false);
         }
-        if life.promised.is_none_or(|(before, _)| before < asked) {
-            life.promised = Some((asked, ttl));
-        }
+        life.promised = life.promised.max(Some(asked));
         life.terms.extend(term);
+        let (ttl, several) = (life.ttl, life.terms.len() > 1);
         match life.expired {
             Some(proposal) => self.check(id, proposal, (asked, ttl)).map(|()| false),
-            None => Ok(term.is_some() && life.terms.len() > 1),
+            None => Ok(term.is_some() && several),
+        }
+    }
+
+    /// A leader answers a renewal that was asked for at `asked`: so many seconds are left. Who hears that counts from now on.
+    pub fn told(&mut self, id: i64, by: NodeId, asked: Nanos, now: Nanos, left: i64) {
+        let life = self.lives.get_mut(&id).filter(|life| life.granted < asked);
+        if let Some(life) = life {
+            let (since, before) = life.told.get(&by).copied().unwrap_or_default();
+            if since + before as u64 * SEC < now + left as u64 * SEC {
+                life.told.insert(by, (now, left));
+            }
         }
     }
 }
@@ -133,8 +141,9 @@ impl Ghost {
         applied: &Applied,
     ) -> Result<Option<Kind>, Violation> {
         match (command, &applied.response) {
-            (Command::LeaseGrant { id, .. }, Response::LeaseGrant { .. }) => {
+            (Command::LeaseGrant { id, .. }, Response::LeaseGrant { ttl, .. }) => {
                 let life = Life {
+                    ttl: *ttl,
                     granted: now,
                     ..Life::default()
                 };
@@ -162,7 +171,7 @@ impl Ghost {
     }
 
     /// The answer to a renewal that was asked for at `asked`, of the leader `by` with this error of its clock: a lease that lived all the
-    /// while is known, with the TTL it was granted, unless it may be on its way out; one that had ended before is not.
+    /// while is known, with what is left since then of the TTL it was granted, unless it may be on its way out; one that had ended before is not.
     pub fn renewed(
         &self,
         id: i64,
@@ -173,24 +182,31 @@ impl Ghost {
         let Some(life) = self.leases.lives.get(&id).filter(|life| life.granted < asked) else {
             return Ok(());
         };
-        if ttl.is_some() && life.ended.is_some_and(|ended| ended < asked) {
+        if let Some(ended) = life.ended {
+            if ttl.is_none() || ended >= asked {
+                return Ok(());
+            }
             return Violation::because(
                 "S17",
                 format!("a renewal of lease {id}, which has ended, is told {ttl:?}"),
             );
         }
-        let (Some(lease), Some(promise)) = (self.machines.model().leases().get(&id), life.promised) else {
+        let Some(promise) = life.promised else {
             return Ok(());
         };
         let seen = Proposal { by, at: now, drift };
-        if ttl == Some(lease.ttl) || (ttl.is_none() && self.leases.has_passed(seen, promise)) {
+        let right = match ttl {
+            Some(left) => left <= life.ttl && self.leases.has_passed(seen, (asked, life.ttl - left)),
+            None => self.leases.has_passed(seen, (promise, life.ttl)),
+        };
+        if right {
             return Ok(());
         }
         Violation::because(
             "S17",
             format!(
                 "a renewal of lease {id}, granted for {} s, is told {ttl:?}",
-                lease.ttl
+                life.ttl
             ),
         )
     }
@@ -214,8 +230,14 @@ impl Ghost {
         }
         let life = self.leases.lives.entry(id).or_default();
         life.expired = Some(proposal);
-        let promised = life.promised;
-        promised.map_or(Ok(()), |promise| self.leases.check(id, proposal, promise))
+        let promise = life.promised.map(|asked| (asked, life.ttl));
+        // Of other leaders' clocks this one's need not know.
+        let told = life
+            .told
+            .get(&proposal.by)
+            .map(|(since, left)| (*since, left - 1));
+        let mut promises = promise.into_iter().chain(told);
+        promises.try_for_each(|promise| self.leases.check(id, proposal, promise))
     }
 }
 
@@ -262,7 +284,7 @@ mod tests {
     fn a_lease_may_expire_when_its_time_is_over_on_the_leaders_clock() {
         let proposed_at = |at: Nanos, drift: i64| {
             let mut ghost = ghost();
-            ghost.leases.promised(7, 2 * SEC, 5, Some(Term(3))).unwrap();
+            ghost.leases.promised(7, 2 * SEC, Some(Term(3))).unwrap();
             ghost.leases.proposed(&expiry(3), (LEADER, drift), at);
             expire(&mut ghost, 3, 3)
         };
@@ -276,11 +298,49 @@ mod tests {
     }
 
     #[test]
+    fn what_a_leader_says_is_left_counts_from_the_answer() {
+        let expires = |told: i64, by: NodeId| {
+            let mut ghost = ghost();
+            ghost.leases.promised(7, 2 * SEC, Some(Term(3))).unwrap();
+            ghost.leases.told(7, by, 2 * SEC, 4 * SEC, told);
+            ghost.leases.told(7, by, 2 * SEC, 4 * SEC, 1);
+            ghost.leases.proposed(&expiry(3), (LEADER, 0), 7 * SEC);
+            expire(&mut ghost, 3, 3)
+        };
+        assert_eq!(expires(3, LEADER), Ok(Some(Kind::LeaseExpired)));
+        assert!(expires(4, LEADER).is_ok(), "the last second had begun");
+        assert_eq!(rule(expires(5, LEADER)), "S17");
+        assert!(expires(5, NodeId(2)).is_ok(), "by another clock");
+        // The lease that had this id before.
+        let mut ghost = ghost();
+        ghost.leases.told(7, LEADER, SEC / 2, 4 * SEC, 5);
+        ghost.leases.proposed(&expiry(3), (LEADER, 0), 6 * SEC);
+        assert!(expire(&mut ghost, 3, 3).is_ok());
+    }
+
+    #[test]
+    fn a_renewal_is_told_no_less_than_can_be_left() {
+        let mut ghost = ghost();
+        ghost.leases.promised(7, 2 * SEC, Some(Term(3))).unwrap();
+        let told = |now, left| ghost.renewed(7, (LEADER, 0), (3 * SEC, now), left);
+        assert_eq!(told(4 * SEC, Some(5)), Ok(()));
+        assert_eq!(told(5 * SEC, Some(3)), Ok(()));
+        assert_eq!(rule(told(5 * SEC, Some(2))), "S17", "too little");
+        assert_eq!(
+            rule(told(5 * SEC, Some(6))),
+            "S17",
+            "more than it was granted for"
+        );
+        assert_eq!(rule(told(5 * SEC, None)), "S17", "it lives");
+        assert_eq!(told(7 * SEC, None), Ok(()));
+    }
+
+    #[test]
     fn a_leap_of_the_clock_excuses_what_comes_after_it_only() {
         let leapt_at = |leap: Nanos| {
             let mut ghost = ghost();
             ghost.leases.leapt(LEADER, leap, 2 * SEC);
-            ghost.leases.promised(7, 3 * SEC, 5, Some(Term(3))).unwrap();
+            ghost.leases.promised(7, 3 * SEC, Some(Term(3))).unwrap();
             ghost.leases.proposed(&expiry(3), (LEADER, 0), 6 * SEC);
             expire(&mut ghost, 3, 3)
         };
@@ -320,8 +380,8 @@ mod tests {
         let mut ghost = ghost();
         ghost.leases.proposed(&expiry(3), (LEADER, 0), 10 * SEC);
         assert!(expire(&mut ghost, 3, 3).is_ok());
-        assert_eq!(ghost.leases.promised(7, 5 * SEC, 5, Some(Term(3))), Ok(false));
-        assert_eq!(rule(ghost.leases.promised(7, 9 * SEC, 5, Some(Term(3)))), "S17");
+        assert_eq!(ghost.leases.promised(7, 5 * SEC, Some(Term(3))), Ok(false));
+        assert_eq!(rule(ghost.leases.promised(7, 9 * SEC, Some(Term(3)))), "S17");
         ghost
             .lease_applied(
                 70 * SEC,
@@ -334,7 +394,7 @@ mod tests {
             )
             .unwrap();
         assert_eq!(
-            ghost.leases.promised(7, 9 * SEC, 5, Some(Term(3))),
+            ghost.leases.promised(7, 9 * SEC, Some(Term(3))),
             Ok(false),
             "an earlier lease"
         );
