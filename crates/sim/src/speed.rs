@@ -61,6 +61,16 @@ impl Course {
 mod tests {
     use super::*;
 
+    /// A deadline that moved must not leave a wake behind that sets the next one, and so on for good.
+    #[test]
+    fn what_happens_stays_in_proportion_to_what_is_done() {
+        let mut course = Course::new(true).unwrap();
+        let before = course.world.steps;
+        let covered = course.run(60 * SEC).unwrap();
+        let steps = course.world.steps - before;
+        assert!(steps < 2 * covered.lines, "{steps} steps, {covered:?}");
+    }
+
     #[test]
     fn the_load_is_a_hundred_requests_a_second_and_idle_is_none() {
         let covered = Course::new(true).unwrap().run(20 * SEC).unwrap();

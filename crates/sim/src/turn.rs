@@ -216,10 +216,14 @@ impl World {
         }
     }
 
-    /// A deadline that was set some time ago: the node is woken if it still stands.
+    /// A deadline that was set some time ago: the node is woken if it still stands. Nothing, if an earlier one was set after it: with that one came
+    /// the next.
     pub(crate) fn wake(&mut self, id: NodeId) -> Result<(), Failure> {
-        let local = self.hosts[&id].local(self.now);
+        let (now, local) = (self.now, self.hosts[&id].local(self.now));
         let process = self.process(id).expect("a void wake is dropped");
+        if process.wake_at.is_none_or(|at| at > now) {
+            return Ok(());
+        }
         process.wake_at = None;
         if process
             .node
