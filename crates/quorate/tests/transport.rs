@@ -153,3 +153,40 @@ async fn whoever_brings_a_transport_names_no_addresses_to_listen_on() {
         "{refused:?}"
     );
 }
+
+/// A transport with a bug: in its listener, or in what dials.
+#[derive(Debug)]
+struct Buggy {
+    listens: bool,
+}
+
+impl Transport for Buggy {
+    fn connect<'a>(&'a self, _: &'a str) -> Connecting<'a, Box<dyn Stream>> {
+        match self.listens {
+            true => panic!("a bug in what dials"),
+            false => Box::pin(std::future::pending()),
+        }
+    }
+
+    fn accept(&self) -> Connecting<'_, Accepted> {
+        match self.listens {
+            true => Box::pin(std::future::pending()),
+            false => panic!("a bug in the listener"),
+        }
+    }
+}
+
+/// It would be up, and deaf or mute for good.
+#[tokio::test]
+async fn a_node_whose_connections_panic_ends() {
+    for (listens, bug) in [(false, "a bug in the listener"), (true, "a bug in what dials")] {
+        let dir = TempDir::new();
+        let buggy = builder(&MemNetwork::new(), &dir, 1, 3).transport(Arc::new(Buggy { listens }));
+        let (_node, running) = buggy.start(Sum::open).await.unwrap();
+        let ended = within(running).await;
+        assert!(
+            matches!(&ended, Err(Fatal::Panic(why)) if why == bug),
+            "{ended:?}"
+        );
+    }
+}

@@ -18,7 +18,7 @@ use super::asks::{AskRoad, AskRoads, Asks};
 use super::dial::Dialer;
 use super::outbox::{Item, Outbox};
 use super::registry::Registry;
-use super::{Jitter, Lane};
+use super::{Jitter, Lane, vital};
 use crate::metrics::Metrics;
 use crate::transport::Transport;
 use crate::work::Reports;
@@ -347,8 +347,8 @@ impl Link {
                 shared: shared.clone(),
             };
             match lane {
-                Lane::Control => tasks.spawn(dialer.run_control()),
-                Lane::Bulk => tasks.spawn(dialer.run_bulk()),
+                Lane::Control => tasks.spawn(vital(dialer.run_control(), shared.reports.clone())),
+                Lane::Bulk => tasks.spawn(vital(dialer.run_bulk(), shared.reports.clone())),
             };
         }
     }

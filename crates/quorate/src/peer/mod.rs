@@ -10,9 +10,10 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::config::{Config, MAX_PROPOSAL};
+use crate::error::Fatal;
 use crate::metrics::Metrics;
 use crate::transport::Transport;
-use crate::work::Reports;
+use crate::work::{Report, Reports, panic_text};
 
 pub(crate) mod asks;
 mod dial;
@@ -68,6 +69,19 @@ impl Network {
     }
 }
 
+/// A part without which a node looks healthy and is not: a panic in it ends the node. (That of a connection which was accepted does not. It ends with
+/// that, so nobody can end a node by what he sends.)
+async fn vital(part: impl Future<Output = ()> + Send + 'static, reports: Reports) {
+    // A set, since it takes its tasks with it when it is dropped.
+    let mut task = JoinSet::new();
+    task.spawn(part);
+    if let Some(Err(error)) = task.join_next().await
+        && let Ok(panic) = error.try_into_panic()
+    {
+        reports(Report::Failed(Fatal::Panic(panic_text(&*panic))));
+    }
+}
+
 impl Drop for Network {
     fn drop(&mut self) {
         self.links.end();
@@ -103,8 +117,9 @@ impl Network {
             current: Mutex::default(),
             complaints: Mutex::default(),
         });
-        tasks.spawn(porter.clone().listen(setup.transport.clone()));
-        tasks.spawn(setup.registry.clone().keep());
+        let listen = porter.clone().listen(setup.transport.clone());
+        tasks.spawn(vital(listen, setup.reports.clone()));
+        tasks.spawn(vital(setup.registry.clone().keep(), setup.reports.clone()));
         let links = setup.links;
         links.begin(Dialing {
             myself: setup.myself,
