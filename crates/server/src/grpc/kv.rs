@@ -115,25 +115,20 @@ impl pb::kv_server::Kv for Api {
     }
 }
 
-/// Waits until the store has freed what is compacted at `revision`.
+/// Waits until the store has freed what is compacted at `revision`. As in etcd that takes as long as it takes, and it is the client who says how long he
+/// waits: the compaction is in the log, and goes on either way.
 async fn physically_compacted(ctx: &Context, revision: i64) -> Result<(), Status> {
-    let freed = async {
-        loop {
-            // Registered before the look, so that no work that ends in between is missed.
-            let worked = ctx.news.worked.notified();
-            tokio::pin!(worked);
-            worked.as_mut().enable();
-            let look = ctx
-                .handle
-                .local(move |machine| machine.kv().physically_compacted(revision));
-            if look.await.map_err(errors::of_read)? {
-                return Ok(());
-            }
-            worked.await;
+    loop {
+        // Registered before the look, so that no work that ends in between is missed.
+        let worked = ctx.news.worked.notified();
+        tokio::pin!(worked);
+        worked.as_mut().enable();
+        let look = ctx
+            .handle
+            .local(move |machine| machine.kv().physically_compacted(revision));
+        if look.await.map_err(errors::of_read)? {
+            return Ok(());
         }
-    };
-    match tokio::time::timeout(ctx.config.request_timeout(), freed).await {
-        Ok(freed) => freed,
-        Err(_) => Err(errors::timed_out()),
+        worked.await;
     }
 }
