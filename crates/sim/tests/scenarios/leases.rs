@@ -1,4 +1,4 @@
-//! Leases across leaders: a renewal is an answer only after a round has shown that its leader still leads.
+//! Leases across leaders: a renewal is an answer only after a round has shown that its leader still leads. And where that takes long.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use quorate_base::NodeId;
 use quorate_sim::coverage::Kind;
 use quorate_sim::failure::Failure;
 use quorate_sim::history::Outcome;
-use quorate_sim::params::SEC;
+use quorate_sim::params::{Params, SEC};
 use quorate_sim::scenario::Scenario;
 
 const SEEDS: u64 = 4;
@@ -85,5 +85,39 @@ fn without_the_round_it_would_promise_what_its_successor_breaks() {
             }
             other => panic!("the new leader does not know of the promise: {other:?}"),
         }
+    }
+}
+
+/// The others stand still for some seconds, too few for a leader to give up, while it is asked for a renewal. The lease ends when its time is over since
+/// then.
+#[test]
+fn a_renewal_that_is_confirmed_late_is_told_what_is_left() {
+    for seed in 0..SEEDS {
+        let mut scenario = Scenario::with(3, seed, |params: &mut Params| params.election = 5 * SEC);
+        let leader = scenario.elect().unwrap();
+        let grant = scenario.grant(leader, LEASE, TTL);
+        scenario
+            .until(SEC, "grant", |scenario| scenario.is_done(grant))
+            .unwrap();
+        scenario.run(scenario.election()).unwrap();
+        for id in scenario.nodes().into_iter().filter(|id| *id != leader) {
+            scenario.pause(id, 2 * SEC + SEC / 2);
+        }
+        let call = scenario.renew(leader, LEASE);
+        scenario.run(2 * SEC).unwrap();
+        assert_eq!(scenario.outcome(call), None, "no round");
+        scenario
+            .until(SEC, "renewal", |scenario| scenario.outcome(call).is_some())
+            .unwrap();
+        let told = scenario.outcome(call).unwrap();
+        assert!(
+            matches!(told, Outcome::Renewed { ttl: Some(18), .. }),
+            "{told:?}, of {TTL} s two and a half ago"
+        );
+        let expired = |scenario: &Scenario| scenario.met(Kind::LeaseExpired) == 1;
+        scenario
+            .until(TTL as u64 * SEC, "end of the lease", expired)
+            .unwrap();
+        scenario.finish().unwrap();
     }
 }
