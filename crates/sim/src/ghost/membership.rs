@@ -85,7 +85,14 @@ impl Ghost {
         active
     }
 
-    /// Everything committed is durable on a member of every quorum of every active configuration, and on a whole quorum of one (S5).
+    /// Whether these are a whole quorum of an active configuration, or of the one that the end of C was counted by: its entry may have been in one
+    /// leader's memory only, which is enough to count, and be lost since.
+    pub(super) fn could_commit(&self, active: &BTreeSet<&Config>, nodes: &BTreeSet<NodeId>) -> bool {
+        let mut counting = active.iter().copied().chain([&self.counted_by]);
+        counting.any(|config| is_quorum(config, nodes))
+    }
+
+    /// Everything committed is durable on a member of every quorum of every active configuration, and on as many as were needed to commit it (S5).
     pub fn check_durable_quorum(&self) -> Result<(), Violation> {
         let last = self.commits.last();
         let durable = |id: &NodeId| self.members[id].durable.holds(last, &self.commits);
@@ -100,7 +107,7 @@ impl Ghost {
         }
         let doubtful = self.lost.union(&self.distrusted).copied();
         let whole = have.iter().copied().chain(doubtful).collect();
-        if !active.iter().any(|config| is_quorum(config, &whole)) {
+        if !self.could_commit(&active, &whole) {
             return Violation::because("S5", format!("C[{last}] is durable only on {have:?}"));
         }
         Ok(())

@@ -91,6 +91,8 @@ struct Member {
 #[derive(Clone, Debug)]
 pub struct Ghost {
     commits: Commits,
+    /// What the node acted on that was the first to commit the end of C.
+    counted_by: Config,
     leaders: BTreeMap<Term, NodeId>,
     /// Promised by a message or a durable hard state.
     votes: BTreeMap<(NodeId, Term), NodeId>,
@@ -117,6 +119,7 @@ impl Ghost {
     pub fn new(config: Config) -> Ghost {
         let mut ghost = Ghost {
             commits: Commits::founded(config.clone()),
+            counted_by: config.clone(),
             leaders: BTreeMap::new(),
             votes: BTreeMap::new(),
             durable_votes: BTreeMap::new(),
@@ -423,6 +426,7 @@ impl Ghost {
             };
             self.commits.push(term, hash, raft.term());
         }
+        self.counted_by.clone_from(raft.config());
         self.check_durable_quorum()
     }
 

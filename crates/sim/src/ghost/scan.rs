@@ -265,7 +265,7 @@ impl Ghost {
         self.check_image(id, found)
     }
 
-    /// Everything committed is on a member of every quorum that may decide, and on a quorum of one configuration (S5).
+    /// Everything committed is on a member of every quorum that may decide, and on as many as were needed to commit it (S5).
     fn scan_quorums(&self, logs: &BTreeMap<NodeId, Plain>, c: &Chained) -> Result<(), Violation> {
         let last = self.commits.last();
         let (have, lack): (BTreeSet<NodeId>, BTreeSet<NodeId>) =
@@ -274,9 +274,7 @@ impl Ghost {
         let unseen = self.members.keys().filter(|id| !logs.contains_key(id));
         let whole: BTreeSet<NodeId> = whole.into_iter().chain(unseen.copied()).collect();
         let active = self.active_configs();
-        if active.iter().any(|config| is_quorum(config, &lack))
-            || !active.iter().any(|config| is_quorum(config, &whole))
-        {
+        if active.iter().any(|config| is_quorum(config, &lack)) || !self.could_commit(&active, &whole) {
             return Violation::because("S5", format!("C[{last}] is on the disks of {have:?} only"));
         }
         Ok(())

@@ -463,10 +463,40 @@ fn a_commit_must_be_on_both_halves_of_a_joint_configuration() {
             ghost.members[&NodeId(1)].durable.hash_at(Index(2)).unwrap(),
             Term(1),
         );
+        ghost.counted_by = ghost.members[&NodeId(1)].volatile.config().clone();
         ghost.check_durable_quorum()
     };
     assert_eq!(rule(committed(&[1, 2, 3])), "S5", "one of the new half");
     assert_eq!(committed(&[1, 2, 3, 4]), Ok(()));
+}
+
+/// A leader that leaves a joint configuration counts by the new one as soon as that is in its own log, and not yet on its disk; and loses it.
+#[test]
+fn what_counted_a_commit_may_be_lost() {
+    let committed = |on: &[u64]| {
+        let mut ghost = Ghost::new(Config::of([NodeId(1), NodeId(2)]));
+        ghost.join(NodeId(3), Config::default());
+        let joint = || vec![state(1, None, 0), config_entry(1, 1, &[1, 2, 3], &[1, 2])];
+        (1..=3).for_each(|id| write(&mut ghost, id, 1, joint()).unwrap());
+        on.iter()
+            .for_each(|id| write(&mut ghost, *id, 2, vec![entry(1, 2)]).unwrap());
+        for index in [1, 2] {
+            let hash = ghost.members[&NodeId(1)].durable.hash_at(Index(index)).unwrap();
+            ghost.commits.push(Term(1), hash, Term(1));
+        }
+        ghost
+    };
+    let mut ghost = committed(&[1, 3]);
+    assert_eq!(
+        rule(ghost.check_durable_quorum()),
+        "S5",
+        "the joint one needs both of 1 and 2"
+    );
+    ghost.counted_by = Config::of([1, 2, 3].map(NodeId));
+    assert_eq!(ghost.check_durable_quorum(), Ok(()));
+    let mut ghost = committed(&[1]);
+    ghost.counted_by = Config::of([1, 2, 3].map(NodeId));
+    assert_eq!(rule(ghost.check_durable_quorum()), "S5");
 }
 
 #[test]
