@@ -103,11 +103,12 @@ impl Lessor {
         Some(deadline.ttl)
     }
 
-    /// The seconds that a lease has left, begun ones counted whole; `None` if it is not there or has expired.
+    /// The seconds that a lease has left, begun ones counted whole; 0 if it has expired, `None` if it is not there.
     pub fn left(&self, id: i64, now: u64) -> Option<i64> {
-        let left = self.leases.get(&id)?.expiry.saturating_sub(now);
-        let whole = i64::try_from(left.div_ceil(SECOND)).unwrap_or(i64::MAX);
-        (whole > 0).then_some(whole)
+        let Deadline { expiry, ttl, .. } = *self.leases.get(&id)?;
+        let whole = expiry.saturating_sub(now).div_ceil(SECOND);
+        // Whoever asks may have looked at the clock a moment before the lease was renewed once more.
+        Some(i64::try_from(whole).map_or(ttl, |whole| whole.min(ttl)))
     }
 
     /// A revocation was applied.

@@ -70,7 +70,8 @@ pub struct Look {
 pub struct Renewal {
     term: Term,
     id: i64,
-    ttl: Option<i64>,
+    /// Whether it was there.
+    found: bool,
 }
 
 impl Office {
@@ -120,7 +121,11 @@ impl Office {
         let term = self.term?;
         Some(match self.lessor.renew(id, now) {
             None => Next::Look(Look { term, id }),
-            ttl => Next::Confirm(Renewal { term, id, ttl }),
+            Some(_) => Next::Confirm(Renewal {
+                term,
+                id,
+                found: true,
+            }),
         })
     }
 
@@ -131,19 +136,25 @@ impl Office {
         (self.term == Some(term)).then(|| Renewal {
             term,
             id,
-            ttl: self.lessor.renew(id, now),
+            found: self.lessor.renew(id, now).is_some(),
         })
     }
 
     /// What may be answered to a renewal when a round *begun after it* has shown that this member leads in `term`, and everything that was
-    /// committed before the round is applied: the seconds that are left, or that there is no such lease. It may have been revoked before the renewal was
-    /// asked for, or granted anew, and that be known to whoever asked, but not here until now. And it may have expired again, if all this took long: who is
-    /// told of the lease counts from the answer. `None` if that is not the term of the renewal: another leader may have let the
-    /// lease expire in between, and the renewal means nothing.
+    /// committed before the round is applied: the seconds that are left, since who is told of them counts from the answer; or that there is no such lease.
+    /// It may have been revoked before the renewal was asked for, or granted anew, and that be known to whoever asked, but not here until now.
+    ///
+    /// `None` if the renewal means nothing and is to be asked for again. That is so in another term: another leader may have let the lease expire in
+    /// between. And so if all this took so long that the lease has expired since: the round is too old to show that nobody else has renewed it.
     pub fn confirmed(&self, renewal: Renewal, term: Term, now: u64) -> Option<Option<i64>> {
-        let Renewal { term: of, id, ttl } = renewal;
-        let held = self.term == Some(term) && term == of;
-        held.then(|| ttl.and_then(|_| self.lessor.left(id, now)))
+        let Renewal { term: of, id, found } = renewal;
+        if self.term != Some(term) || term != of {
+            return None;
+        }
+        match self.lessor.left(id, now).filter(|_| found) {
+            Some(0) => None,
+            told => Some(told),
+        }
     }
 
     /// Remaining and granted seconds, see [`Lessor::time_to_live`].
@@ -278,24 +289,24 @@ mod tests {
         let told = [1, 2, 5, 6, 9].map(|now| office.confirmed(renewal, Term(3), now * SECOND));
         assert_eq!(
             told,
-            [
-                Some(Some(5)),
-                Some(Some(4)),
-                Some(Some(1)),
-                Some(None),
-                Some(None)
-            ]
+            [Some(Some(5)), Some(Some(4)), Some(Some(1)), None, None],
+            "it is denied after another round only"
         );
         assert_eq!(
             office.confirmed(renewal, Term(3), SECOND + 1),
             Some(Some(5)),
             "a round takes a moment"
         );
-        office.expired(NAMED_GRANTS, 9 * SECOND, 9);
+        let Some(Next::Look(look)) = office.renew(7, 9 * SECOND) else {
+            panic!("it has expired")
+        };
+        let again = office.looked(look, 9 * SECOND).expect("in office");
+        assert_eq!(office.confirmed(again, Term(3), 9 * SECOND), Some(None));
+        office.lessor.revoke(7);
         assert_eq!(
             office.confirmed(renewal, Term(3), 9 * SECOND),
             Some(None),
-            "its end is in the log"
+            "its end is in the log, and was applied"
         );
     }
 

@@ -190,7 +190,7 @@ fn revoke_expired(ctx: &Arc<Context>) {
     }
 }
 
-/// Renews a lease, wherever its leader is; the TTL, or `None` if there is no such lease.
+/// Renews a lease, wherever its leader is; the seconds that are left then, or `None` if there is no such lease.
 pub(crate) async fn renew(ctx: &Context, id: i64) -> Result<Option<i64>, Status> {
     on_leader(ctx, Question::Renew { id }, || renew_here(ctx, id)).await
 }
