@@ -115,9 +115,10 @@ impl pb::kv_server::Kv for Api {
     }
 }
 
-/// Waits until the store has freed what is compacted at `revision`. As in etcd that takes as long as it takes, and it is the client who says how long he
-/// waits: the compaction is in the log, and goes on either way.
+/// Waits until the store has freed what is compacted at `revision`. As in etcd it is the client who says how long he waits for that: the compaction is in
+/// the log, and goes on either way.
 async fn physically_compacted(ctx: &Context, revision: i64) -> Result<(), Status> {
+    let mut status = ctx.status.clone();
     loop {
         // Registered before the look, so that no work that ends in between is missed.
         let worked = ctx.news.worked.notified();
@@ -129,6 +130,9 @@ async fn physically_compacted(ctx: &Context, revision: i64) -> Result<(), Status
         if look.await.map_err(errors::of_read)? {
             return Ok(());
         }
-        worked.await;
+        tokio::select! {
+            () = worked => {}
+            _ = status.wait_for(|now| now.stopping) => return Err(errors::stopped()),
+        }
     }
 }
