@@ -157,7 +157,7 @@ pub enum Fatal {
     /// has ended.
     #[error("the disk does not answer, so the data directory stays in use until this process has ended")]
     DiskHangs,
-    /// The state machine, or an own invariant, panicked.
+    /// The state machine, a transport of one's own, or an own invariant, panicked.
     #[error("this node stops after a panic: {0}")]
     Panic(String),
 }

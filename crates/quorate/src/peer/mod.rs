@@ -69,8 +69,8 @@ impl Network {
     }
 }
 
-/// A part without which a node looks healthy and is not: a panic in it ends the node. (That of a connection which was accepted does not. It ends with
-/// that, so nobody can end a node by what he sends.)
+/// A part without which a node looks healthy and is not: a panic in it ends the node. (One in a connection that was accepted ends that connection:
+/// strangers can make those.)
 async fn vital(part: impl Future<Output = ()> + Send + 'static, reports: Reports) {
     // A set, since it takes its tasks with it when it is dropped.
     let mut task = JoinSet::new();

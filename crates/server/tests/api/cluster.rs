@@ -121,7 +121,7 @@ async fn leases_are_renewed_and_asked_about_through_a_follower() {
         .await
         .expect("a stream")
         .into_inner();
-    assert_eq!(next(&mut renewed).await.ttl, 60);
+    assert!((50..=60).contains(&next(&mut renewed).await.ttl));
     assert_eq!(next(&mut renewed).await.ttl, 0);
     let question = pb::LeaseTimeToLiveRequest { id: 7, keys: false };
     let left = lease
@@ -160,7 +160,8 @@ async fn leadership_moves_on_request_of_the_leader_only_and_leases_move_with_it(
         .await
         .expect("a stream")
         .into_inner();
-    assert_eq!(next(&mut renewed).await.ttl, 60, "the new leader knows the lease");
+    let left = next(&mut renewed).await.ttl;
+    assert!((50..=60).contains(&left), "the new leader knows the lease");
 }
 
 #[tokio::test]

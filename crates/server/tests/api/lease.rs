@@ -66,9 +66,10 @@ async fn a_renewed_lease_lives_and_a_missing_one_is_no_error() {
         .await
         .expect("a stream")
         .into_inner();
-    for (id, ttl) in [(7, 60), (99, 0), (7, 60)] {
+    // What is left, when leadership has been confirmed.
+    for (id, ttl) in [(7, 50..=60), (99, 0..=0), (7, 50..=60)] {
         let answer = next(&mut renewed).await;
-        assert_eq!((answer.id, answer.ttl), (id, ttl));
+        assert!(answer.id == id && ttl.contains(&answer.ttl), "{answer:?}");
     }
     assert_eq!(renewed.message().await.expect("a proper end"), None);
     let question = |id| pb::LeaseTimeToLiveRequest { id, keys: true };

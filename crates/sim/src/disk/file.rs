@@ -21,7 +21,7 @@ const VERSIONS: usize = 2;
 /// Contents of a file.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Contents {
-    /// What reads see. Shared with views, which are made often, last shortly and write little.
+    /// What reads see. Shared with views, which are many, are short-lived and write little.
     pub now: Arc<Vec<u8>>,
     /// What is certain to survive.
     durable: Arc<Vec<u8>>,

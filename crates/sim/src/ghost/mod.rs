@@ -91,7 +91,7 @@ struct Member {
 #[derive(Clone, Debug)]
 pub struct Ghost {
     commits: Commits,
-    /// What the node acted on that was the first to commit the end of C.
+    /// What the node acted on that was the first to commit the end of C; perhaps the new one of a joint configuration that it leaves with that.
     counted_by: Config,
     leaders: BTreeMap<Term, NodeId>,
     /// Promised by a message or a durable hard state.
