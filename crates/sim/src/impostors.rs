@@ -138,10 +138,13 @@ impl World {
             let seen = self.recorded.get(&(host.id, plan.victim));
             seen.is_some_and(|seen| plan.pretence == Pretence::Wiped || seen.1 > plan.boot)
         };
-        let mut others = self.hosts.values().filter(|host| {
-            host.id != plan.victim && config.is_member(host.id) && !host.broken && !host.impostor
-        });
-        !alone && member && others.all(knows)
+        // A configuration that is not committed yet may bring somebody whom the impostor meets first.
+        let mut others = self.ghost.all_configs().flat_map(Config::members);
+        let never_fooled = |id: NodeId| match self.hosts.get(&id) {
+            Some(host) => host.broken || knows(host),
+            None => config.removed.contains(&id),
+        };
+        !alone && member && others.all(|id| id == plan.victim || never_fooled(id))
     }
 
     /// Replaces a member's disk by an empty one, whoever knows it.

@@ -195,9 +195,9 @@ impl World {
             }
             return self.examine_store(id);
         }
-        if !runs {
-            self.after(300 * MS, Happening::Suspect(id));
-        }
+        // It may not come up at once, and later without another loss of power.
+        let again = if runs { 2 * SEC } else { 300 * MS };
+        self.after(again, Happening::Suspect(id));
         Ok(())
     }
 
