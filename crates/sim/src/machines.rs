@@ -196,6 +196,15 @@ impl World {
 
     /// A node does not start on what its disk holds. Right only if the disk was damaged.
     fn refused_to_start(&mut self, id: NodeId, why: &str) -> Result<(), Failure> {
+        if self.may_be_torn(id, why) {
+            self.trace.mark(
+                Topic::Fault,
+                self.now,
+                Some(id),
+                format_args!("takes what it was writing for damaged"),
+            );
+            return self.give_up_disk(id);
+        }
         if !self.hosts[&id].rotten {
             return Err(Failure::Crash(format!("n{id} refuses to start: {why}")));
         }

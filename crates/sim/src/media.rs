@@ -255,6 +255,19 @@ impl World {
         Ok(true)
     }
 
+    /// Whether a log may be refused though its disk has kept its word: of what the node was writing when it ended only one sector is missing, of which a
+    /// single bit was one, so that this could be a bit that flipped (docs/wal.md, "What cannot be told"). The member is replaced.
+    pub(crate) fn may_be_torn(&self, id: NodeId, why: &str) -> bool {
+        let ambiguous = [
+            "a sector with a single one bit became zero",
+            "the footer's last one bit became zero",
+        ];
+        let host = &self.hosts[&id];
+        let down = host.process.is_none() && !host.impostor;
+        down && self.ghost.was_appending(host.member)
+            && ambiguous.iter().any(|ambiguous| why.contains(ambiguous))
+    }
+
     /// The end of a log is gone, and the log does not show it. The peers may know; whether they do or not, the node is not let loose.
     fn keep_out(&mut self, id: NodeId, process: &mut Process) -> Result<(), Failure> {
         let (member, features) = (self.hosts[&id].member, self.hosts[&id].features);

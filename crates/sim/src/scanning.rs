@@ -82,6 +82,9 @@ impl World {
         for host in whole {
             let copy = host.disk.durable_view("wal-");
             let found = catch(|| read_log(&copy, &self.params, host.member)).and_then(|found| found);
+            if found.as_ref().is_err_and(|why| self.may_be_torn(host.id, why)) {
+                continue;
+            }
             let found =
                 found.map_err(|why| Failure::Correctness(format!("S20: image of n{}: {why}", host.id)))?;
             let process = host.process.as_ref();

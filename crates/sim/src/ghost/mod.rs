@@ -308,6 +308,11 @@ impl Ghost {
         self.check_durable_quorum()
     }
 
+    /// Whether the node ended while it appended something: a crash may have left any part of that.
+    pub fn was_appending(&self, id: NodeId) -> bool {
+        !self.members[&id].appending.is_empty()
+    }
+
     /// Whether what was found is all that was durable, and nothing of what was being appended is in question.
     pub fn is_whole(&self, id: NodeId, found: &Recovered) -> bool {
         let member = &self.members[&id];
