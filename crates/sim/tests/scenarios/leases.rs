@@ -21,6 +21,15 @@ fn is_renewed(scenario: &Scenario, call: usize) -> bool {
     matches!(outcome, Some(Outcome::Renewed { ttl: Some(TTL), .. }))
 }
 
+/// The lease ends, and nothing is wrong with that or with anything else.
+fn ends_in_time(mut scenario: Scenario) {
+    let expired = |scenario: &Scenario| scenario.met(Kind::LeaseExpired) == 1;
+    scenario
+        .until(TTL as u64 * SEC, "end of the lease", expired)
+        .unwrap();
+    scenario.finish().unwrap();
+}
+
 /// A leader of a lease is stopped and cut off, and another one takes office, with the lease at its full TTL. Two seconds later somebody asks the stopped
 /// one to renew it. When it goes on it finds that request first, and knows of nothing else: it leads, as far as it can tell. Returns the
 /// scenario a moment later, with the number of that call.
@@ -63,11 +72,7 @@ fn a_deposed_leader_that_knows_nothing_of_it_promises_nothing() {
             Some(&Outcome::NotDone),
             "no round, no answer"
         );
-        let expired = |scenario: &Scenario| scenario.met(Kind::LeaseExpired) == 1;
-        scenario
-            .until(TTL as u64 * SEC, "end of the lease", expired)
-            .unwrap();
-        scenario.finish().unwrap();
+        ends_in_time(scenario);
     }
 }
 
@@ -114,10 +119,6 @@ fn a_renewal_that_is_confirmed_late_is_told_what_is_left() {
             matches!(told, Outcome::Renewed { ttl: Some(18), .. }),
             "{told:?}, of {TTL} s two and a half ago"
         );
-        let expired = |scenario: &Scenario| scenario.met(Kind::LeaseExpired) == 1;
-        scenario
-            .until(TTL as u64 * SEC, "end of the lease", expired)
-            .unwrap();
-        scenario.finish().unwrap();
+        ends_in_time(scenario);
     }
 }
